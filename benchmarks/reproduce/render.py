@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.reproduce.aggregate import Curve, Summary, curves, ratio_within, summaries
 from benchmarks.reproduce.collect import Collection, Run
+from benchmarks.reproduce.measure import POLE_SEQUENCES
 from benchmarks.reproduce.published import BASELINES, CHOSEN, HEADLINE
 
 __all__ = ["csv_text", "markdown"]
@@ -104,7 +105,12 @@ def drops_table(overall: Sequence[Summary]) -> str:
     for summary in overall:
         known = dict(zip(summary.ratios, summary.mean_drops))
         rows.append([summary.label, *(percent(known[ratio]) if ratio in known else "–" for ratio in ratios)])
-    return table(["method", *(f"{percent(ratio, 0)}%" for ratio in ratios)], rows)
+    text = table(["method", *(f"{percent(ratio, 0)}%" for ratio in ratios)], rows)
+    if any(summary.refit == "poles" for summary in overall):
+        text += (
+            f"\n\nThe `poles` refit sees the first {POLE_SEQUENCES} calibration sequences, every other one sees all."
+        )
+    return text
 
 
 def task_table(task: str, found: Sequence[Curve]) -> str:

@@ -53,3 +53,18 @@ def test_rows_and_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 8 sequences are more than there are; the whole part comes last.
     assert [entry["examples"] for entry in measured["calibration"]] == [2] * 4 + [6] * 4
     assert measured["scoring"]["last"] > 0
+
+
+def test_a_comparison_on_few_sequences(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `sequences` says is what the refit sees: the same numbers as a sweep with that limit."""
+    monkeypatch.setattr("benchmarks.reproduce.measure.SCORED", ())
+    compared = (Comparison(("obs",), ("calibrated",), "0.5", 2), Comparison(("obs",), ("calibrated",), "0.5", 60))
+    few, every = measure_model(folder, compared=compared, calibration_sizes=(), report=lambda line: None)["rows"]
+    data = folder.parent / "data"
+    options = {"data": data / "test.npz", "calibration": data / "calibration.npz", "metric": "fit", "warmup": 3}
+    for row, limit in ((few, {"calibration_limit": "2"}), (every, {})):
+        result = lastcli.sweep(
+            folder / "model.safetensors", method="obs", refit="calibrated", ratios="0.5", **options, **limit
+        )
+        assert row["value"] == pytest.approx(result.rows[0].value / 100, abs=1e-9)
+    assert few["value"] != every["value"]
