@@ -94,9 +94,11 @@ def test_a_folder_of_somebody_else_is_not_trusted(tmp_path: Path, monkeypatch: p
     assert cache_folder() is None
 
 
-PROGRAM = """
+PROGRAM = """{first}
 from lastcli.evaluation.compile_cache import enable_compile_cache
 folder = enable_compile_cache()
+import sys
+assert ("jax" in sys.modules) == bool("{first}")
 import jax
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.jit(lambda x: (x @ x).sum() + {number})(jax.numpy.ones((3, 3))).block_until_ready()
@@ -113,8 +115,11 @@ def test_programs_are_kept_and_a_lost_folder_is_no_error(tmp_path: Path) -> None
             [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
         )
 
-    assert int(run(PROGRAM.format(number=1)).stdout) > 0
-    lost = PROGRAM.format(number=2).replace("import jax\n", "import jax, shutil\nshutil.rmtree(folder)\n", 1)
+    assert int(run(PROGRAM.format(number=1, first="")).stdout) > 0
+    for entry in (tmp_path / "compiled").iterdir():
+        entry.unlink()
+    assert int(run(PROGRAM.format(number=1, first="import jax")).stdout) > 0
+    lost = PROGRAM.format(number=2, first="").replace("import jax\n", "import jax, shutil\nshutil.rmtree(folder)\n", 1)
     lost = lost.replace("print(len(list(folder.iterdir())))", "print('done')")
     done = run(lost.replace("shutil.rmtree(folder)", "shutil.rmtree(folder); folder.write_text('')"))
     assert done.stdout == "done\n"

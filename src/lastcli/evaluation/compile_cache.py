@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import warnings
 from pathlib import Path
 
@@ -18,23 +19,32 @@ __all__ = ["VARIABLE", "cache_folder", "enable_compile_cache"]
 VARIABLE = "LAST_CACHE_DIR"
 _OFF = ("", "0", "off", "no", "none", "false")
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
+# Compilations shorter than this are done again sooner than they are read.
+_SHORTEST_SECONDS = 0.2
 
 
 def enable_compile_cache() -> Path | None:
     """Turn JAX's persistent compile cache on; returns its folder, or None where there is none. Never raises.
 
-    Call it before the first program is compiled. Imports JAX.
+    Call it before the first program is compiled. Does not import JAX, which commands that compile nothing never need.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return None
     folder = cache_folder()
     if folder is None:
         return None
-    import jax
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": _SHORTEST_SECONDS,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    if "jax" in sys.modules:
+        import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+        for name, value in settings.items():
+            jax.config.update(name, value)
+    else:  # read when JAX is imported
+        os.environ.update({name.upper(): str(value) for name, value in settings.items()})
     # a full or vanished disk costs the next run a compilation, nothing else
     warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
     return folder
