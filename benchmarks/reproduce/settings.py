@@ -101,7 +101,11 @@ SMALL: dict[str, Setting] = {
         Recipe(epochs=100, ssm_lr=5e-4, lr_factor=12, weight_decay=0.07),
     ),
     "smnist": Setting(_FORWARD, Recipe(epochs=10, ssm_lr=5e-4, lr_factor=8, weight_decay=0.01)),
-    "psmnist": Setting(_FORWARD, Recipe(epochs=10, ssm_lr=5e-4, lr_factor=8, weight_decay=0.01)),
+    # 32 states and 10 epochs stay at 88% on validation; the published state size and 20 epochs reach 93%.
+    "psmnist": Setting(
+        Architecture(layers=3, d_model=32, ssm_size=128, blocks=2),
+        Recipe(epochs=20, ssm_lr=5e-4, lr_factor=8, weight_decay=0.01),
+    ),
     "pathfinder": Setting(_BOTH_WAYS, Recipe(epochs=8, ssm_lr=1e-3, lr_factor=4, dropout=0.0)),
     "JapaneseVowels": Setting(_FORWARD, Recipe(epochs=80, batch=27, ssm_lr=5e-4, lr_factor=8)),
     "BasicMotions": Setting(_FORWARD, Recipe(epochs=100, batch=16, ssm_lr=5e-4, lr_factor=8)),

@@ -14,7 +14,7 @@ from tests.systems import KINDS, random_system, system_of
 def calibrated(system, seed=0):
     rng = np.random.default_rng(seed)
     u = rng.normal(size=(3, 30, system.groups if system.multi else system.inputs)).cumsum(axis=1) / 5
-    return accumulate(empty_moments(system), system, u)
+    return accumulate(empty_moments(system), system, u).replace(weight=np.array(np.inf))
 
 
 def left_by(system, kept, moments):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lastcli.engine.features import readout_of
 from lastcli.engine.moments import accumulate, empty_moments, white_noise_moments
 from lastcli.engine.refit import refit, residual, truncate
 from lastcli.errors import UnsupportedModelError
@@ -21,7 +22,7 @@ def calibrated(system, seed=0, n=3, length=30):
     rng = np.random.default_rng(seed)
     u = rng.normal(size=(n, length, system.groups if system.multi else system.inputs)).cumsum(axis=1) / 5
     weights = rng.uniform(0.2, 1, (n, length))
-    return u, weights, accumulate(empty_moments(system), system, u, weights)
+    return u, weights, accumulate(empty_moments(system), system, u, weights).replace(weight=np.array(np.inf))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "diagonal-dense-free"])
@@ -42,6 +43,22 @@ def test_refit_reaches_the_least_squares_error(kind):
     found = residual(system, refit(system, kept, moments), moments)
     assert found == pytest.approx(best / energy, rel=1e-3)
     assert found < residual(system, truncate(system, kept), moments)
+
+
+@pytest.mark.parametrize("steps", [10, 300])
+def test_the_ridge_is_one_more_observation_of_every_feature(steps):
+    system = random_system(5, inputs=2, outputs=2, feedthrough="none").replace(D=None)
+    u = np.random.default_rng(1).normal(size=(1, steps, 2)).cumsum(axis=1) / 5
+    moments = accumulate(empty_moments(system), system, u)
+    kept = kept_of(system)
+    f = plain_features(system, u)[0].reshape(steps, -1)[:, columns(system, kept[0])]
+    y = recurrence(system, u).reshape(steps, -1)
+    size = np.sqrt((f**2).mean() * (1 + 1e-7 * steps))
+    rows = np.concatenate([f, size * np.eye(f.shape[1])])
+    expected = np.linalg.lstsq(rows, np.concatenate([y, np.zeros((f.shape[1], 2))]), rcond=None)[0].T
+    np.testing.assert_allclose(readout_of(refit(system, kept, moments).system)[0], expected, rtol=1e-6)
+    exact = readout_of(refit(system, kept, moments.replace(weight=np.array(np.inf))).system)[0]
+    assert np.abs(exact).sum() > np.abs(expected).sum()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -71,7 +71,7 @@ def joint_moments(system: DiagonalSystem, reduced: DiagonalSystem, constant: np.
         cross=cross[:, :, order],
         target_inputs=response + weight * gain,
         energy=energy,
-        weight=np.ones(()),
+        weight=np.array(np.inf),
     )
 
 

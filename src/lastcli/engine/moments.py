@@ -49,7 +49,7 @@ class Moments:
         cross: (G, p, F), E[y fᵀ].
         target_inputs: (G, p, m), E[y uᵀ].
         energy: (G, p), E[y²].
-        weight: total weight of the examples seen so far, 0-dimensional.
+        weight: total weight of the time steps seen so far, 0-dimensional; infinite where the moments are exact.
     """
 
     features: Array
@@ -160,7 +160,7 @@ def _bare(system: DiagonalSystem, features: Array, input_features: Array, inputs
         cross=zero((G, p, features.shape[1])),
         target_inputs=zero((G, p, system.inputs)),
         energy=zero((G, p)),
-        weight=jnp.ones(()),
+        weight=jnp.array(jnp.inf),
     )
 
 

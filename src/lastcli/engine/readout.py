@@ -2,7 +2,9 @@
 
 The functions work on NumPy arrays and on traced JAX arrays alike, with any leading (group) axes. The ridge is relative
 to the mean variance of a group's features, ε·tr(M)/dim(M): a feature that the inputs hardly ever move has nothing to
-say that would survive the next batch of data, and scaling it up would only amplify rounding.
+say that would survive the next batch of data, and scaling it up would only amplify rounding. With N time steps seen, ε
+is 1/N on top of a numerical floor: as if every feature had been seen once more, alone and with the answer 0. That is
+nothing for a hundred sequences, and keeps a read-out fitted to a single one from going astray.
 """
 
 from __future__ import annotations
@@ -17,13 +19,29 @@ from lastcli.engine.moments import Moments
 from lastcli.engine.system import DiagonalSystem
 from lastcli.errors import UnsupportedModelError
 
-__all__ = ["RIDGE", "direct_part", "excluding", "feature_scale", "feedthrough_of", "row_errors", "solve_readout"]
+__all__ = [
+    "RIDGE",
+    "direct_part",
+    "excluding",
+    "feature_scale",
+    "feedthrough_of",
+    "ridge_of",
+    "row_errors",
+    "solve_readout",
+]
 
 Array = Any
 
-# Relative to the mean variance of the features. Results on trained models are alike from 1e-8 to 1e-4; at 1e-10 the
-# downdates of the elimination lose their digits where a layer's inputs have a low rank.
+# The floor of the ridge. Results on trained models are alike from 1e-8 to 1e-4; at 1e-10 the downdates of the
+# elimination lose their digits where a layer's inputs have a low rank.
 RIDGE = 1e-7
+
+
+def ridge_of(moments: Moments) -> Array:
+    """ε relative to the mean variance of the features, 0-dimensional: 1/N for N time steps, and the floor."""
+    xp = _namespace(moments.features)
+    seen = moments.weight
+    return RIDGE + xp.where(seen > 0, 1 / xp.where(seen > 0, seen, 1), 0)
 
 
 def direct_part(system: DiagonalSystem) -> str:
@@ -84,7 +102,8 @@ def solve_readout(moments: Moments, direct: str) -> tuple[Array, Array]:
     xp = _namespace(moments.features)
     scale = feature_scale(moments.features)
     F = scale.shape[-1]
-    M = moments.features / (scale[..., :, None] * scale[..., None, :]) + RIDGE * xp.eye(F)
+    ridge = ridge_of(moments)
+    M = moments.features / (scale[..., :, None] * scale[..., None, :]) + ridge * xp.eye(F)
     X, Y = moments.cross / scale[..., None, :], moments.input_features / scale[..., None, :]
     solved = _t(xp.linalg.solve(M, _t(xp.concatenate([X, Y], axis=-2))))
     p = X.shape[-2]
@@ -93,7 +112,7 @@ def solve_readout(moments: Moments, direct: str) -> tuple[Array, Array]:
         return V / scale[..., None, :], xp.zeros_like(moments.target_inputs)
     # What of the inputs the features do not explain, and how the rest of the target depends on it.
     power = xp.diagonal(moments.inputs, axis1=-2, axis2=-1)
-    floor = RIDGE * xp.where(power > 0, power, 1)
+    floor = ridge * xp.where(power > 0, power, 1)
     if direct == "diagonal":
         own = xp.diagonal(moments.target_inputs, axis1=-2, axis2=-1)
         d = (own - (V * Y).sum(axis=-1)) / (xp.maximum(power - (Y * Z).sum(axis=-1), 0) + floor)

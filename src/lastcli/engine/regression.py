@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from lastcli.engine.moments import Moments
-from lastcli.engine.readout import RIDGE, direct_part, excluding, feature_scale, feedthrough_of
+from lastcli.engine.readout import direct_part, excluding, feature_scale, feedthrough_of, ridge_of
 from lastcli.engine.system import DiagonalSystem
 
 __all__ = ["Regression", "by_set", "regression_of"]
@@ -50,14 +50,14 @@ def regression_of(system: DiagonalSystem, moments: Moments) -> tuple[Regression,
     """
     direct = direct_part(system)
     moments = excluding(jax.tree.map(np.asarray, moments), np.asarray(feedthrough_of(system)))
-    scale = feature_scale(moments.features)
-    M = moments.features / (scale[:, :, None] * scale[:, None, :]) + RIDGE * np.eye(scale.shape[1])
+    scale, ridge = feature_scale(moments.features), ridge_of(moments)
+    M = moments.features / (scale[:, :, None] * scale[:, None, :]) + ridge * np.eye(scale.shape[1])
     X, Y = moments.cross / scale[:, None, :], moments.input_features / scale[:, None, :]
     energy = moments.energy.sum(axis=1)
     if direct == "none":
         return Regression(M, X), energy
     power = np.diagonal(moments.inputs, axis1=1, axis2=2)
-    power = power + RIDGE * np.where(power > 0, power, 1)
+    power = power + ridge * np.where(power > 0, power, 1)
     if direct == "diagonal":
         own = np.diagonal(moments.target_inputs, axis1=1, axis2=2)
         return Regression(M, X, Y, own, power), energy
