@@ -33,13 +33,13 @@ class Comparison:
     sequences: int | None = None
 
 
-# Identifying poles anew takes a hundred times as long as the rest and pays only where much is removed.
+# Identifying poles anew takes a hundred times as long as the rest.
 POLE_SEQUENCES = 96
 COMPARED = (
     Comparison(PLAIN, ("none",)),
     Comparison(("last",), ("h2", "calibrated")),
     Comparison(("obs",), ("none", "h2", "calibrated", "sequential")),
-    Comparison(("obs",), ("poles",), "0.6,0.7,0.8,0.9", POLE_SEQUENCES),
+    Comparison(("obs",), ("poles",), RATIOS, POLE_SEQUENCES),
 )
 SCORED = (*PLAIN, "obs")
 CALIBRATION_SIZES = (8, 16, 32, 64, 128)
