@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from lastcli.engine.features import readout_of
 from lastcli.engine.moments import accumulate, empty_moments, white_noise_moments
+from lastcli.engine.readout import ridge_of
 from lastcli.engine.refit import refit, residual, truncate
 from lastcli.errors import UnsupportedModelError
 from tests.engine.signals import by_group, columns, least_squares_error, plain_features
@@ -59,6 +60,13 @@ def test_the_ridge_is_one_more_observation_of_every_feature(steps):
     np.testing.assert_allclose(readout_of(refit(system, kept, moments).system)[0], expected, rtol=1e-6)
     exact = readout_of(refit(system, kept, moments.replace(weight=np.array(np.inf))).system)[0]
     assert np.abs(exact).sum() > np.abs(expected).sum()
+
+
+def test_the_channels_of_a_layer_share_that_observation():
+    system = system_of("multi", 3)
+    moments = calibrated(system)[2].replace(weight=np.array(50.0))
+    assert ridge_of(moments) == pytest.approx(1e-7 + 1 / (50 * system.groups), rel=1e-12)
+    assert ridge_of(white_noise_moments(system)) == 1e-7
 
 
 @pytest.mark.parametrize("kind", KINDS)

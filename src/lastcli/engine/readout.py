@@ -2,9 +2,10 @@
 
 The functions work on NumPy arrays and on traced JAX arrays alike, with any leading (group) axes. The ridge is relative
 to the mean variance of a group's features, ε·tr(M)/dim(M): a feature that the inputs hardly ever move has nothing to
-say that would survive the next batch of data, and scaling it up would only amplify rounding. With N time steps seen, ε
-is 1/N on top of a numerical floor: as if every feature had been seen once more, alone and with the answer 0. That is
-nothing for a hundred sequences, and keeps a read-out fitted to a single one from going astray.
+say that would survive the next batch of data, and scaling it up would only amplify rounding. With N time steps seen by
+each of G channels, ε is 1/(G·N) on top of a numerical floor: as if every feature had been seen once more, alone and with
+the answer 0, by one of the channels. That is nothing for a hundred sequences, and keeps a read-out fitted to a single one
+from going astray.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ RIDGE = 1e-7
 
 
 def ridge_of(moments: Moments) -> Array:
-    """ε relative to the mean variance of the features, 0-dimensional: 1/N for N time steps, and the floor."""
+    """ε relative to the mean variance of the features, 0-dimensional: 1/(G·N) for N time steps, and the floor."""
     xp = _namespace(moments.features)
-    seen = moments.weight
+    seen = moments.weight * moments.features.shape[0]
     return RIDGE + xp.where(seen > 0, 1 / xp.where(seen > 0, seen, 1), 0)
 
 
