@@ -3,9 +3,9 @@
 The functions work on NumPy arrays and on traced JAX arrays alike, with any leading (group) axes. The ridge is relative
 to the mean variance of a group's features, ε·tr(M)/dim(M): a feature that the inputs hardly ever move has nothing to
 say that would survive the next batch of data, and scaling it up would only amplify rounding. With N time steps seen by
-each of G channels, ε is 1/(G·N) on top of a numerical floor: as if every feature had been seen once more, alone and with
-the answer 0, by one of the channels. That is nothing for a hundred sequences, and keeps a read-out fitted to a single one
-from going astray.
+each of G channels, ε is 1/(G·N) on top of a numerical floor: as if every feature had been seen once more, alone and
+with the answer 0, by one of the channels. That is nothing for a hundred sequences, and keeps a read-out fitted to a
+single one from going astray.
 """
 
 from __future__ import annotations
