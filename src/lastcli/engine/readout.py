@@ -10,6 +10,7 @@ single one from going astray.
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +42,7 @@ RIDGE = 1e-7
 def ridge_of(moments: Moments) -> Array:
     """ε relative to the mean variance of the features, 0-dimensional: 1/(G·N) for N time steps, and the floor."""
     xp = _namespace(moments.features)
-    seen = moments.weight * moments.features.shape[0]
+    seen = moments.weight * math.prod(moments.features.shape[:-2])
     return RIDGE + xp.where(seen > 0, 1 / xp.where(seen > 0, seen, 1), 0)
 
 

@@ -114,7 +114,7 @@ def feature_moments(features: Array, system: DiagonalSystem, D: Array, signals: 
         cross=yT @ f,
         target_inputs=yT @ v,
         energy=(y**2).sum(axis=1),
-        weight=jnp.array(jnp.inf),  # a search moves on the error itself; what it starts from has the full ridge
+        weight=jnp.array(jnp.inf),  # a search moves on the error itself, with the ridge's floor only
     )
     return excluding(found, D)
 
