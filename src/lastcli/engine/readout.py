@@ -34,8 +34,8 @@ __all__ = [
 
 Array = Any
 
-# The floor of the ridge. Results on trained models are alike from 1e-8 to 1e-4; at 1e-10 the downdates of the
-# elimination lose their digits where a layer's inputs have a low rank.
+# The floor of the ridge: at 1e-10 the downdates of the elimination lose their digits where a layer's inputs have a low
+# rank.
 RIDGE = 1e-7
 
 
