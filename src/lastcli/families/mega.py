@@ -6,20 +6,21 @@ Every channel has n real states, expanded by β and read by γ; with p = σ(delt
 
 The code multiplies by sqrt(1/n) of its own n, so γ is rescaled by sqrt(n'/n) when n changes. A bidirectional layer has
 2D rows: the second half reads the sequence backwards with poles of its own. Here that half is D more systems which
-run on the reversed input; whoever simulates the layer reverses (the family has no forward pass of the whole model).
+run on the reversed input; whoever simulates the layer reverses (`lastcli.families.mega_attention`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Family, Layer, Match, Option, Read, Tensors
+from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.leaves import groups, layer_name
+from lastcli.families.mega_model import MODEL_OPTIONS, mega_forward, proven
 from lastcli.families.multi_siso import expect_shape, inverse_transform, select, store_real, transform
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Mega(Family):
             "which sigmoid scales the input: delta (the released code, transformers) or alpha (its later rewrite)",
             ("delta", "alpha"),
         ),
+        *MODEL_OPTIONS,
     )
 
     def match(self, tensors: Tensors) -> Match:
@@ -73,8 +75,8 @@ class Mega(Family):
         return Match(self.name, tuple(layers), tuple(missing), found)
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
-        """Nothing: both rewrites have the same tensors, and the direction is in the shapes."""
-        return {}
+        """What the tensors of a published model show: the norm and its place. Nothing about the moving average."""
+        return proven(tensors, self.match(tensors).layers)
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every EMA of the checkpoint; a row of its tensors is one index set."""
@@ -145,6 +147,10 @@ class Mega(Family):
             new["delta"][:, :count, 0] = new["alpha"][:, :count, 0] = share
             new["beta"][:, :count, 0] = store_real(B / transform(share, "sigmoid"), stored["beta"])
         return {layer.tensors[role]: array for role, array in new.items()}
+
+    def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
+        """fairseq's classifiers and the encoders of transformers; None for other models."""
+        return mega_forward(tensors, config, layers)
 
 
 def _candidates(tensors: Tensors) -> dict[str, dict[str, str]]:
