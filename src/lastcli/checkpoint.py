@@ -114,6 +114,9 @@ class Checkpoint:
             UnsupportedModelError: the architecture around the layers is not known.
         """
         if self.forward is None:
+            lack = self.family.lacks(self.reader.tensors, self.config, self.layers)
+            if lack is not None:
+                raise UnsupportedModelError(f"{self.path}: {lack}, or give your own with --forward module:function.")
             raise UnsupportedModelError(
                 f"{self.path}: the state space layers are known ({self.family.name}), the model around them is not; "
                 "give your own with --forward module:function."

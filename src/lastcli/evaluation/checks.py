@@ -138,7 +138,12 @@ def _classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
 
 
 def _targets(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
-    steps = split.x.shape[1]
+    steps = split.x.shape[1] // forward.output_step
+    if forward.sequence and steps == 0:
+        raise InputError(
+            f"{split.name}: x has {_count(split.x.shape[1], 'step')}, but the model has an output only after every "
+            f"{forward.output_step} of them."
+        )
     shape = (split.n, steps, forward.outputs) if forward.sequence else (split.n, forward.outputs)
     if y.shape == shape[:-1] and forward.outputs == 1:
         y = y[..., None]

@@ -268,9 +268,10 @@ def _text(rows: slice | None) -> str:
 def random_split(forward: Forward, *, n: int = 8, length: int = 64, tokens: bool = False, seed: int = 0) -> Split:
     """Unlabelled random inputs of the shape the model takes: standard normal features, or uniform tokens.
 
-    For comparing two models where no data is at hand.
+    For comparing two models where no data is at hand; long enough for one output.
     """
     generator = np.random.default_rng(seed)
+    length = max(length, forward.output_step)
     shape = (n, 2, length) if forward.layout == "pair" else (n, length)
     if tokens:
         x: np.ndarray = generator.integers(0, forward.features, shape, dtype=np.int32)

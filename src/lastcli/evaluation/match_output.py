@@ -129,7 +129,8 @@ class _Fitting:
         def error(systems: Any, x: Array, lengths: Array | None, weights: Array) -> tuple[Array, Array]:
             wanted = jax.lax.stop_gradient(forward.apply(params, original, x, lengths)[0])
             got = forward.apply(params, systems, x, lengths)[0]
-            return compare(wanted, got, weights if forward.sequence else jnp.ones(len(got)))
+            each = weights[:, forward.output_step - 1 :: forward.output_step]
+            return compare(wanted, got, each if forward.sequence else jnp.ones(len(got)))
 
         def advance(values: Values, moving: Any, data: Any, done: Array, rate: Array) -> tuple[Values, Any]:
             def loss(values: Values) -> Array:

@@ -34,15 +34,17 @@ class Metric:
     Attributes:
         name: accuracy; mse, rmse, mae over all kept steps and outputs; fit = 100·(1 - ‖y - ŷ‖/‖y - mean(y)‖), the fit
             index of system identification (Ljung, System Identification, 2nd ed., section 17), in percent.
-        warmup: first steps of each sequence that are left out, for outputs with a time axis.
+        warmup: first outputs of each sequence that are left out, for outputs with a time axis.
         sequence: whether outputs have a time axis.
         blocks: time blocks an example is cut into; 1 except for few long sequences.
+        step: steps of the input from one output to the next (`Forward.output_step`).
     """
 
     name: str
     warmup: int = 0
     sequence: bool = False
     blocks: int = 1
+    step: int = 1
 
     @property
     def higher_is_better(self) -> bool:
@@ -74,7 +76,7 @@ class Metric:
         steps = outputs.shape[1]
         kept = (np.arange(steps) >= self.warmup)[None, :]
         if lengths is not None:
-            kept = kept & (np.arange(steps)[None, :] < lengths[:, None])
+            kept = kept & (np.arange(steps)[None, :] < lengths[:, None] // self.step)
         block = np.eye(self.blocks, dtype=outputs.dtype)[_block_of(steps, self.warmup, self.blocks)]
         # `where`, not a product: a value that is infinite in a step left out must not become NaN
         return xp.stack([xp.where(kept, term, 0) @ block for term in sums], -1)
@@ -126,7 +128,7 @@ class Metric:
             return y.mean(0).astype(np.float32)
         kept = np.broadcast_to(np.arange(y.shape[1]) >= self.warmup, y.shape[:2])
         if split.lengths is not None:
-            kept = kept & (np.arange(y.shape[1]) < split.lengths[:, None])
+            kept = kept & (np.arange(y.shape[1]) < split.lengths[:, None] // self.step)
         return y[kept].mean(0).astype(np.float32)
 
 
@@ -150,11 +152,11 @@ def choose_metric(name: str | None, forward: Forward, split: Split, *, warmup: i
         raise UsageError("A warm-up is a number of first steps to leave out, for models with an output at every step.")
     if not forward.sequence:
         return Metric(name)
-    steps = split.x.shape[1] if split.lengths is None else int(split.lengths.min())
+    steps = (split.x.shape[1] if split.lengths is None else int(split.lengths.min())) // forward.output_step
     if warmup >= steps:
-        raise InputError(f"{split.name}: a warm-up of {warmup} leaves nothing of sequences with {steps} steps.")
+        raise InputError(f"{split.name}: a warm-up of {warmup} leaves nothing of sequences with {steps} outputs.")
     blocks = max(math.isqrt(steps - warmup), 1) if split.n < FEW_SEQUENCES else 1
-    return Metric(name, warmup, True, blocks)
+    return Metric(name, warmup, True, blocks, forward.output_step)
 
 
 def wilson_interval(successes: float, n: int, z: float = Z95) -> tuple[float, float]:

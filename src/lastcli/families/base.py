@@ -112,6 +112,8 @@ class Forward:
         sequence: whether the output has a time axis.
         params: names of the tensors `apply` needs.
         layout: "single" or "pair" (x is (n, 2, L, ...): two documents to compare).
+        output_step: with a time axis, how many steps apart the outputs are: output j is that of step
+            (j + 1)·output_step - 1, so that L steps give L // output_step outputs.
     """
 
     apply: Callable[..., tuple[Any, tuple[Any, ...]]]
@@ -121,6 +123,7 @@ class Forward:
     sequence: bool = False
     params: tuple[str, ...] = ()
     layout: str = "single"
+    output_step: int = 1
 
 
 class Family(abc.ABC):
@@ -212,6 +215,10 @@ class Family(abc.ABC):
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
         """The published architecture, or None where it is not known (then sweeps need `--forward`)."""
+        return None
+
+    def lacks(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> str | None:
+        """What keeps a known architecture from a `forward`, and what to do about it, as a clause; or None."""
         return None
 
 

@@ -11,14 +11,15 @@ r go into the input map, so that both poles of a state share the one read-out th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Family, Layer, Match, Option, Read, Tensors
+from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.families.equinox_names import EQUINOX_OPTIONS, equinox_lacks
 from lastcli.families.leaves import gather, groups, layer_name, read_complex, write_complex
 from lastcli.families.multi_siso import expect_shape
 
@@ -44,6 +45,17 @@ class LinOSS(Family):
     options = (
         Option(
             "discretization", str, "IM", "how the oscillator is stepped: implicit or implicit-explicit", ("IM", "IMEX")
+        ),
+        Option("task", str, "classification", "what the outputs are", ("classification", "regression")),
+        *EQUINOX_OPTIONS,
+        Option("norm", str, "batch", "normalisation before a layer", ("batch", "layer", "none")),
+        Option(
+            "gelu",
+            str,
+            "auto",
+            "which GELU follows a layer: equinox's approximation by tanh, or PyTorch's exact one; auto: exact where "
+            "PyTorch's count of batches is in the file",
+            ("auto", "tanh", "exact"),
         ),
     )
 
@@ -116,6 +128,16 @@ class LinOSS(Family):
                 D = np.diagonal(np.asarray(reduction.system.D)[0])
                 new[names["D"]] = D.astype(read(names["D"]).dtype)
         return new
+
+    def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
+        """The published model; None around other layers, and where the statistics of its norms are missing."""
+        from lastcli.families.equinox_model import equinox_forward
+
+        return equinox_forward(tensors, config, layers)
+
+    def lacks(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> str | None:
+        """The statistics, where only they are missing."""
+        return equinox_lacks(tensors, config, layers)
 
 
 def _candidates(tensors: Tensors) -> dict[str, dict[str, str]]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.families.equinox_names import EQUINOX_OPTIONS, equinox_lacks
 from lastcli.families.leaves import gather, groups, layer_name, read_complex, write_complex
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class LRU(Family):
             str,
             "none",
             "the published model around the layers, known by its tensor names",
-            ("none", "minimal-lru", "deep-ssm", "dlru"),
+            ("none", "minimal-lru", "deep-ssm", "dlru", "equinox"),
         ),
         Option(
             "delay",
@@ -63,6 +64,7 @@ class LRU(Family):
             "pooling", str, "mean", "what the classifier sees of the sequence (minimal-LRU)", ("mean", "last", "none")
         ),
         Option("task", str, "auto", "what the outputs are", ("auto", "classification", "regression")),
+        *EQUINOX_OPTIONS,
     )
 
     def match(self, tensors: Tensors) -> Match:
@@ -141,10 +143,18 @@ class LRU(Family):
         return new
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
-        """minimal-LRU's classifier, DecodEPFL's DeepSSM and lru-reduction's DLRU; None around other layers."""
+        """minimal-LRU's classifier, DecodEPFL's DeepSSM, lru-reduction's DLRU and the equinox model; or None."""
+        if config.get("architecture") == "equinox":
+            from lastcli.families.equinox_model import equinox_forward
+
+            return equinox_forward(tensors, config, layers)
         from lastcli.families import lru_models
 
         return lru_models.forward(tensors, config, layers)
+
+    def lacks(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> str | None:
+        """The statistics of the equinox model's norms, where only they are missing."""
+        return equinox_lacks(tensors, config, layers) if config.get("architecture") == "equinox" else None
 
 
 def _candidates(tensors: Tensors) -> dict[str, dict[str, str]]:

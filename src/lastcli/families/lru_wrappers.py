@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lastcli.families.base import Tensors
+from lastcli.families.equinox_names import find_equinox
 from lastcli.families.leaves import canonical
 
 __all__ = ["flax_root", "recognise"]
@@ -27,7 +28,7 @@ _TORCH = re.compile(
 
 
 def recognise(tensors: Tensors, layers: Sequence[str]) -> str | None:
-    """The published model: "minimal-lru", "deep-ssm" or "dlru", or None.
+    """The published model: "minimal-lru", "deep-ssm", "dlru" or "equinox", or None.
 
     DeepSSM (DecodEPFL) and DLRU (lru-reduction) share their names; DeepSSM's encoder has no bias, DLRU's has one.
 
@@ -38,6 +39,8 @@ def recognise(tensors: Tensors, layers: Sequence[str]) -> str | None:
     paths = {canonical(layer) for layer in layers}
     if not paths:
         return None
+    if find_equinox(tensors, layers) is not None:
+        return "equinox"
     root = flax_root(paths)
     if root is not None:
         return "minimal-lru" if _is_minimal_lru(names, root, len(paths)) else None

@@ -7,6 +7,7 @@ from typing import Any
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Tensors
+from lastcli.families.equinox_names import equinox_lacks
 from lastcli.families.leaves import layer_name
 from lastcli.families.s5_layers import S5Layers, candidates, check_shapes, is_joint, lacking
 from lastcli.families.s5_wrapper import find_wrapper
@@ -83,6 +84,14 @@ class S5(S5Layers):
         return tuple(found)
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
-        """The published model, where the tensors around the layers are those of the published code."""
+        """The published model, where the tensors around the layers are those of the flax code or the equinox model."""
         wrapper = find_wrapper(tensors)
-        return None if wrapper is None else wrapper.forward(config, layers)
+        if wrapper is not None:
+            return wrapper.forward(config, layers)
+        from lastcli.families.equinox_model import equinox_forward
+
+        return equinox_forward(tensors, config, layers)
+
+    def lacks(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> str | None:
+        """The statistics of the equinox model's norms, where only they are missing."""
+        return equinox_lacks(tensors, config, layers)
