@@ -152,6 +152,8 @@ def _assemble(
 ) -> Published | None:
     if not all(_has_axes(tensors[name].shape, role) for part in (*blocks, ends) for role, name in part.items()):
         return None
+    if len(tensors[ends["embed.weight"]].shape) != (1 if "embed.bias" in ends else 2):
+        return None
     kinds = {_norm(part, at) for part in (*blocks, ends) for at in _norm_places(part)}
     if len(kinds) != 1 or "other" in kinds or (fairseq and None in kinds):
         return None
@@ -192,7 +194,7 @@ def _has_axes(shape: tuple[int, ...], role: str) -> bool:
     """Whether a tensor has the axes of its role: two for matrices and one for what belongs to a norm, or is a bias."""
     if ".norm." in role or "_norm." in role or role.endswith((".bias", ".rel_pos_bias")):
         return len(shape) == 1
-    return len(shape) == 2 or (role == "embed.weight" and len(shape) == 1)
+    return len(shape) == 2 or role == "embed.weight"
 
 
 def _norm_places(part: Mapping[str, str]) -> list[str]:
