@@ -12,6 +12,7 @@ share the poles, so they share one set of kept states.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,11 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import multi_siso as ms
-from lastcli.families.base import Config, Layer, Match, Option, Read, Tensors
+from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.leaves import groups, layer_name
 from lastcli.families.row_softmax import EPSILON, softmax_gain
 from lastcli.families.s4_kernel import pad_states, unfold
+from lastcli.families.s4_sequence_names import proofs, sequence_options
 from lastcli.families.to_s4d import Convertible
 from lastcli.families.two_sided import split_modes
 
@@ -51,6 +53,7 @@ class DSS(Convertible):
         ),
         Option("kernel_length", int, 0, "length that the softmax normalises over; 0: the limit of long kernels"),
         Option("bidirectional", bool, False, "half of the read-outs look ahead"),
+        *sequence_options(mask_padding=False),
     )
     axes = MappingProxyType({**dict.fromkeys(_POLES, (None, 0)), "W": (None, 2)})
 
@@ -67,13 +70,15 @@ class DSS(Convertible):
         return Match(self.name, tuple(layers), tuple(missing), found)
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
-        """Direction, from the rows of W against those of D."""
-        proofs = set()
-        for prefix, leaves in _kernels(tensors).items():
+        """Direction, from the rows of W against those of D; and what the model around the layers shows."""
+        kernels = {prefix: leaves for prefix, leaves in _kernels(tensors).items() if not _lacking(leaves)}
+        directions = set()
+        for prefix, leaves in kernels.items():
             D = tensors.get(ms.owner(prefix) + "D")
-            if D is not None and not _lacking(leaves):
-                proofs.add(tensors[leaves["W"]].shape[0] == 2 * (D.shape[0] if len(D.shape) == 2 else 1))
-        return {"bidirectional": proofs.pop()} if len(proofs) == 1 else {}
+            if D is not None:
+                directions.add(tensors[leaves["W"]].shape[0] == 2 * (D.shape[0] if len(D.shape) == 2 else 1))
+        proven = proofs(tensors, [layer_name(ms.owner(prefix)) for prefix in kernels])
+        return proven | ({"bidirectional": directions.pop()} if len(directions) == 1 else {})
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """One `Layer` a kernel; one index set, since the channels share the poles."""
@@ -147,6 +152,12 @@ class DSS(Convertible):
             if D is not None and "D" in stored:
                 new["D"] = ms.store_feedthrough(D[..., None], stored["D"])
         return {layer.tensors[role]: array for role, array in new.items()}
+
+    def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
+        """The model of the S4 repository's training code, which DSS was trained in."""
+        from lastcli.families.s4_sequence_model import sequence_forward
+
+        return sequence_forward(tensors, config, layers)
 
     def step_sizes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
         """The step of the decay where frequency has another."""

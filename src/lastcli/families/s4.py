@@ -20,7 +20,7 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import multi_siso as ms
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
-from lastcli.families.s4_example import EXAMPLE_OPTIONS, example_forward
+from lastcli.families.s4_example import example_forward
 from lastcli.families.s4_kernel import (
     input_map,
     is_real_valued,
@@ -37,10 +37,12 @@ from lastcli.families.s4_names import (
     S4_OPTIONS,
     check_shapes,
     find_kernels,
+    masks_padding,
     poles_of,
     proves_bidirectional,
     steps_of,
 )
+from lastcli.families.s4_sequence_names import find_sequence_model, proofs, sequence_options
 from lastcli.families.to_s4d import Convertible
 from lastcli.families.two_sided import split_modes
 
@@ -68,10 +70,16 @@ class S4Names(Convertible):
         return Match(self.name, tuple(layers), tuple(missing), found)
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
-        """Direction, from the rows of C against those of D."""
-        proofs = {proves_bidirectional(k, tensors) for k in find_kernels(tensors) if k.low_rank == self.low_rank}
-        proofs.discard(None)
-        return {"bidirectional": proofs.pop()} if len(proofs) == 1 else {}
+        """Direction, from the rows of C against those of D; and what the model around the layers shows."""
+        kernels = [k for k in find_kernels(tensors) if k.low_rank == self.low_rank and not k.missing]
+        directions = {proves_bidirectional(k, tensors) for k in kernels} - {None}
+        names = [k.name for k in kernels]
+        proven = proofs(tensors, names)
+        # V4 masks padding, V1 and V2 do not; V3 came to.
+        masks = {masks_padding(k) for k in kernels}
+        if len(masks) == 1 and None not in masks and find_sequence_model(tensors, names):
+            proven["mask_padding"] = masks.pop()
+        return proven | ({"bidirectional": directions.pop()} if len(directions) == 1 else {})
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """One `Layer` a kernel, its shapes checked against each other and against the description."""
@@ -95,8 +103,13 @@ class S4Names(Convertible):
         return np.exp(np.log(steps_of(layer, config, read)).mean(axis=1))
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
-        """The repository's example model, where the names around the layers are its own."""
-        return example_forward(tensors, config, layers)
+        """The repository's example model or that of its training code, as the names around the layers are."""
+        known = example_forward(tensors, config, layers)
+        if known is not None:
+            return known
+        from lastcli.families.s4_sequence_model import sequence_forward
+
+        return sequence_forward(tensors, config, layers)
 
 
 class S4(S4Names):
@@ -114,7 +127,7 @@ class S4(S4Names):
         ),
         Option("kernel_length", int, 0, "length that the dss rule normalises over; 0: the limit of long kernels"),
         *S4_OPTIONS,
-        *EXAMPLE_OPTIONS,
+        *sequence_options(mask_padding=True),
     )
 
     def magnitudes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:

@@ -20,9 +20,9 @@ from lastcli.families.discretise import continuous, discrete
 from lastcli.families.dplr import half_spectrum, truncation_factor
 from lastcli.families.leaves import split
 from lastcli.families.s4 import S4Names
-from lastcli.families.s4_example import EXAMPLE_OPTIONS
 from lastcli.families.s4_kernel import pad_states, read_outs, store_read_outs, unfold
 from lastcli.families.s4_names import S4_OPTIONS, find_kernels, imag_sign, poles_of, steps_of
+from lastcli.families.s4_sequence_names import find_sequence_model, sequence_options
 from lastcli.families.to_s4d import s4d_config, s4d_layer, with_output
 from lastcli.families.two_sided import split_modes
 
@@ -57,14 +57,15 @@ class S4DPLR(S4Names):
             "length that the stored C is transformed for; 0: not transformed, -1: as the file says",
         ),
         *S4_OPTIONS,
-        *EXAMPLE_OPTIONS,
+        *sequence_options(mask_padding=True),
     )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
-        """Direction, and the form where stand-alone S4D has no room for the heads or the directions."""
-        proven = super().infer(tensors)
-        rows = [tensors[k.roles["C"]].shape[0] for k in find_kernels(tensors) if k.low_rank and not k.missing]
-        return proven | ({"form": "s4"} if any(count > 1 for count in rows) else {})
+        """Direction, and the form where stand-alone S4D does not fit the heads, the directions or the model around."""
+        kernels = [k for k in find_kernels(tensors) if k.low_rank and not k.missing]
+        wide = any(tensors[k.roles["C"]].shape[0] > 1 for k in kernels)
+        inside = find_sequence_model(tensors, [k.name for k in kernels]) is not None
+        return super().infer(tensors) | ({"form": "s4"} if wide or inside else {})
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """As the diagonal kernels', with the block's output map where S4D stores it in another shape."""
@@ -72,7 +73,7 @@ class S4DPLR(S4Names):
         return tuple(with_output(layer, tensors) for layer in found) if config["form"] == "s4d" else found
 
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
-        """The diagonalised layer, B = 1, residues in C; padded where channels differ in their number of real poles."""
+        """The diagonalised layer, the residues in C; padded where channels differ in their number of real poles."""
         from lastcli.engine.system import DiagonalSystem
 
         dt = steps_of(layer, config, read)
@@ -97,11 +98,10 @@ class S4DPLR(S4Names):
             layer.name,
         )
         poles, gain = discrete(np, "bilinear", a[np.arange(len(C)) % copies], dt)
-        residues = (
-            residues.transpose(2, 0, 1, 3)
-            * (gain / truncation_factor(poles, self._length(layer, config, read)))[:, None, None]
-        )
-        B = np.ones_like(poles)
+        # What the diagonal kernel will have as B, so that a reduced layer holds the same one.
+        B = gain if config["form"] == "s4" else np.ones_like(gain)
+        factor = gain / truncation_factor(poles, self._length(layer, config, read)) / B
+        residues = residues.transpose(2, 0, 1, 3) * factor[:, None, None]
         if config["bidirectional"]:
             poles, B, residues = split_modes(poles, B, residues, layer.name)
         D = ms.feedthrough_of(read(layer.tensors["D"]) if "D" in layer.tensors else None, len(C))
@@ -129,7 +129,7 @@ class S4DPLR(S4Names):
         """The family changes with the form."""
         if config["form"] == "s4d":
             return s4d_config(config)
-        kept = {option.key: config[option.key] for option in (*S4_OPTIONS, *EXAMPLE_OPTIONS)}
+        kept = {option.key: config[option.key] for option in (*S4_OPTIONS, *sequence_options(mask_padding=True))}
         return {**kept, "family": "s4", "discretization": "bilinear", "kernel_length": 0}
 
     def convert(

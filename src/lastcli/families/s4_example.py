@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Option, Tensors
 
 __all__ = ["EXAMPLE_OPTIONS", "Block", "example_blocks", "example_forward"]
@@ -70,10 +71,19 @@ def example_blocks(tensors: Tensors, layers: Sequence[Layer]) -> tuple[str, tupl
 
 
 def example_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
-    """The example model as a pure function, or None where the names are those of another model."""
+    """The example model as a pure function, or None where the names are those of another model.
+
+    Raises:
+        UnsupportedModelError: the description asks for a pooling that the example model does not have.
+    """
     names = example_blocks(tensors, layers)
     if names is None:
         return None
+    if config["mode"] not in ("pool", "last", "sequence"):
+        raise UnsupportedModelError(
+            f"mode is {config['mode']}, but the example model of the S4 repository has pool, last and sequence only; "
+            "correct the model description."
+        )
     prefix, blocks = names
     ends = [f"{prefix}{end}.{leaf}" for end in ("encoder", "decoder") for leaf in ("weight", "bias")]
     params = [name for name in ends if name in tensors]

@@ -23,7 +23,16 @@ from lastcli.families import multi_siso as ms
 from lastcli.families.base import Config, Layer, Option, Read, Tensors
 from lastcli.families.leaves import groups, layer_name
 
-__all__ = ["S4_OPTIONS", "Kernel", "check_shapes", "find_kernels", "poles_of", "proves_bidirectional", "steps_of"]
+__all__ = [
+    "S4_OPTIONS",
+    "Kernel",
+    "check_shapes",
+    "find_kernels",
+    "masks_padding",
+    "poles_of",
+    "proves_bidirectional",
+    "steps_of",
+]
 
 S4_OPTIONS = (
     Option("dt_transform", str, "exp", "step from its parameter", ms.TRANSFORMS),
@@ -172,6 +181,13 @@ def proves_bidirectional(kernel: Kernel, tensors: Tensors) -> bool | None:
     D = tensors[kernel.roles["D"]].shape
     rows = D[0] if len(D) == 2 else 1
     return tensors[kernel.roles["C"]].shape[0] == 2 * rows
+
+
+def masks_padding(kernel: Kernel) -> bool | None:
+    """Whether the layers of the kernel's version set padded steps to zero; None for V3, where that changed."""
+    if kernel.version == 3 and not kernel.roles["real"].rpartition(".")[2].startswith("log_"):
+        return None
+    return kernel.version == 4
 
 
 def poles_of(layer: Layer, config: Config, read: Read) -> np.ndarray:
