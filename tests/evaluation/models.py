@@ -16,9 +16,9 @@ FEATURES, WIDTH, STATES, CLASSES = 2, 4, 6, 3
 class Counted:
     """The architecture; `traces` counts how often JAX traced it."""
 
-    def __init__(self, *, sequence: bool = False) -> None:
+    def __init__(self, *, sequence: bool = False, step: int = 1) -> None:
         self.traces = 0
-        self.sequence = sequence
+        self.sequence, self.step = sequence, step
 
     def __call__(self, params: Any, systems: Any, x: Any, lengths: Any) -> tuple[Any, Any]:
         import jax.numpy as jnp
@@ -34,11 +34,14 @@ class Counted:
         if not self.sequence:
             weights = jnp.ones(h.shape[:2]) if lengths is None else jnp.arange(h.shape[1]) < lengths[:, None]
             h = (h * weights[..., None]).sum(1) / weights.sum(1)[:, None]
+        else:
+            h = h[:, self.step - 1 :: self.step]
         return h @ params["out"], tuple(inputs)
 
 
 def forward(architecture: Counted, task: str = "classification") -> Forward:
-    return Forward(architecture, FEATURES, CLASSES, task, architecture.sequence, ("in", "out"))
+    sequence, step = architecture.sequence, architecture.step
+    return Forward(architecture, FEATURES, CLASSES, task, sequence, ("in", "out"), output_step=step)
 
 
 def parameters(seed: int = 0) -> dict[str, np.ndarray]:

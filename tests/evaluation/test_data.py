@@ -280,6 +280,13 @@ def bad_x(value: float) -> np.ndarray:
         (classes(y=np.zeros((10, 3))), model(task="regression"), r"outputs have shape \(10, 4\)"),
         (classes(y=np.full((10, 4), np.inf)), model(task="regression"), r"not finite at \(0, 0\)"),
         (classes(y=np.zeros((10, 4))), model(task="regression", sequence=True), r"\(10, 5, 4\)"),
+        (classes(y=np.zeros((10, 5, 4))), model(task="regression", sequence=True, output_step=2), r"\(10, 2, 4\)"),
+        (classes(), model(task="regression", sequence=True, output_step=6), "has 5 steps, but .* after every 6"),
+        (
+            classes(lengths=np.array([5] * 9 + [1])),
+            model(task="regression", sequence=True, output_step=2),
+            "has 1 step, but .* after every 2",
+        ),
     ],
 )
 def test_what_does_not_fit(split: Split, forward: Forward, message: str) -> None:
@@ -348,5 +355,6 @@ def test_random_inputs_fit_the_model() -> None:
         split = random_split(forward, n=3, length=7, seed=5)
         assert split.check(forward, labels=False).n == 3
         np.testing.assert_array_equal(split.x, random_split(forward, n=3, length=7, seed=5).x)
+    assert random_split(model(sequence=True, output_step=90)).x.shape == (8, 90, 3)
     tokens = random_split(model(), n=3, length=7, tokens=True)
     assert tokens.check(model(), labels=False).x.max() < 3

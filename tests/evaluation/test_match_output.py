@@ -40,16 +40,17 @@ def test_outputs_come_closer_on_data_not_seen(padded):
     assert seen[-1] == (150, 150)
 
 
-def test_sequences_of_outputs_are_matched_at_every_step():
+@pytest.mark.parametrize("step", [1, 4])
+def test_sequences_of_outputs_are_matched_at_every_step_that_has_one(step):
     params, layers, data = parameters(), systems(), split(n=2, length=60)
     start = reduced_of(layers)
     found = match_output(
-        forward(Counted(sequence=True), "regression"), params, start, layers, data.batches(2), steps=100
+        forward(Counted(sequence=True, step=step), "regression"), params, start, layers, data.batches(2), steps=100
     )
 
     def error(reduced):
-        target = reference(params, layers, data.x, sequence=True)
-        return ((reference(params, reduced, data.x, sequence=True) - target) ** 2).sum() / target.var()
+        target, got = (reference(params, s, data.x, sequence=True)[:, step - 1 :: step] for s in (layers, reduced))
+        return ((got - target) ** 2).sum() / target.var()
 
     assert error(found) < 0.5 * error(start)
 

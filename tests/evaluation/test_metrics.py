@@ -104,6 +104,20 @@ def test_bootstrap_covers_the_truth() -> None:
     assert 0.85 <= inside / 150 <= 0.99
 
 
+@pytest.mark.parametrize("name", ["mse", "fit"])
+def test_outputs_every_so_many_steps_count_within_the_length(name: str) -> None:
+    step, x = 7, np.zeros((N, 7 * L + 3, 1))
+    lengths = np.arange(N) % 20 * 11 + step
+    forward = Forward(lambda *_: (None, ()), 1, P, task="regression", sequence=True, output_step=step)
+    metric = choose_metric(name, forward, Split(x, TARGETS, lengths))
+    found = metric.value(units(metric, OUTPUTS, TARGETS, lengths))
+    # output j is that of step 7 (j + 1) - 1
+    kept = (np.arange(L) + 1) * step - 1 < lengths[:, None]
+    assert found == pytest.approx(by_definition(name, OUTPUTS[kept], TARGETS[kept]), rel=1e-6)
+    with pytest.raises(InputError, match="with 30 outputs"):
+        choose_metric(name, forward, Split(x, TARGETS), warmup=L)
+
+
 def test_one_unit_has_no_interval() -> None:
     metric = Metric("mse")
     assert metric.interval(np.ones((1, 4))) == (None, None)

@@ -139,9 +139,10 @@ def _classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
 
 def _targets(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
     steps = split.x.shape[1] // forward.output_step
-    if forward.sequence and steps == 0:
+    shortest = split.x.shape[1] if split.lengths is None else int(split.lengths.min())
+    if forward.sequence and shortest < forward.output_step:
         raise InputError(
-            f"{split.name}: x has {_count(split.x.shape[1], 'step')}, but the model has an output only after every "
+            f"{split.name}: a sequence has {_count(shortest, 'step')}, but the model has an output only after every "
             f"{forward.output_step} of them."
         )
     shape = (split.n, steps, forward.outputs) if forward.sequence else (split.n, forward.outputs)
