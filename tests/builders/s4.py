@@ -56,7 +56,7 @@ INVERSES = {
     "exp": np.log,
     "softplus": lambda v: np.log(np.expm1(v)),
     "none": lambda v: v,
-    "relu": lambda v: v,
+    "relu": lambda v: v - 1e-4,
     "sigmoid": lambda v: np.log(v / (1 - v)),
 }
 
@@ -84,15 +84,18 @@ def v4(
     return arrays
 
 
-def v3(k: Numbers, length: int | None = None, poles: str = "inv", flat_dt: bool = False) -> Arrays:
-    """Versions 3 ("inv") and 2 ("log"); diagonal kernels name their poles A, low-rank ones w."""
+def v3(
+    k: Numbers, length: int | None = None, poles: str = "inv", flat_dt: bool = False, real_transform: str = "exp"
+) -> Arrays:
+    """Versions 3 ("inv") and 2 ("log"); diagonal kernels name their poles A, low-rank ones w, without relu's offset."""
     letter = "A" if length is None else "w"
+    inverse = INVERSES["none" if real_transform == "relu" and letter == "w" else real_transform]
     dt = np.log(k.dt).astype("f4")
     arrays = {
         "kernel.kernel.C": pairs(k.C),
         "kernel.kernel.B": pairs(k.B) if length is None else pairs(k.B)[None],
         "kernel.kernel.log_dt": dt[:, 0] if flat_dt else dt,
-        f"kernel.kernel.{poles}_{letter}_real": np.log(-k.A.real).astype("f4"),
+        f"kernel.kernel.{poles}_{letter}_real": inverse(-k.A.real).astype("f4"),
         f"kernel.kernel.{letter}_imag": k.A.imag.astype("f4"),
         "D": k.D.astype("f4"),
     }

@@ -65,10 +65,30 @@ _k = numbers(RNG, both=True)
 case("V4 bidirectional", _k, v4(_k))
 _k = numbers(RNG, heads=2, both=True, S=2)
 case("V4 bidirectional heads", _k, v4(_k))
-case("V3", numbers(RNG), {}, "bilinear")
-CASES["V3"] = (CASES["V3"][0], prefixed(v3(CASES["V3"][0]), "blocks.0.layer."), {}, "bilinear")
+_k = numbers(RNG)
+case("V3", _k, v3(_k), "bilinear")
+_k = numbers(RNG)
+case("V3 relu decay", _k, v3(_k, real_transform="relu"), "bilinear", real_transform="relu")
 _k = numbers(RNG, S=1, both=True)
 case("V2 without B", _k, v2_diagonal(_k))
+
+
+def silenced(k: Numbers, limit: float) -> Numbers:
+    """What a kernel with a band limit computes with: C is zero where a mode makes half the limit or more a step."""
+    C = k.C.copy()
+    for h in range(C.shape[1]):
+        for n in range(C.shape[2]):
+            if k.dt[h, -1 if k.dt.shape[1] == 1 else n] * abs(k.A[h % len(k.A), n].imag) / (2 * np.pi) >= limit / 2:
+                C[:, h, n] = 0
+    return replace(k, C=C)
+
+
+_k = numbers(RNG)
+case("V4 limited band", silenced(_k, 0.3), v4(_k), bandlimit=0.3)
+_k = numbers(RNG, S=2, both=True, dt_tie=False)
+case("V4 limited band, bidirectional", silenced(_k, 0.3), v4(_k), bandlimit=0.3)
+_k = numbers(RNG)
+case("V3 limited band", silenced(_k, 0.3), v3(_k), "bilinear", bandlimit=0.3)
 
 
 def loaded(name: str) -> tuple[Numbers, Arrays, dict[str, object], str]:
@@ -134,7 +154,10 @@ def test_a_refitted_read_out_comes_back(name: str) -> None:
     assert np.abs(difference).max() < 2e-6 * scale
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "bidirectional" not in name and name != "V2 without B"])
+KEPT_POLES = ("bidirectional", "limited", "V2 without B")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not any(word in name for word in KEPT_POLES)])
 def test_moved_poles_come_back_one_copy_a_channel(name: str) -> None:
     _, arrays, config, _ = loaded(name)
     (system,) = systems_of(FAMILY, arrays, config)
@@ -155,6 +178,48 @@ def test_moved_poles_are_refused_in_both_directions() -> None:
     new = system.replace(poles=0.9 * np.exp(1j * np.ones_like(system.poles)))
     with pytest.raises(UnsupportedModelError, match="moves the poles cannot be written back into a bidirectional"):
         rebuilt(FAMILY, arrays, config, [Reduction(np.tile(np.arange(3), (4, 1)), new, "all")])
+
+
+@pytest.mark.parametrize("name", ["V4 limited band", "V3 limited band"])
+def test_a_limited_band_silences_whole_states(name: str) -> None:
+    k, arrays, config, _ = loaded(name)
+    (system,) = systems_of(FAMILY, arrays, config)
+    silent = (k.C == 0).all(0)
+    assert 0 < silent.sum() < silent.size
+    np.testing.assert_array_equal(energies(system, "h2") == 0, silent)
+    # A refit that keeps a silent state has no use for it, and the file computes what was fitted.
+    moments, kept = white_noise_moments(system), np.tile(np.arange(3), (4, 1))
+    reduction = refit(system, kept, moments)
+    (got,) = systems_of(FAMILY, rebuilt(FAMILY, arrays, config, [reduction]), config)
+    expected = oracles.recurrence(reduction.system, U[None])
+    np.testing.assert_allclose(oracles.recurrence(got, U[None]), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_poles_move_within_the_band_only() -> None:
+    _, arrays, config, _ = loaded("V4 limited band")
+    (system,) = systems_of(FAMILY, arrays, config)
+    kept = np.tile(np.arange(2), (4, 1))
+    slow = refitted(keep(system, kept)).replace(
+        poles=0.9 * np.exp(np.full((4, 2), 0.5j)), B=np.ones((4, 2, 1), complex)
+    )
+    (got,) = systems_of(FAMILY, rebuilt(FAMILY, arrays, config, [Reduction(kept, slow, "all")], 3), config)
+    expected = oracles.recurrence(slow, U[None])
+    np.testing.assert_allclose(oracles.recurrence(got, U[None]), expected, atol=2e-5 * np.abs(expected).max())
+    fast = slow.replace(poles=np.full((4, 2), 0.9 * np.exp(1.5j)))
+    with pytest.raises(UnsupportedModelError, match=r"a pole moved beyond bandlimit=0\.3"):
+        rebuilt(FAMILY, arrays, config, [Reduction(kept, fast, "all")])
+
+
+@pytest.mark.parametrize("name", ["V4 relu decay", "V3 relu decay"])
+def test_no_state_decays_slower_than_relu_allows(name: str) -> None:
+    _, arrays, config, _ = loaded(name)
+    (real,) = [n for n in arrays if n.endswith("A_real")]
+    (system,) = systems_of(FAMILY, {**arrays, real: np.full((4, 3), -1.0, "f4")}, config)
+    assert np.abs(system.poles).max() < 1
+    kept = np.tile(np.arange(2), (4, 1))
+    wanted = keep(system, kept).replace(poles=np.full((4, 2), 1 - 1e-7 + 0j))
+    with pytest.raises(UnsupportedModelError, match=r"a decay rate of .*, but a relu parameter .* adds 0\.0001"):
+        rebuilt(FAMILY, arrays, config, [Reduction(kept, wanted, "all")])
 
 
 def test_tied_poles_stay_tied_when_pruned() -> None:

@@ -51,6 +51,7 @@ case("V4 heads", numbers(RNG, heads=2), v4)
 case("V4 bidirectional", numbers(RNG, both=True), v4)
 case("V4 softplus", numbers(RNG), v4, dt_transform="softplus", real_transform="softplus")
 case("V3", numbers(RNG), v3)
+case("V3 relu decay", numbers(RNG), v3, real_transform="relu")
 case("V2", numbers(RNG, S=1), v3, poles="log", flat_dt=True)
 _k = numbers(RNG)
 CASES["V4 before its first run"] = (_k, prefixed(v4(_k, length=0), "blocks.0.layer."), None)
@@ -65,6 +66,7 @@ CASES["V1"] = (_k, prefixed(v1(replace(_k, C=transformed(_k, L, _Q)), _Q, L), "b
 def loaded(name: str, **options: Any) -> tuple[Numbers, Arrays, dict[str, Any]]:
     k, arrays, _ = CASES[name]
     said = {"dt_transform": "softplus", "real_transform": "softplus"} if "softplus" in name else {}
+    said |= {"real_transform": "relu"} if "relu" in name else {}
     return k, arrays, config_of(FAMILY, arrays, **said, **options)
 
 
@@ -105,6 +107,25 @@ def test_system_is_the_inverse_fft_of_the_stored_generating_function() -> None:
     u[0, 0] = 1
     got = oracles.recurrence(system.replace(D=None), u)[0]
     np.testing.assert_allclose(got, K[0].T, atol=1e-6 * np.abs(K).max())
+
+
+def test_a_limited_band_silences_the_stored_read_out() -> None:
+    k, arrays, config = loaded("V4", bandlimit=0.3)
+    (system,) = systems_of(FAMILY, arrays, config)
+    stored = transformed(k, L)
+    loud = k.dt * np.abs(k.A.imag) / (2 * np.pi) < 0.15
+    assert 0 < loud.sum() < loud.size
+    K = resolvent_kernel(replace(k, C=stored * loud), L)
+    u = np.zeros((1, L, 4))
+    u[0, 0] = 1
+    got = oracles.recurrence(system.replace(D=None), u)[0]
+    np.testing.assert_allclose(got, K[0].T, atol=1e-6 * np.abs(K).max())
+    # What is written is not limited any more: its modes are others.
+    kept = np.tile(np.arange(system.states), (4, 1))
+    for form in ("s4d", "s4"):
+        (own,) = systems_of(FAMILY, arrays, {**config, "form": form})
+        _, after, _ = written(arrays, {**config, "form": form}, Reduction(kept, own), own.states)
+        np.testing.assert_allclose(oracles.recurrence(after, U[None]), oracles.recurrence(own, U[None]), atol=2e-4)
 
 
 def test_real_poles_are_stored_with_half_their_coefficient() -> None:

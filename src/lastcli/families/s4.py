@@ -35,11 +35,14 @@ from lastcli.families.s4_kernel import (
 )
 from lastcli.families.s4_names import (
     S4_OPTIONS,
+    audible,
     check_shapes,
     find_kernels,
     masks_padding,
+    parameter_of,
     poles_of,
     proves_bidirectional,
+    relu_floor,
     steps_of,
 )
 from lastcli.families.s4_sequence_names import find_sequence_model, proofs, sequence_options
@@ -147,9 +150,12 @@ class S4(S4Names):
 
         C = read_outs(layer, config, read)
         a = poles_of(layer, config, read)[np.arange(len(C)) % layer.sets]
-        poles, B = to_discrete(layer, config, a, steps_of(layer, config, read))
+        dt = steps_of(layer, config, read)
+        poles, B = to_discrete(layer, config, a, dt)
         stored = input_map(layer, read, len(C))
-        B = B if stored is None else B * stored
+        # A silent state gets no input either, so that no refit can use what the kernel would not let through.
+        heard = audible(config, a, dt)
+        B, C = np.where(heard, B if stored is None else B * stored, 0), np.where(heard[:, None, None], C, 0)
         if config["bidirectional"]:
             poles, B, C = split_modes(poles, B, C, layer.name)
         D = ms.feedthrough_of(read(layer.tensors["D"]) if "D" in layer.tensors else None, len(C))
@@ -172,7 +178,7 @@ class S4(S4Names):
         stored = {role: read(name) for role, name in layer.tensors.items()}
         kept = np.asarray(reduction.kept)
         fills = dict.fromkeys(stored, 0.0)
-        fills["real"] = float(ms.inverse_transform(np.array(ms.INERT_DECAY), config["real_transform"]))
+        fills["real"] = float(parameter_of(np.array(ms.INERT_DECAY), config["real_transform"], relu_floor(layer)))
         fills["dt"] = float(stored["dt"].flat[0])
         new = {
             role: ms.select(stored[role], kept, size, state=state, group=group, fill=fills[role])
@@ -196,6 +202,12 @@ def _move(
     """Stored poles and B of a layer whose poles have moved, and the (B, C) that go with them."""
     poles, B, C = system
     a, gain = to_continuous(layer, config, poles, dt)
+    loud = np.abs(B) * np.abs(C).max(axis=(1, 2), initial=0.0) > 0
+    if np.any(loud & ~audible(config, a, dt)):
+        raise UnsupportedModelError(
+            f"{layer.name}: a pole moved beyond bandlimit={config['bandlimit']:g}, where the published kernel is "
+            "silent; use a method that keeps the poles, or convert the model to s4d first."
+        )
     new, flipped = write_poles(layer, config, read, a, size)
     B = B / gain
     B, C = np.where(flipped, B.conj(), B), np.where(flipped[:, None, None], C.conj(), C)

@@ -21,7 +21,16 @@ from lastcli.families.dplr import half_spectrum, truncation_factor
 from lastcli.families.leaves import split
 from lastcli.families.s4 import S4Names
 from lastcli.families.s4_kernel import pad_states, read_outs, store_read_outs, unfold
-from lastcli.families.s4_names import S4_OPTIONS, find_kernels, imag_sign, poles_of, steps_of
+from lastcli.families.s4_names import (
+    S4_OPTIONS,
+    audible,
+    find_kernels,
+    imag_sign,
+    parameter_of,
+    poles_of,
+    relu_floor,
+    steps_of,
+)
 from lastcli.families.s4_sequence_names import find_sequence_model, sequence_options
 from lastcli.families.to_s4d import s4d_config, s4d_layer, with_output
 from lastcli.families.two_sided import split_modes
@@ -89,6 +98,9 @@ class S4DPLR(S4Names):
         B = ms.as_complex(read(layer.tensors["B"])).reshape(-1, layer.states)
         copies = max(len(eigenvalues), P.shape[1], len(B))
         own = np.arange(copies)
+        # The limit is on the frequencies before the low-rank term, as the file has them.
+        heard = audible(config, eigenvalues[np.arange(len(C)) % len(eigenvalues)], dt)
+        C = np.where(heard[:, None, None], C, 0)
         a, residues = half_spectrum(
             eigenvalues[own % len(eigenvalues)],
             P[:, own % P.shape[1]],
@@ -130,7 +142,7 @@ class S4DPLR(S4Names):
         if config["form"] == "s4d":
             return s4d_config(config)
         kept = {option.key: config[option.key] for option in (*S4_OPTIONS, *sequence_options(mask_padding=True))}
-        return {**kept, "family": "s4", "discretization": "bilinear", "kernel_length": 0}
+        return {**kept, "family": "s4", "discretization": "bilinear", "kernel_length": 0, "bandlimit": 0.0}
 
     def convert(
         self, tensors: Tensors, config: Config, read: Read, target: str
@@ -168,7 +180,9 @@ def _diagonal_kernel(
     stored = {role: read(name) for role, name in layer.tensors.items() if role in ("B", "C", "D")}
     prefix = split(layer.tensors["C"])[0]
     real, imag = ("A_real", "A_imag") if imag_sign(layer) < 0 else ("inv_A_real", "A_imag")
-    rate = ms.inverse_transform(-pad_states(a, size, -ms.INERT_DECAY).real, config["real_transform"], "a decay rate")
+    # V3's diagonal kernel adds the floor that its low-rank one does not.
+    floor = relu_floor(Layer(layer.name, size, 1, {**layer.tensors, "real": prefix + real}))
+    rate = parameter_of(-pad_states(a, size, -ms.INERT_DECAY).real, config["real_transform"], floor, "a decay rate")
     frequency = imag_sign(layer) * pad_states(a, size).imag
     if config["imag_transform"] != "none":
         raise UnsupportedModelError(

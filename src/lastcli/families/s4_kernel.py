@@ -11,7 +11,7 @@ from lastcli.families import multi_siso as ms
 from lastcli.families.base import Config, Layer, Read
 from lastcli.families.discretise import continuous, discrete
 from lastcli.families.row_softmax import softmax_gain
-from lastcli.families.s4_names import imag_sign
+from lastcli.families.s4_names import imag_sign, parameter_of, relu_floor
 from lastcli.families.two_sided import merge_modes
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ def write_poles(
     if "w" in layer.tensors:
         padded = pad_states(a, size, -ms.INERT_DECAY)
         return {"w": ms.store_complex(padded, read(layer.tensors["w"]))}, np.zeros(a.shape, bool)
-    kind = config["real_transform"]
+    kind, floor = config["real_transform"], relu_floor(layer)
     real = pad_states(np.maximum(-a.real, 0.0), size, ms.INERT_DECAY)
-    new = {"real": ms.store_real(ms.inverse_transform(real, kind, "a decay rate"), read(layer.tensors["real"]))}
+    new = {"real": ms.store_real(parameter_of(real, kind, floor, "a decay rate"), read(layer.tensors["real"]))}
     frequency = imag_sign(layer) * a.imag
     if is_real_valued(layer):
         if np.abs(frequency).max(initial=0.0) > _REAL:
@@ -153,5 +153,7 @@ def write_poles(
     flipped = np.zeros(a.shape, bool)
     if config["imag_transform"] != "none":
         flipped, frequency = frequency < 0, np.abs(frequency)
-    frequency = ms.inverse_transform(pad_states(frequency, size), config["imag_transform"], "a frequency")
+    # The frequency of inert states is any that the transform can hold.
+    frequency = pad_states(frequency, size, floor)
+    frequency = parameter_of(frequency, config["imag_transform"], floor, "a frequency")
     return new | {"imag": ms.store_real(frequency, read(layer.tensors["imag"]))}, flipped

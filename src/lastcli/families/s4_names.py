@@ -26,11 +26,15 @@ from lastcli.families.leaves import groups, layer_name
 __all__ = [
     "S4_OPTIONS",
     "Kernel",
+    "audible",
     "check_shapes",
     "find_kernels",
+    "imag_sign",
     "masks_padding",
+    "parameter_of",
     "poles_of",
     "proves_bidirectional",
+    "relu_floor",
     "steps_of",
 ]
 
@@ -40,7 +44,11 @@ S4_OPTIONS = (
     Option("real_transform", str, "exp", "decay rate from its parameter", ms.TRANSFORMS),
     Option("imag_transform", str, "none", "frequency from its parameter", ms.TRANSFORMS),
     Option("bidirectional", bool, False, "half of the read-outs look ahead"),
+    Option("bandlimit", float, 0.0, "states faster than half of this, in cycles a step, are silent; 0: no limit"),
 )
+
+# Added to a parameter that goes through relu, in V4 and in V3's diagonal kernel.
+_FLOOR = 1e-4
 
 # role → leaf names, the first found counts.
 _LEAVES = {
@@ -196,11 +204,48 @@ def poles_of(layer: Layer, config: Config, read: Read) -> np.ndarray:
     if "w" in roles:
         w = ms.as_complex(read(roles["w"]))
         return w if w.ndim == 2 else w[None]
-    real = ms.transform(read(roles["real"]), config["real_transform"])
+    real = _positive(read(roles["real"]), config["real_transform"], relu_floor(layer))
     if "imag" not in roles:
         return -real + 0j
-    imag = ms.transform(read(roles["imag"]), config["imag_transform"])
+    imag = _positive(read(roles["imag"]), config["imag_transform"], relu_floor(layer))
     return -real + imag_sign(layer) * 1j * imag
+
+
+def relu_floor(layer: Layer) -> float:
+    """What the layer's version adds to a parameter that goes through relu; V3's low-rank kernel adds nothing."""
+    diagonal = layer.tensors.get("real", "").endswith("inv_A_real")
+    return _FLOOR if diagonal or imag_sign(layer) < 0 else 0.0
+
+
+def _positive(stored: np.ndarray, kind: str, floor: float) -> np.ndarray:
+    return ms.transform(stored, kind) + (floor if kind == "relu" else 0.0)
+
+
+def parameter_of(values: np.ndarray, kind: str, floor: float, what: str = "a parameter") -> np.ndarray:
+    """The stored parameter of a positive quantity; `floor` as `relu_floor` has it.
+
+    Raises:
+        UnsupportedModelError: the transform cannot produce the value.
+    """
+    if kind != "relu" or floor == 0:
+        return ms.inverse_transform(values, kind, what)
+    if values.min(initial=np.inf) < 0.999 * floor:
+        raise UnsupportedModelError(
+            f"The reduced layer needs {what} of {float(values.min()):.3g}, but a relu parameter of its version adds "
+            f"{floor:g}; use a method that keeps the poles, or convert the model to s4d first."
+        )
+    return ms.inverse_transform(values - floor, kind, what)
+
+
+def audible(config: Config, a: np.ndarray, dt: np.ndarray) -> np.ndarray:
+    """(H, N): whether the kernel lets a state of continuous poles `a` (H, N) through, for steps (H, 1) or (H, N).
+
+    With a `bandlimit` b, the published kernels set C to zero where Δ·|Im a|/2π, the frequency in cycles a step,
+    reaches b/2 (S4ND, arXiv 2210.06583).
+    """
+    if config["bandlimit"] <= 0:
+        return np.ones(np.broadcast_shapes(a.shape, dt.shape), bool)
+    return dt * np.abs(a.imag) / (2 * np.pi) < config["bandlimit"] / 2
 
 
 def imag_sign(layer: Layer) -> int:
@@ -212,4 +257,4 @@ def steps_of(layer: Layer, config: Config, read: Read) -> np.ndarray:
     """Step sizes (H, 1) or (H, N), float64."""
     stored = read(layer.tensors["dt"]).astype(np.float64)
     stored = np.sinh(stored) if config["dt_fast"] else stored
-    return ms.transform(stored, config["dt_transform"]).reshape(stored.shape[0], -1)
+    return _positive(stored, config["dt_transform"], relu_floor(layer)).reshape(stored.shape[0], -1)
