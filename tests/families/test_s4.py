@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lastcli.description import gather, resolve
 from lastcli.engine.criteria import energies
 from lastcli.engine.moments import white_noise_moments
 from lastcli.engine.refit import refit, residual, truncate
@@ -392,16 +393,37 @@ def test_a_pole_near_zero_cannot_start_one_step_earlier() -> None:
         systems_of(FAMILY, arrays, config)
 
 
-def test_the_documented_snippet_loads_a_compact_file(tmp_path: Path) -> None:
+def test_the_documented_snippets_describe_a_run_and_load_a_compact_file(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     arrays = prefixed(v4(numbers(rng, S=2)), "layer.")
     config = config_of(FAMILY, arrays)
     small = pruned(FAMILY, arrays, config, 2)
     torch.save({name: torch.from_numpy(a) for name, a in small.items()}, tmp_path / "small.pt")
+    layer = {
+        "dt_transform": "softplus",
+        "disc": "bilinear",
+        "bandlimit": None,
+        "activation": "gelu",
+        "final_act": "glu",
+    }
+    parts = {"model": {"layer": layer, "norm": "batch"}, "decoder": {"_name_": "sequence", "mode": "last"}}
+    torch.save({"state_dict": {}, "hyper_parameters": parts}, tmp_path / "run.ckpt")
+    u = torch.from_numpy(U.T[None].astype("f4"))
     namespace = documented("families/s4.md")(
-        {"path": tmp_path / "small.pt", "u": torch.from_numpy(U.T[None].astype("f4"))}
+        {"path": tmp_path / "small.pt", "u": u, "checkpoint": tmp_path / "run.ckpt"}
     )
     (system,) = systems_of(FAMILY, small, config)
     expected = oracles.recurrence(system, U[None])[0]
     np.testing.assert_allclose(namespace["y"].detach()[0].T, expected, atol=2e-5)
+
+    description = gather(tmp_path / "run.ckpt", {}, flags={}, model_config=None, recipe={})
+    said = {key: setting.value for key, setting in resolve(FAMILY, infos(arrays), description).items()}
+    wanted = {
+        "dt_transform": "softplus",
+        "discretization": "bilinear",
+        "bandlimit": 0.0,
+        "norm": "batch",
+        "mode": "last",
+    }
+    assert said == config_of(FAMILY, arrays, use_lengths=False, **wanted)
