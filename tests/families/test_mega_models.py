@@ -51,9 +51,12 @@ def expect(got: np.ndarray, wanted: list[np.ndarray]) -> None:
     [
         ({"kind": "layernorm", "prenorm": False, "count": 2}, {}),
         ({"kind": "scalenorm", "prenorm": False, "embed_norm": True, "depth": 2}, {"classifier_activation": "relu"}),
-        ({"kind": "rmsnorm", "bias": "rotary", "feed": False, "depth": 0}, {"attention": "relu2", "pooling": "first"}),
+        ({"seed": 1, "kind": "rmsnorm", "bias": "rotary", "feed": False, "depth": 0}, {"attention": "relu2"}),
         ({"kind": "batchnorm", "both": False}, {"activation": "gelu_accurate", "truncation": 4}),
-        ({"kind": "layernorm"}, {"gain": "alpha", "shift": True, "truncation": 5, "attention": "laplace"}),
+        (
+            {"kind": "layernorm"},
+            {"gain": "alpha", "shift": True, "truncation": 5, "attention": "laplace", "pooling": "first"},
+        ),
     ],
 )
 def test_classifiers_of_tokens(build: dict[str, Any], options: dict[str, Any]) -> None:
@@ -266,6 +269,16 @@ def test_a_missing_tensor_means_an_unknown_model(gone: str) -> None:
     arrays = reference.fairseq(count=2)
     del arrays[gone]
     assert described(arrays) is None
+
+
+def test_layers_of_two_kinds_mean_an_unknown_model() -> None:
+    arrays, other = reference.fairseq(count=2), reference.fairseq(count=2, bias="rotary")
+    bare = {name: a for name, a in arrays.items() if "layers.1.nffn" not in name}
+    mixed = {name: a for name, a in arrays.items() if "layers.1.mega_layer.rel_pos" not in name}
+    mixed |= {name: a for name, a in other.items() if "layers.1.mega_layer.rel_pos" in name}
+    assert described(arrays) is not None
+    assert described(bare) is None
+    assert described(mixed) is None
 
 
 def test_models_that_look_alike_are_not_taken_for_encoders() -> None:
