@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from lastcli.families.mega import Mega
 from tests.builders.named import Arrays, infos
 from tests.families import mega_reference as reference
 from tests.families.rebuilding import (
+    DOCS,
     config_of,
     forward_of,
     keep,
@@ -308,6 +310,22 @@ def test_shapes_that_contradict_each_other_are_refused(name: str, shape: tuple[i
 def test_a_batch_norm_without_statistics_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="no running means"):
         described(reference.transformers(kind="none"), norm="batchnorm")
+
+
+def test_the_documented_description_and_options_are_the_familys() -> None:
+    text = (DOCS / "families/mega.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| .* \| (.*) \|$", text, flags=re.MULTILINE)
+    keys = {key for keys, _ in table for key in re.findall(r"\w+", keys)}
+    options = {option.key: option for option in FAMILY.options}
+    assert keys == set(options)
+    for named, default in table:
+        for key in re.findall(r"\w+", named):
+            assert default.startswith(f"`{str(options[key].default).lower()}`"), key
+    (found,) = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
+    description = json.loads(found)
+    assert description.pop("family") == "mega"
+    arrays = reference.fairseq(vocabulary=0, reach=4096)
+    assert described(arrays, **description) is not None
 
 
 def test_from_the_file_to_the_sweep(last, tmp_path) -> None:
