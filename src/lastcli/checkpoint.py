@@ -55,6 +55,11 @@ class Checkpoint:
         """Option → value, without sources."""
         return {key: setting.value for key, setting in self.settings.items()}
 
+    def without_idle(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A description without the options that say nothing about this checkpoint."""
+        idle = {key for key, setting in self.settings.items() if setting.source == "idle"}
+        return {key: value for key, value in config.items() if key not in idle}
+
     @property
     def states(self) -> int:
         """Stored states over all layers, as the tensors' shapes say."""

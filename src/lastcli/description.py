@@ -30,12 +30,14 @@ __all__ = [
 
 METADATA_KEY = "last.description"
 PROVENANCE_KEY = "last"
-SOURCES = ("flag", "recipe", "file", "sidecar", "tensors", "assumed")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value and its source: one of flag, recipe, file, sidecar, tensors, assumed."""
+    """A value and its source: one of flag, recipe, file, sidecar, tensors, assumed, idle.
+
+    Idle are the options that say nothing about the checkpoint (`Family.idle`).
+    """
 
     value: Any
     source: str
@@ -136,12 +138,12 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
     """Every option of the family with its value and source.
 
     Raises:
-        UsageError: a flag names an unknown option, or a value of the wrong kind.
+        UsageError: a flag names an unknown option, one without a meaning here, or a value of the wrong kind.
         InputError: a file does, or it contradicts what the tensors prove.
     """
     options = {option.key: option for option in family.options}
     settings: dict[str, Setting] = {}
-    proven = family.infer(tensors)
+    proven, idle = family.infer(tensors), family.idle(tensors)
     for source, where, mapping in description.layers:
         wrong: type[LastError] = UsageError if where == "--set" else InputError
         for key, raw in mapping.items():
@@ -158,10 +160,15 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
                 raise wrong(f"{where}: {key} is {value!r}; {family.name} knows {allowed}.")
             if key in proven and proven[key] != value and value is not None:
                 raise wrong(f"{where}: {key} is {value!r}, but the tensors show {proven[key]!r}; correct or drop it.")
-            settings[key] = Setting(value, source)
+            if key in idle and source == "flag" and value != option.default:
+                raise wrong(
+                    f"{where}: {key} says nothing about this checkpoint, whose model has no such choice; drop it."
+                )
+            settings[key] = Setting(value, "idle" if key in idle else source)
     for key, option in options.items():
         if key not in settings:
-            settings[key] = Setting(proven[key], "tensors") if key in proven else Setting(option.default, "assumed")
+            kind = "idle" if key in idle else "assumed"
+            settings[key] = Setting(proven[key], "tensors") if key in proven else Setting(option.default, kind)
     return {option.key: settings[option.key] for option in family.options}
 
 

@@ -145,6 +145,10 @@ class Family(abc.ABC):
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Option values that the tensors prove (a `C2` proves `bidirectional`); no guesses."""
 
+    def idle(self, tensors: Tensors) -> frozenset[str]:
+        """Keys of options that say nothing about this checkpoint, such as those of a model that it is not."""
+        return frozenset()
+
     @abc.abstractmethod
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """The state space layers in the order the model runs them.

@@ -24,6 +24,7 @@ from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, T
 from lastcli.families.leaves import groups, layer_name
 from lastcli.families.row_softmax import EPSILON, softmax_gain
 from lastcli.families.s4_kernel import pad_states, unfold
+from lastcli.families.s4_models import idle_options, model_forward
 from lastcli.families.s4_sequence_names import proofs, sequence_options
 from lastcli.families.to_s4d import Convertible
 from lastcli.families.two_sided import split_modes
@@ -79,6 +80,10 @@ class DSS(Convertible):
                 directions.add(tensors[leaves["W"]].shape[0] == 2 * (D.shape[0] if len(D.shape) == 2 else 1))
         proven = proofs(tensors, [layer_name(ms.owner(prefix)) for prefix in kernels])
         return proven | ({"bidirectional": directions.pop()} if len(directions) == 1 else {})
+
+    def idle(self, tensors: Tensors) -> frozenset[str]:
+        """Options of a model that this is not."""
+        return idle_options(tensors, self.match(tensors).layers)
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """One `Layer` a kernel; one index set, since the channels share the poles."""
@@ -155,9 +160,7 @@ class DSS(Convertible):
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
         """The model of the S4 repository's training code, which DSS was trained in."""
-        from lastcli.families.s4_sequence_model import sequence_forward
-
-        return sequence_forward(tensors, config, layers)
+        return model_forward(tensors, config, layers)
 
     def step_sizes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
         """The step of the decay where frequency has another."""

@@ -20,7 +20,6 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import multi_siso as ms
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
-from lastcli.families.s4_example import example_forward
 from lastcli.families.s4_kernel import (
     input_map,
     is_real_valued,
@@ -33,6 +32,7 @@ from lastcli.families.s4_kernel import (
     unfold,
     write_poles,
 )
+from lastcli.families.s4_models import idle_options, model_forward
 from lastcli.families.s4_names import (
     S4_OPTIONS,
     audible,
@@ -84,6 +84,10 @@ class S4Names(Convertible):
             proven["mask_padding"] = masks.pop()
         return proven | ({"bidirectional": directions.pop()} if len(directions) == 1 else {})
 
+    def idle(self, tensors: Tensors) -> frozenset[str]:
+        """Options of a model that this is not."""
+        return idle_options(tensors, self.match(tensors).layers)
+
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """One `Layer` a kernel, its shapes checked against each other and against the description."""
         found = []
@@ -107,12 +111,7 @@ class S4Names(Convertible):
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
         """The repository's example model or that of its training code, as the names around the layers are."""
-        known = example_forward(tensors, config, layers)
-        if known is not None:
-            return known
-        from lastcli.families.s4_sequence_model import sequence_forward
-
-        return sequence_forward(tensors, config, layers)
+        return model_forward(tensors, config, layers)
 
 
 class S4(S4Names):

@@ -43,12 +43,12 @@ class Block:
     shift: str | None
 
 
-def example_blocks(tensors: Tensors, layers: Sequence[Layer]) -> tuple[str, tuple[Block, ...]] | None:
-    """The common prefix and the blocks, or None where the names are not those of the example model."""
+def example_blocks(tensors: Tensors, layers: Sequence[str]) -> tuple[str, tuple[Block, ...]] | None:
+    """The common prefix and the blocks of the layers with these names, or None where the model is another."""
     found = []
     prefixes = set()
     for layer in layers:
-        match = re.fullmatch(r"(?P<prefix>(?:.*\.)?)(?P<stack>\w+)\.(?P<index>\d+)(?:\.layer)?", layer.name)
+        match = re.fullmatch(r"(?P<prefix>(?:.*\.)?)(?P<stack>\w+)\.(?P<index>\d+)(?:\.layer)?", layer)
         if match is None:
             return None
         prefix, index = match["prefix"], match["index"]
@@ -76,7 +76,7 @@ def example_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
     Raises:
         UnsupportedModelError: the description asks for a pooling that the example model does not have.
     """
-    names = example_blocks(tensors, layers)
+    names = example_blocks(tensors, [layer.name for layer in layers])
     if names is None:
         return None
     if config["mode"] not in ("pool", "last", "sequence"):

@@ -22,7 +22,8 @@ from lastcli.families import multi_siso as ms
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Read, Tensors
 from lastcli.families.discretise import continuous, discrete
 from lastcli.families.leaves import groups, layer_name
-from lastcli.families.s4_example import EXAMPLE_OPTIONS, example_forward
+from lastcli.families.s4_models import idle_options, model_forward
+from lastcli.families.s4_sequence_names import proofs, sequence_options
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem, Reduction
@@ -39,7 +40,7 @@ class S4D(Family):
 
     name = "s4d"
     title = "S4D, stand-alone file"
-    options = EXAMPLE_OPTIONS
+    options = sequence_options(mask_padding=False)
     axes = MappingProxyType(dict.fromkeys(("C", "log_A_real", "A_imag"), (0, 1)))
 
     def match(self, tensors: Tensors) -> Match:
@@ -54,8 +55,12 @@ class S4D(Family):
         return Match(self.name, tuple(layers), tuple(missing), found)
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
-        """Nothing: the options are those of the model around the layers."""
-        return {}
+        """What the model around the layers shows."""
+        return proofs(tensors, self.match(tensors).layers)
+
+    def idle(self, tensors: Tensors) -> frozenset[str]:
+        """Options of a model that this is not."""
+        return idle_options(tensors, self.match(tensors).layers)
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """One `Layer` a kernel; every shape is checked against that of A_imag."""
@@ -115,8 +120,8 @@ class S4D(Family):
         return {layer.tensors[role]: array for role, array in new.items()}
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
-        """The S4 repository's example model, where the names around the layers are its own."""
-        return example_forward(tensors, config, layers)
+        """The S4 repository's example model or that of its training code, as the names around the layers are."""
+        return model_forward(tensors, config, layers)
 
 
 def _kernels(tensors: Tensors) -> dict[str, dict[str, str]]:

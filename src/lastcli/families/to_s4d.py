@@ -16,7 +16,7 @@ from lastcli.families import multi_siso as ms
 from lastcli.families.base import Config, Family, Layer, Read, Tensors
 from lastcli.families.discretise import continuous, discrete
 from lastcli.families.leaves import split
-from lastcli.families.s4_example import EXAMPLE_OPTIONS
+from lastcli.families.s4_sequence_names import sequence_options
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem
@@ -88,7 +88,7 @@ def s4d_layer(
 
 def s4d_config(config: Config) -> dict[str, Any]:
     """The description of a model written as S4D: what S4D knows of the old one."""
-    known = {option.key: option.default for option in EXAMPLE_OPTIONS}
+    known = {option.key: option.default for option in sequence_options(mask_padding=False)}
     return {"family": "s4d", **{key: config.get(key, default) for key, default in known.items()}}
 
 

@@ -43,6 +43,7 @@ def convert(
         changes, config = checkpoint.family.convert(reader.tensors, checkpoint.config, checkpoint.read, to_family)
         sources = changed_sources(checkpoint, changes)
         family_after = config.pop("family", to_family)
+        config = checkpoint.without_idle(config)
         metadata[description.METADATA_KEY] = description.to_json(family_after, config)
     else:
         sources = tuple(TensorSource(info, partial(reader.read, name)) for name, info in reader.tensors.items())
@@ -69,4 +70,4 @@ def convert(
 
 def _known(checkpoint: Checkpoint) -> dict[str, object]:
     """The description without what was only assumed: a conversion must not turn a guess into a statement."""
-    return {key: s.value for key, s in checkpoint.settings.items() if s.source != "assumed"}
+    return {key: s.value for key, s in checkpoint.settings.items() if s.source not in ("assumed", "idle")}

@@ -34,7 +34,11 @@ def inspect(checkpoint: Checkpoint) -> InspectResult:
         states=checkpoint.states,
         parameters=checkpoint.parameters,
         bytes=stored_bytes(checkpoint.path),
-        config={key: ConfigValue(value=s.value, source=s.source) for key, s in checkpoint.settings.items()},
+        config={
+            key: ConfigValue(value=s.value, source=s.source)
+            for key, s in checkpoint.settings.items()
+            if s.source != "idle"
+        },
         tensors=len(tensors),
         dtypes=dict(Counter(info.dtype for info in tensors.values())),
         provenance=dict(checkpoint.provenance) or None,

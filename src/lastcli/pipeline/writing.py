@@ -143,7 +143,7 @@ def write_checkpoint(
         OutputError: `out` is the input, exists (without force), or cannot be written.
     """
     refuse_input_as_output([checkpoint.path], out)
-    config = checkpoint.family.rebuilt_config(checkpoint.config)
+    config = checkpoint.without_idle(checkpoint.family.rebuilt_config(checkpoint.config))
     family = config.pop("family", checkpoint.family.name)
     metadata = dict(checkpoint.reader.metadata)
     metadata[description.METADATA_KEY] = description.to_json(family, config, record)
