@@ -1,9 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 
+from lastcli import containers
 from lastcli.checkpoint import open_checkpoint
+from lastcli.containers.base import TensorSource
 from lastcli.errors import InputError, UnsupportedModelError, UsageError
+from tests.builders.s4d import s4d_model
 from tests.conftest import write_s5
 
 
@@ -58,3 +62,23 @@ def test_a_family_that_is_not_there_or_does_not_fit(tmp_path):
         open_checkpoint(path, flags={"family": "h3"})
     with pytest.raises(UnsupportedModelError, match="described as lru"):
         open_checkpoint(path, flags={"family": "lru"})
+
+
+def test_options_of_another_model_are_neither_assumed_nor_taken(tmp_path, last):
+    arrays = s4d_model(np.random.default_rng(0))
+    path, small = tmp_path / "m.safetensors", tmp_path / "small.safetensors"
+    containers.write(path, [TensorSource.of(name, array) for name, array in arrays.items()], metadata={})
+    code, out, err = last("inspect", path, "--json")
+    assert code == 0, err
+    assert {"prenorm", "activation", "eps", "mode", "task"} == json.loads(out)["config"].keys()
+    assert "residual" not in json.dumps(json.loads(out)["notes"])
+    with pytest.raises(UsageError, match="--set: residual says nothing about this checkpoint"):
+        open_checkpoint(path, flags={"residual": "F"})
+    assert open_checkpoint(path, flags={"residual": "R"}).config["residual"] == "R"
+    code, _, err = last("prune", path, "--ratio", "0.3", "--out", small, "-q")
+    assert code == 0, err
+    written = json.loads(open_checkpoint(small).reader.metadata["last.description"])
+    assert written.keys() == {"family", "prenorm", "activation", "eps", "mode", "task", "last"}
+    # A description that a file carries may say more than the model has.
+    path.with_suffix(".json").write_text(json.dumps({"family": "s4d", "residual": "F"}))
+    assert sources(open_checkpoint(path))["residual"] == ("F", "idle")

@@ -108,6 +108,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Shape, dict[str, Any]]] = {
     ),
     "DSS, pairs": ("dss", {}, Shape(version=1, norm="batch", decoder="retrieval", mask_padding=False), {}),
 }
+CASES["low rank, one way"] = ("dplr", {}, Shape(norm="batch"), {})
 CASES["V3, plain map"] = ("v3", {}, Shape(version=3, postact=None), {})
 PADDED = [
     "V4, batch norm before",
@@ -302,3 +303,32 @@ def test_the_command_line_prunes_evaluates_and_sweeps(name: str, last: Any, tmp_
     assert code == 0, err
     rows = json.loads(out)["rows"]
     assert [row["value"] for row in rows] == pytest.approx([9 / 12, value])
+
+
+@pytest.mark.parametrize("name", ["V4, no skip", "low rank, one way", "DSS, pairs", "V4, sum"])
+def test_the_model_of_converted_layers_is_the_same(name: str) -> None:
+    family, model, arrays, config = made(name)
+    x, lengths = batch(model.shape, True)
+    expected, _ = forward_of(family, arrays, config, x, lengths)
+    changes, described = family.convert(infos(arrays), config, arrays.__getitem__, "s4d")
+    converted = updated(arrays, changes)
+    s4d = detect(infos(converted))
+    assert s4d.name == described.pop("family") == "s4d"
+    assert described.items() >= s4d.infer(infos(converted)).items()
+    got, _ = forward_of(s4d, converted, described, x, lengths)
+    np.testing.assert_allclose(got, expected, atol=2e-4)
+
+
+def test_options_of_what_the_model_has_not_are_idle() -> None:
+    ends = {"head_activation", "ff_activation"}
+    for name, idle in {
+        "V4, layer norm after, heads": ends,
+        "V4, feed-forward": {"head_activation"},
+        "V4, pairs": {"ff_activation", "norm"},
+        "V4, no output map": {*ends, "postact"},
+        "DSS, pairs": {"ff_activation", "norm"},
+    }.items():
+        family, _, arrays, _ = made(name)
+        assert family.idle(infos(arrays)) == idle, name
+    unknown = arrays | {"encoder.1.pe": np.zeros((16, 4), "f4")}
+    assert family.idle(infos(unknown)) >= {"mode", "norm", "residual", "prenorm"}
