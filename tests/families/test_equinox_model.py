@@ -107,7 +107,7 @@ def test_a_classifier_gives_the_logarithms_of_the_published_probabilities(kind: 
     assert not any(".ssm." in name or ".lru." in name for name in found.params)
 
 
-@pytest.mark.parametrize(("kind", "step", "tanh"), [("linoss", 1, True), ("linoss", 4, False), ("lru", 4, True)])
+@pytest.mark.parametrize(("kind", "step", "tanh"), [("linoss", 1, True), ("lru", 4, True), ("s5", 4, False)])
 def test_a_regression_gives_every_so_many_steps(kind: str, step: int, tanh: bool) -> None:
     arrays, x = equinox_model(kind), some_inputs()
     family = detect(infos(arrays))
@@ -258,8 +258,22 @@ def test_a_description_that_cannot_be_is_refused(head: str, changes: dict[str, A
         forward(family_named("lru"), equinox_model("lru", head=head), task="regression", **changes)
 
 
-def test_an_s5_in_this_model_is_a_classifier_only() -> None:
-    assert forward(family_named("s5"), equinox_model("s5"), task="regression") is None
+def test_there_is_no_retrieval_in_this_model() -> None:
+    assert forward(family_named("s5"), equinox_model("s5"), task="retrieval") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "other"),
+    [
+        ("linoss", set(), {"output_step", "tanh_output", "task", "norm", "gelu"}),
+        ("lru", {"prenorm", "pooling"}, {"output_step", "tanh_output"}),
+        ("s5", {"activation", "prenorm", "mode"}, {"output_step", "tanh_output"}),
+    ],
+)
+def test_options_without_a_meaning_are_idle(kind: str, known: set[str], other: set[str]) -> None:
+    arrays = equinox_model(kind)
+    assert family_named(kind).idle(infos(arrays)) == known
+    assert family_named(kind).idle(infos(without(arrays, "linear_"))) == other
 
 
 def saved(path: Path, arrays: Arrays) -> Path:

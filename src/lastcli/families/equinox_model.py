@@ -26,14 +26,12 @@ Params = Mapping[str, Any]
 def equinox_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
     """The model as a pure function; None where the names are another model's or the statistics are missing.
 
-    A family without `EQUINOX_OPTIONS` has the classifier only.
-
     Raises:
         UnsupportedModelError: the description asks for a regression of pairs, or for outputs less than a step apart.
     """
     model = find_equinox(tensors, [layer.name for layer in layers])
     regression = config.get("task") == "regression"
-    if model is None or (regression and "output_step" not in config):
+    if model is None or config.get("task") == "retrieval":  # an S5 may be asked for it
         return None
     if norm_of(config) == "batch" and model.without_statistics is not None:
         return None
@@ -60,7 +58,7 @@ class _Run:
 
     def __init__(self, model: EquinoxModel, config: Config, regression: bool, step: int) -> None:
         self.model, self.regression, self.step = model, regression, step
-        self.tanh = config.get("tanh_output", True)
+        self.tanh = bool(config["tanh_output"])
         self.norm = norm_of(config)
         found = [model.statistics(i) for i in range(len(model.norms) if self.norm == "batch" else 0)]
         self.statistics = [names for names in found if names is not None]

@@ -17,12 +17,13 @@ from typing import NamedTuple
 from lastcli.families.base import Config, Layer, Option, Tensors
 from lastcli.families.leaves import canonical, groups
 
-__all__ = ["EQUINOX_OPTIONS", "EquinoxModel", "Statistics", "equinox_lacks", "find_equinox", "norm_of"]
+__all__ = ["EQUINOX_KEYS", "EQUINOX_OPTIONS", "EquinoxModel", "Statistics", "equinox_lacks", "find_equinox", "norm_of"]
 
 EQUINOX_OPTIONS = (
     Option("output_step", int, 1, "regression: an output at every so many steps (equinox model)"),
     Option("tanh_output", bool, True, "regression: the outputs go through tanh (equinox model)"),
 )
+EQUINOX_KEYS = frozenset(option.key for option in EQUINOX_OPTIONS)
 
 
 class Statistics(NamedTuple):

@@ -19,7 +19,7 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
-from lastcli.families.equinox_names import EQUINOX_OPTIONS, equinox_lacks
+from lastcli.families.equinox_names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
 from lastcli.families.leaves import gather, groups, layer_name, read_complex, write_complex
 from lastcli.families.multi_siso import expect_shape
 
@@ -75,6 +75,11 @@ class LinOSS(Family):
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Nothing: both discretisations have the same tensors."""
         return {}
+
+    def idle(self, tensors: Tensors) -> frozenset[str]:
+        """Everything about the published model around other layers."""
+        known = find_equinox(tensors, list(_candidates(tensors))) is not None
+        return frozenset() if known else EQUINOX_KEYS | {"task", "norm", "gelu"}
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every LinOSS layer, its shapes checked."""

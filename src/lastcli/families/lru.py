@@ -17,7 +17,7 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
-from lastcli.families.equinox_names import EQUINOX_OPTIONS, equinox_lacks
+from lastcli.families.equinox_names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
 from lastcli.families.leaves import gather, groups, layer_name, read_complex, write_complex
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ class LRU(Family):
 
         architecture = recognise(tensors, list(_candidates(tensors)))
         return {} if architecture is None else {"architecture": architecture}
+
+    def idle(self, tensors: Tensors) -> frozenset[str]:
+        """What only the other models leave open."""
+        equinox = find_equinox(tensors, list(_candidates(tensors))) is not None
+        return frozenset({"prenorm", "pooling"}) if equinox else EQUINOX_KEYS
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every LRU of the checkpoint, its shapes checked."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Tensors
-from lastcli.families.equinox_names import equinox_lacks
+from lastcli.families.equinox_names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
 from lastcli.families.leaves import layer_name
 from lastcli.families.s5_layers import S5Layers, candidates, check_shapes, is_joint, lacking
 from lastcli.families.s5_wrapper import find_wrapper
@@ -37,6 +37,7 @@ class S5(S5Layers):
         ),
         Option("task", str, "classification", "what the head does", ("classification", "regression", "retrieval")),
         Option("step_rescale", float, 1.0, "factor on all step sizes"),
+        *EQUINOX_OPTIONS,
     )
 
     def match(self, tensors: Tensors) -> Match:
@@ -60,6 +61,11 @@ class S5(S5Layers):
                 proven["bidirectional"] = is_joint(roles, tensors)
         wrapper = find_wrapper(tensors)
         return proven | (wrapper.proves() if wrapper is not None else {})
+
+    def idle(self, tensors: Tensors) -> frozenset[str]:
+        """What only the other model leaves open."""
+        equinox = find_equinox(tensors, list(candidates(tensors))) is not None
+        return frozenset({"activation", "prenorm", "mode"}) if equinox else EQUINOX_KEYS
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every S5 layer, its shapes checked against each other and against the description."""
