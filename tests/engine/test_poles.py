@@ -7,8 +7,9 @@ from lastcli.engine.moments import accumulate, empty_moments
 from lastcli.engine.pole_variables import anchor_of
 from lastcli.engine.poles import refit_poles
 from lastcli.engine.poles_linearised import linearise
+from lastcli.engine.readout import feedthrough_of
 from lastcli.engine.refit import refit, truncate
-from lastcli.engine.signals import load_signals
+from lastcli.engine.signals import load_signals, with_ridge
 from lastcli.errors import InputError, UnsupportedModelError
 from tests.oracles import recurrence
 from tests.systems import oscillators, system_of
@@ -47,9 +48,10 @@ def test_disturbed_poles_and_inputs_are_found_again(kind):
     start = disturbed(system)
     if kind == "tied":
         start = start.replace(poles=np.repeat(start.poles[:1], start.groups, axis=0))
-    data = signals_of(system)
+    u, target, weights = signals_of(system)
     before = truncate(start, np.tile(np.arange(system.states), (system.sets, 1)))
-    found = refit_poles(system, before, [data], steps=150)
+    # Seen often, so that the ridge, which is for short data, is out of the way.
+    found = refit_poles(system, before, [(u, target, 1e6 * weights)], steps=150)
     assert found.changed == "all"
     fresh = signals_of(system, seed=9)
     assert error(found.system, fresh) < 0.01 * error(start, fresh)
@@ -85,6 +87,23 @@ def test_a_perfect_start_is_given_back():
     system = truncate(system, np.array([[0, 2, 3]])).system
     found = refit_poles(system, truncate(system, np.arange(3)[None]), [signals_of(system)], steps=5)
     assert error(found.system, signals_of(system)) < 1e-20
+
+
+@pytest.mark.parametrize("kind", ["paired", "multi", "bidirectional"])
+def test_the_read_out_has_the_ridge_of_a_calibrated_refit(kind):
+    system = system_of(kind, 6)
+    data = signals_of(system, n=2)
+    start = start_of(system, np.tile([0, 2, 4], (system.sets, 1)), data).system
+    # On no more than two short sequences the ridge is felt; white noise has none.
+    free = start_of(system, np.tile([0, 2, 4], (system.sets, 1)), (*data[:2], 1e9 * data[2])).system
+    with jax.enable_x64(True):
+        loaded = with_ridge(load_signals(start, [data]), start)
+        anchor = anchor_of(start, loaded)
+        direct = readout.direct_part(system)
+        D = np.asarray(feedthrough_of(system))
+        found = poles._closed_form(np.zeros(anchor.shape), anchor, start, D, loaded, direct)
+    np.testing.assert_allclose(found.C, start.C, rtol=1e-3, atol=1e-3 * np.abs(start.C).max())
+    assert np.abs(free.C - start.C).max() > 5e-3 * np.abs(start.C).max()
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from lastcli.engine.signals import (
     relative_errors,
     signal_moments,
     sum_by_set,
+    with_ridge,
 )
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UnsupportedModelError
@@ -76,6 +77,7 @@ def refit_poles(
         return reduction
     everything = load_signals(start, signals)
     fit, held = divide_signals(everything, held_back)
+    fit = with_ridge(fit, start)
     anchor = anchor_of(start, fit)
     direct = direct_part(system)
     D = np.asarray(feedthrough_of(system))
@@ -91,7 +93,7 @@ def refit_poles(
         )
     else:
         found = minimise(partial(_on_host, _evaluate, model), z, steps=steps, progress=progress)
-    refitted = _closed_form(found.best, anchor, start, D, everything, direct)
+    refitted = _closed_form(found.best, anchor, start, D, with_ridge(everything, start), direct)
     return _better(reduction, refitted, everything)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lastcli.engine.features import features_of, merged
+from lastcli.engine.features import feature_count, features_of, merged
 from lastcli.engine.moments import Moments, group_signals
 from lastcli.engine.readout import excluding
 from lastcli.engine.simulate import states
@@ -26,6 +27,7 @@ __all__ = [
     "relative_errors",
     "signal_moments",
     "sum_by_set",
+    "with_ridge",
 ]
 
 Array = Any
@@ -34,14 +36,28 @@ Array = Any
 SIGNAL_BYTES = 96 * 2**20
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["u", "y", "root"], meta_fields=[])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["u", "y", "root", "weight", "epsilon", "variance"], meta_fields=[]
+)
 @dataclass(frozen=True)
 class Signals:
-    """u (n, L, F), y (n, L, p·G) and the square root of the weights (n, L), which sum to 1."""
+    """Inputs, wanted outputs and weights of every step.
+
+    Attributes:
+        u: (n, L, F).
+        y: (n, L, p·G).
+        root: (n, L), the square root of the weights, which sum to 1.
+        weight: what they summed to before, 0-dimensional.
+        epsilon: the ridge relative to `variance` and to the power of each input, 0-dimensional; 0 until `with_ridge`.
+        variance: (G,), mean second moment of the start's features.
+    """
 
     u: Array
     y: Array
     root: Array
+    weight: Array
+    epsilon: Array
+    variance: Array
 
 
 def load_signals(start: DiagonalSystem, signals: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Signals:
@@ -66,7 +82,8 @@ def load_signals(start: DiagonalSystem, signals: Iterable[tuple[np.ndarray, np.n
     y = np.where(weights[..., None] > 0, y, 0)
     if not np.isfinite(u).all() or not np.isfinite(y).all():
         raise InputError("The calibration data give a layer inputs or outputs that are not finite; check the data.")
-    return Signals(u, y, np.sqrt(weights / weights.sum()))
+    root = np.sqrt(weights / weights.sum())
+    return Signals(u, y, root, np.asarray(weights.sum()), np.zeros(()), np.zeros(start.groups))
 
 
 def divide_signals(signals: Signals, held_back: float) -> tuple[Signals, Signals]:
@@ -80,14 +97,26 @@ def divide_signals(signals: Signals, held_back: float) -> tuple[Signals, Signals
         held = np.isin(np.arange(n), rows)
         return _weighted(signals, ~held), _weighted(signals, held)
     late = np.arange(length) >= length - max(round(held_back * length), 1)
-    parts = [Signals(signals.u, signals.y, signals.root * mask) for mask in (~late, late)]
+    parts = [dataclasses.replace(signals, root=signals.root * mask) for mask in (~late, late)]
     everyone = np.ones(n, dtype=bool)
     return _weighted(parts[0], everyone), _weighted(parts[1], everyone)
 
 
 def _weighted(signals: Signals, rows: np.ndarray) -> Signals:
-    total = np.sqrt((signals.root[rows] ** 2).sum())
-    return Signals(signals.u[rows], signals.y[rows], signals.root[rows] / (total if total > 0 else 1))
+    share = (signals.root[rows] ** 2).sum()
+    root = signals.root[rows] / np.sqrt(share if share > 0 else 1)
+    weight = np.asarray(signals.weight * share)
+    return dataclasses.replace(signals, u=signals.u[rows], y=signals.y[rows], root=root, weight=weight)
+
+
+def with_ridge(signals: Signals, start: DiagonalSystem) -> Signals:
+    """The same signals with the ridge of a refit on them: 1/(G·N), relative to the variance of the start's features.
+
+    It stays what it is while a search moves the states, so that error and ridge together have an exact gradient.
+    """
+    x = jax.tree.map(np.asarray, _moments_of(start, signals).features)
+    variance = np.diagonal(x, axis1=1, axis2=2).mean(axis=1)
+    return dataclasses.replace(signals, epsilon=1 / (signals.weight * start.groups), variance=variance)
 
 
 def sum_by_set(values: Array, sets: int) -> Array:
@@ -101,9 +130,14 @@ def signal_moments(system: DiagonalSystem, D: Array, signals: Signals) -> Moment
 
 
 def feature_moments(features: Array, system: DiagonalSystem, D: Array, signals: Signals) -> Moments:
-    """Moments of the features (G, n·L, F) at the steps of the signals, with y - D u as target; traceable."""
+    """Moments of the features (G, n·L, F) at the steps of the signals, with y - D u as target; traceable.
+
+    The features of the system's own states come first and have the ridge; others may follow.
+    """
     root = signals.root.reshape(1, -1, 1)
     f = features * root
+    own = jnp.arange(f.shape[2]) < feature_count(system)
+    ridge = signals.epsilon * jnp.where(own, signals.variance[:, None], 0)
     v = group_signals(signals.u, system.groups, system.multi) * root
     y = group_signals(signals.y, system.groups, system.multi) * root
     vT, yT = jnp.swapaxes(v, 1, 2), jnp.swapaxes(y, 1, 2)
@@ -114,9 +148,19 @@ def feature_moments(features: Array, system: DiagonalSystem, D: Array, signals: 
         cross=yT @ f,
         target_inputs=yT @ v,
         energy=(y**2).sum(axis=1),
-        weight=jnp.array(jnp.inf),  # a search moves on the error itself, with the ridge's floor only
+        weight=jnp.array(jnp.inf),  # what ridge there is, is in features and inputs
     )
-    return excluding(found, D)
+    left = excluding(found, D)
+    return left.replace(
+        features=left.features + ridge[:, :, None] * jnp.eye(f.shape[2]),
+        inputs=left.inputs * (1 + signals.epsilon * jnp.eye(v.shape[2])),
+    )
+
+
+@jax.jit
+def _moments_of(system: DiagonalSystem, signals: Signals) -> Moments:
+    zero = jnp.zeros((system.groups, system.outputs, system.inputs))
+    return signal_moments(system, zero, signals)
 
 
 def relative_errors(errors: Array, energy: Array, sets: int) -> Array:
