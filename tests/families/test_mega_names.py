@@ -130,3 +130,13 @@ def test_shapes_that_contradict_each_other_are_refused(name: str, shape: tuple[i
 def test_a_batch_norm_without_statistics_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="no running means"):
         described(reference.transformers(kind="none"), norm="batchnorm")
+
+
+def test_options_of_what_the_model_has_not_are_idle() -> None:
+    assert FAMILY.idle(infos(reference.fairseq())) == frozenset()
+    assert FAMILY.idle(infos(reference.fairseq(vocabulary=0))) == {"padding_idx"}
+    heads = {"padding_idx", "classifier_activation", "pooling"}
+    assert FAMILY.idle(infos(reference.transformers(head="masked"))) == heads
+    unknown = reference.fairseq() | {"encoder.encoder.embed_positions.weight": np.zeros((8, 4), "f4")}
+    keys = {option.key for option in FAMILY.options}
+    assert FAMILY.idle(infos(unknown)) == keys - {"gain"}

@@ -20,7 +20,7 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.leaves import groups, layer_name
-from lastcli.families.mega_model import MODEL_OPTIONS, mega_forward, proven
+from lastcli.families.mega_model import MODEL_OPTIONS, idle_options, mega_forward, proven
 from lastcli.families.multi_siso import expect_shape, inverse_transform, select, store_real, transform
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ class Mega(Family):
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """What the tensors of a published model show: the norm and its place. Nothing about the moving average."""
         return proven(tensors, self.match(tensors).layers)
+
+    def idle(self, tensors: Tensors) -> frozenset[str]:
+        """What the model around the layers, where it is known, has no choice in."""
+        return idle_options(tensors, self.match(tensors).layers)
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every EMA of the checkpoint; a row of its tensors is one index set."""

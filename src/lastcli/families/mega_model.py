@@ -21,7 +21,7 @@ from lastcli.families.multi_siso import expect_shape
 if TYPE_CHECKING:
     from lastcli.families.mega_attention import Settings, Steps
 
-__all__ = ["MODEL_OPTIONS", "mega_forward", "proven"]
+__all__ = ["MODEL_OPTIONS", "idle_options", "mega_forward", "proven"]
 
 _ACTIVATIONS = ("silu", "relu", "gelu", "gelu_accurate", "linear")
 
@@ -76,6 +76,23 @@ def proven(tensors: Tensors, layers: Sequence[str]) -> dict[str, Any]:
     if model.head == "hidden" or model.outputs(tensors) == 1:
         found["task"] = "regression"
     return found
+
+
+def idle_options(tensors: Tensors, layers: Sequence[str]) -> frozenset[str]:
+    """Options that say nothing about the model around these layers; all of them where it is not known."""
+    model = published(tensors, layers)
+    if model is None:
+        return frozenset(option.key for option in MODEL_OPTIONS)
+    idle = set() if model.fairseq else {"padding_idx", "classifier_activation"}
+    if model.numbers:
+        idle.add("padding_idx")
+    if "classifier.0.weight" not in model.ends:
+        idle.add("classifier_activation")
+    if model.head != "pooled":
+        idle.add("pooling")
+    if "nffn.fc1.weight" not in model.blocks[0]:
+        idle.add("ffn_prenorm")
+    return frozenset(idle)
 
 
 def mega_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
