@@ -7,8 +7,11 @@ from lastcli import containers
 from lastcli.checkpoint import open_checkpoint
 from lastcli.containers.base import TensorSource
 from lastcli.errors import InputError, UnsupportedModelError, UsageError
+from lastcli.families.mega import Mega
+from tests.builders.named import infos
 from tests.builders.s4d import s4d_model
 from tests.conftest import write_s5
+from tests.families.mega_reference import transformers
 
 
 def sources(checkpoint):
@@ -82,3 +85,22 @@ def test_options_of_another_model_are_neither_assumed_nor_taken(tmp_path, last):
     # A description that a file carries may say more than the model has.
     path.with_suffix(".json").write_text(json.dumps({"family": "s4d", "residual": "F"}))
     assert sources(open_checkpoint(path))["residual"] == ("F", "idle")
+
+
+def test_an_idle_option_in_a_description_file_is_no_error(tmp_path):
+    path, given = tmp_path / "m.safetensors", tmp_path / "given.yaml"
+    arrays = s4d_model(np.random.default_rng(0))
+    containers.write(path, [TensorSource.of(name, array) for name, array in arrays.items()], metadata={})
+    given.write_text("residual: F\nprenorm: true\n")
+    found = sources(open_checkpoint(path, model_config=given))
+    assert found["residual"] == ("F", "idle")
+    assert found["prenorm"] == (True, "flag")
+
+
+def test_what_the_tensors_prove_is_never_idle(tmp_path):
+    arrays = transformers(kind="none")
+    path = tmp_path / "m.safetensors"
+    containers.write(path, [TensorSource.of(name, array) for name, array in arrays.items()], metadata={})
+    assert "pooling" in Mega().idle(infos(arrays))
+    assert sources(open_checkpoint(path))["pooling"] == ("first", "tensors")
+    assert sources(open_checkpoint(path, flags={"pooling": "first"}))["pooling"] == ("first", "flag")

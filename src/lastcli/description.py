@@ -143,7 +143,8 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
     """
     options = {option.key: option for option in family.options}
     settings: dict[str, Setting] = {}
-    proven, idle = family.infer(tensors), family.idle(tensors)
+    proven = family.infer(tensors)
+    idle = family.idle(tensors) - proven.keys()
     for source, where, mapping in description.layers:
         wrong: type[LastError] = UsageError if where == "--set" else InputError
         for key, raw in mapping.items():
@@ -160,7 +161,7 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
                 raise wrong(f"{where}: {key} is {value!r}; {family.name} knows {allowed}.")
             if key in proven and proven[key] != value and value is not None:
                 raise wrong(f"{where}: {key} is {value!r}, but the tensors show {proven[key]!r}; correct or drop it.")
-            if key in idle and source == "flag" and value != option.default:
+            if key in idle and where == "--set" and value != option.default:
                 raise wrong(
                     f"{where}: {key} says nothing about this checkpoint, whose model has no such choice; drop it."
                 )

@@ -272,7 +272,7 @@ def test_what_the_tensors_prove() -> None:
     family, _, arrays, _ = made("low rank")
     assert family.infer(infos(arrays))["form"] == "s4"
     family, _, arrays, _ = made("DSS, pairs")
-    assert family.infer(infos(arrays)) == {"bidirectional": False, "prenorm": True}
+    assert family.infer(infos(arrays)) == {"bidirectional": False, "prenorm": True, "norm": "batch"}
 
 
 @pytest.mark.parametrize("name", ["low rank", "DSS", "V4, pairs"])
@@ -324,9 +324,9 @@ def test_options_of_what_the_model_has_not_are_idle() -> None:
     for name, idle in {
         "V4, layer norm after, heads": ends,
         "V4, feed-forward": {"head_activation"},
-        "V4, pairs": {"ff_activation", "norm"},
+        "V4, pairs": {"ff_activation"},
         "V4, no output map": {*ends, "postact"},
-        "DSS, pairs": {"ff_activation", "norm"},
+        "DSS, pairs": {"ff_activation"},
     }.items():
         family, _, arrays, _ = made(name)
         assert family.idle(infos(arrays)) == idle, name

@@ -14,6 +14,7 @@ import math
 from types import ModuleType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,6 +28,7 @@ __all__ = [
     "excluding",
     "feature_scale",
     "feedthrough_of",
+    "one_observation",
     "ridge_of",
     "row_errors",
     "solve_readout",
@@ -41,9 +43,14 @@ RIDGE = 1e-7
 
 def ridge_of(moments: Moments) -> Array:
     """ε relative to the mean variance of the features, 0-dimensional: 1/(G·N) for N time steps, and the floor."""
-    xp = _namespace(moments.features)
-    seen = moments.weight * math.prod(moments.features.shape[:-2])
-    return RIDGE + xp.where(seen > 0, 1 / xp.where(seen > 0, seen, 1), 0)
+    return RIDGE + one_observation(moments.weight, math.prod(moments.features.shape[:-2]))
+
+
+def one_observation(weight: Array, groups: int) -> Array:
+    """1/(G·N), 0-dimensional: the share of one step among N = `weight` in each of G groups; 0 where N is 0."""
+    xp = jnp if isinstance(weight, jax.Array) else np
+    seen = weight * groups
+    return xp.where(seen > 0, 1 / xp.where(seen > 0, seen, 1), 0)
 
 
 def direct_part(system: DiagonalSystem) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lastcli.engine.features import feature_count, features_of, merged
 from lastcli.engine.moments import Moments, group_signals
-from lastcli.engine.readout import excluding
+from lastcli.engine.readout import excluding, one_observation
 from lastcli.engine.simulate import states
 from lastcli.engine.system import DiagonalSystem
 from lastcli.errors import InputError
@@ -116,7 +116,7 @@ def with_ridge(signals: Signals, start: DiagonalSystem) -> Signals:
     """
     x = jax.tree.map(np.asarray, _moments_of(start, signals).features)
     variance = np.diagonal(x, axis1=1, axis2=2).mean(axis=1)
-    return dataclasses.replace(signals, epsilon=1 / (signals.weight * start.groups), variance=variance)
+    return dataclasses.replace(signals, epsilon=one_observation(signals.weight, start.groups), variance=variance)
 
 
 def sum_by_set(values: Array, sets: int) -> Array:

@@ -159,7 +159,7 @@ class DSS(Convertible):
         return {layer.tensors[role]: array for role, array in new.items()}
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
-        """The model of the S4 repository's training code, which DSS was trained in."""
+        """A model of the S4 repository, mostly that of its training code: DSS is a fork of it."""
         return model_forward(tensors, config, layers)
 
     def step_sizes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:

@@ -40,6 +40,4 @@ def idle_options(tensors: Tensors, names: Sequence[str]) -> frozenset[str]:
         idle.add("ff_activation")
     if not any(block.output and block.hidden is None for block in model.blocks):
         idle.add("postact")
-    if model.stored_norm == "batch":
-        idle.add("norm")
     return frozenset(idle)

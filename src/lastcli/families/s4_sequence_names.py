@@ -309,4 +309,6 @@ def proofs(tensors: Tensors, layers: Sequence[str]) -> dict[str, Any]:
     proven: dict[str, Any] = {"residual": "A"} if model.blocks[0].affine else {}
     if model.stored_norm != "bare":
         proven["prenorm"] = model.final.stored != "bare"
+    if model.stored_norm == "batch":
+        proven["norm"] = "batch"
     return proven
