@@ -9,9 +9,9 @@ import pytest
 
 from lastcli import demo
 from lastcli.cli import app
-from lastcli.description import parse_settings
 from lastcli.families import family_named
 from lastcli.mappings import parse_mapping
+from lastcli.model.description import parse_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

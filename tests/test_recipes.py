@@ -54,6 +54,6 @@ def test_a_published_setting_is_the_published_one(name):
 
 
 def paper_ratio(ratio):
-    from lastcli.ratios import parse_ratio
+    from lastcli.plan.ratios import parse_ratio
 
     return parse_ratio(ratio)

@@ -20,7 +20,7 @@ from benchmarks.reproduce.initialisation import initial_variables
 from benchmarks.reproduce.optimiser import optimiser
 from benchmarks.reproduce.settings import Recipe, Setting
 from benchmarks.reproduce.splits import Part, Splits
-from lastcli.families.s5_module import S5Model
+from lastcli.families.s5.model import S5Model
 
 __all__ = ["Trainer", "evaluate"]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lastcli.api import bench, convert, evaluate, inspect, open, prune, score, sweep, verify
-    from lastcli.checkpoint import Checkpoint
     from lastcli.errors import LastError
+    from lastcli.model.checkpoint import Checkpoint
 
-__version__ = "0.1.0"
+from lastcli._version import __version__
 
 __all__ = [
     "Checkpoint",
@@ -30,7 +30,7 @@ __all__ = [
     "verify",
 ]
 
-_WHERE = {"Checkpoint": "lastcli.checkpoint", "LastError": "lastcli.errors"}
+_WHERE = {"Checkpoint": "lastcli.model.checkpoint", "LastError": "lastcli.errors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lastcli.checkpoint import Checkpoint, open_checkpoint
-from lastcli.pipeline.session import Session
+from lastcli.model.checkpoint import Checkpoint, open_checkpoint
 from lastcli.plan import build_plan
+from lastcli.verbs.shared.session import Session
 
 if TYPE_CHECKING:
     from lastcli.results import (
@@ -75,7 +75,7 @@ def inspect(model: Model = None, **options: Any) -> InspectResult:
     Raises:
         LastError: see `lastcli.errors`; the same for every verb.
     """
-    from lastcli.pipeline.inspecting import inspect
+    from lastcli.verbs.inspect import inspect
 
     with _session(model, options) as session:
         return inspect(session.checkpoint)
@@ -83,7 +83,7 @@ def inspect(model: Model = None, **options: Any) -> InspectResult:
 
 def score(model: Model = None, *, method: str = "last", **options: Any) -> ScoreResult:
     """Energy and score of every state of every layer."""
-    from lastcli.pipeline.scoring import score
+    from lastcli.verbs.score import score
 
     with _session(model, {**options, "method": method}) as session:
         return score(session)
@@ -103,7 +103,7 @@ def prune(
     Args:
         out: the output; its suffix names the container. May be None only with `dry_run`.
     """
-    from lastcli.pipeline.pruning import prune
+    from lastcli.verbs.prune import prune
 
     with _session(model, options) as session:
         return prune(session, None if out is None else Path(out), dry_run=dry_run, force=force, shard_bytes=shard_bytes)
@@ -111,7 +111,7 @@ def prune(
 
 def sweep(model: Model = None, *, certify: bool = False, **options: Any) -> SweepResult:
     """The metric against the ratio; `ratios`, `methods` and `refits` say what is compared."""
-    from lastcli.pipeline.sweeping import sweep
+    from lastcli.verbs.sweep import sweep
 
     with _session(model, options) as session:
         return sweep(session, certify=certify)
@@ -119,7 +119,7 @@ def sweep(model: Model = None, *, certify: bool = False, **options: Any) -> Swee
 
 def evaluate(model: Model = None, **options: Any) -> EvalResult:
     """The metric of a checkpoint on a held-out split (`data`)."""
-    from lastcli.pipeline.evaluating import evaluate
+    from lastcli.verbs.evaluate import evaluate
 
     with _session(model, options) as session:
         return evaluate(session)
@@ -127,7 +127,7 @@ def evaluate(model: Model = None, **options: Any) -> EvalResult:
 
 def verify(original: str | Path, pruned: str | Path, **options: Any) -> VerifyResult:
     """Whether `pruned` is `original` with states removed; `result.ok` is the answer."""
-    from lastcli.pipeline.verifying import verify
+    from lastcli.verbs.verify import verify
 
     with _session(None, options) as session:
         return verify(session, Path(original), Path(pruned))
@@ -143,7 +143,7 @@ def convert(
     **options: Any,
 ) -> ConvertResult:
     """The same checkpoint in another container."""
-    from lastcli.pipeline.converting import convert
+    from lastcli.verbs.convert import convert
 
     with _session(model, options) as session:
         return convert(session, Path(out), to_family=to_family, force=force, shard_bytes=shard_bytes)
@@ -153,7 +153,7 @@ def bench(
     original: str | Path, pruned: str | Path, *, length: int | None = None, repeats: int = 30, **options: Any
 ) -> BenchResult:
     """Latency, throughput and peak memory of two checkpoints, measured in turns."""
-    from lastcli.pipeline.benching import bench
+    from lastcli.verbs.bench import bench
 
     with _session(None, options) as session:
         return bench(session, Path(original), Path(pruned), length=length, repeats=repeats)

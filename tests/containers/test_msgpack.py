@@ -8,7 +8,7 @@ import pytest
 from flax import serialization
 
 from lastcli import containers
-from lastcli.containers import msgpack_write
+from lastcli.containers.msgpack import writer as msgpack_write
 from tests.containers.samples import EXTRAS, contents, copy, every_dtype, put, same_bits
 
 

@@ -17,7 +17,7 @@ import pytest
 from flax.training.train_state import TrainState
 
 from lastcli import containers
-from lastcli.containers import orbax_write
+from lastcli.containers.orbax import writer as orbax_write
 from lastcli.errors import InputError, OutputError
 from tests.containers.samples import EXTRAS, contents, copy, every_dtype, put, same_bits
 

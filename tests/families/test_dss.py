@@ -10,7 +10,7 @@ from lastcli.engine.criteria import energies
 from lastcli.engine.system import Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect, family_named
-from lastcli.families.dss import DSS
+from lastcli.families.s4.dss import DSS
 from tests import oracles
 from tests.builders.dss import dss_layer
 from tests.builders.named import Arrays, infos, updated

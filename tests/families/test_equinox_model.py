@@ -13,12 +13,12 @@ import pytest
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect, family_named
 from lastcli.families.base import Family, Forward
-from lastcli.families.equinox_names import find_equinox
+from lastcli.families.equinox.names import find_equinox
 from tests.builders.equinox import FEATURES, OUTPUTS, STATES, WIDTH, equinox_model, renamed, some_inputs, without
 from tests.builders.named import Arrays, infos
 from tests.families import s5_reference, test_linoss, test_lru
 from tests.families.rebuilding import config_of, documented, forward_of, layers_of
-from tests.test_imports import imported
+from tests.cli.test_imports import imported
 
 torch = pytest.importorskip("torch")
 nn = torch.nn.functional

@@ -7,7 +7,7 @@ import pytest
 from lastcli.engine.system import Reduction
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families import detect
-from lastcli.families.event_ssm import EventSSM
+from lastcli.families.event_ssm.family import EventSSM
 from tests.builders.event_ssm import event_checkpoint
 from tests.builders.named import infos
 from tests.families.rebuilding import (
@@ -131,7 +131,7 @@ def test_regular_events_need_no_times():
 
 
 def test_masked_states_stay_silent_between_irregular_events():
-    from lastcli.families.event_ssm_model import irregular
+    from lastcli.families.event_ssm.model import irregular
 
     arrays = checkpoint()
     system = systems_of(FAMILY, arrays, config_of(FAMILY, arrays, discretization="zoh"))[3]

@@ -12,7 +12,7 @@ from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
-from lastcli.families.linoss import LinOSS
+from lastcli.families.linoss.family import LinOSS
 from tests import oracles
 from tests.builders.linoss import linoss_layer, linoss_model
 from tests.builders.named import Arrays, infos

@@ -8,7 +8,7 @@ from lastcli.engine.simulate import simulate
 from lastcli.engine.system import Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
-from lastcli.families.lru import LRU
+from lastcli.families.lru.family import LRU
 from tests import oracles
 from tests.builders import lru
 from tests.builders.named import Arrays, infos, updated

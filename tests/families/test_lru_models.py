@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.lru import LRU
+from lastcli.families.lru.family import LRU
 from tests.builders import lru
 from tests.builders.named import Arrays, infos
 from tests.families.rebuilding import config_of, documented, forward_of, layers_of, pruned

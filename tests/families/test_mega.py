@@ -10,7 +10,7 @@ from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
-from lastcli.families.mega import Mega
+from lastcli.families.mega.family import Mega
 from tests import oracles
 from tests.builders import mega
 from tests.builders.named import Arrays, infos

@@ -11,8 +11,8 @@ from lastcli import containers
 from lastcli.containers.base import TensorSource
 from lastcli.engine.system import Reduction
 from lastcli.errors import InputError, UnsupportedModelError
-from lastcli.families import mega_model
-from lastcli.families.mega import Mega
+from lastcli.families.mega import model as mega_model
+from lastcli.families.mega.family import Mega
 from tests.builders.named import Arrays, infos
 from tests.families import mega_reference as reference
 from tests.families.rebuilding import (

@@ -7,7 +7,7 @@ import pytest
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Forward
-from lastcli.families.mega import Mega
+from lastcli.families.mega.family import Mega
 from tests.builders.named import Arrays, infos
 from tests.families import mega_reference as reference
 from tests.families.rebuilding import config_of, layers_of

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lastcli.description import gather, resolve
 from lastcli.engine.criteria import energies
 from lastcli.engine.moments import white_noise_moments
 from lastcli.engine.refit import refit, residual, truncate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
-from lastcli.families.s4 import S4
-from lastcli.families.s4d import S4D
+from lastcli.families.s4.family import S4
+from lastcli.families.s4.s4d import S4D
+from lastcli.model.description import gather, resolve
 from tests import oracles
 from tests.builders.named import Arrays, infos, updated
 from tests.builders.s4 import Numbers, example_model, numbers, prefixed, v2_diagonal, v3, v4

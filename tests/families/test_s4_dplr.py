@@ -12,8 +12,8 @@ from lastcli.engine.criteria import energies
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UnsupportedModelError, UsageError
 from lastcli.families import detect, family_named
-from lastcli.families.dplr import half_spectrum
-from lastcli.families.s4_dplr import S4DPLR
+from lastcli.families.parts.dplr import half_spectrum
+from lastcli.families.s4.dplr import S4DPLR
 from tests import oracles
 from tests.builders.named import Arrays, infos, updated
 from tests.builders.s4 import Numbers, example_model, numbers, prefixed, v1, v3, v4

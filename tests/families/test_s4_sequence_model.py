@@ -15,9 +15,9 @@ from lastcli.engine.system import Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect, family_named
 from lastcli.families.base import Family
-from lastcli.families.dss import DSS
-from lastcli.families.s4 import S4
-from lastcli.families.s4_dplr import S4DPLR
+from lastcli.families.s4.dplr import S4DPLR
+from lastcli.families.s4.dss import DSS
+from lastcli.families.s4.family import S4
 from tests.builders import s4 as spell
 from tests.builders.dss import dss_layer
 from tests.builders.named import Arrays, infos, updated

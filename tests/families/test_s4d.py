@@ -10,7 +10,7 @@ from lastcli.engine.criteria import energies
 from lastcli.engine.system import Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
-from lastcli.families.s4d import S4D
+from lastcli.families.s4.s4d import S4D
 from tests import oracles
 from tests.builders.named import Arrays, infos
 from tests.builders.s4d import s4d_kernel, s4d_layer, s4d_model

@@ -7,7 +7,7 @@ import pytest
 from lastcli.engine.system import Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
-from lastcli.families.s5 import S5
+from lastcli.families.s5.family import S5
 from tests.builders.named import infos, updated
 from tests.builders.s5 import MODELS, s5_checkpoint, s5_config, s5_layer
 

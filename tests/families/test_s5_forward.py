@@ -10,8 +10,8 @@ from flax import serialization, traverse_util
 
 from lastcli.engine.embedding import as_precision, embed
 from lastcli.engine.system import Reduction
-from lastcli.families.s5 import S5
-from lastcli.families.s5_module import S5Model
+from lastcli.families.s5.family import S5
+from lastcli.families.s5.model import S5Model
 from tests.builders.named import infos, updated
 from tests.builders.s5 import MODELS, s5_checkpoint, s5_config, s5_inputs
 from tests.families import s5_reference

@@ -6,8 +6,8 @@
 """
 
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
-from lastcli.containers.detect import kind_for, kind_of
 from lastcli.containers.reading import open_reader
+from lastcli.containers.registry import kind_for, kind_of
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
 from lastcli.containers.writing import Receipt, write
 

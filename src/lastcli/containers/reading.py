@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from lastcli.containers.base import Reader
-from lastcli.containers.detect import kind_of
 from lastcli.containers.inputs import shown
-from lastcli.containers.safetensors import SafetensorsReader
-from lastcli.containers.sharded import INDEX_SUFFIX, ShardedReader, find_index
+from lastcli.containers.registry import kind_of
+from lastcli.containers.safetensors.reader import SafetensorsReader
+from lastcli.containers.safetensors.sharded import INDEX_SUFFIX, ShardedReader, find_index
 from lastcli.errors import InputError, UsageError
 
 __all__ = ["open_kind", "open_reader"]
@@ -41,15 +41,15 @@ def open_kind(path: Path, kind: str, model: str | None = None) -> Reader:
         InputError: it is damaged or of another kind.
     """
     if kind == "msgpack":
-        from lastcli.containers.msgpack import MsgpackReader
+        from lastcli.containers.msgpack.reader import MsgpackReader
 
         return MsgpackReader(path)
     if kind == "orbax":
-        from lastcli.containers.orbax import OrbaxReader
+        from lastcli.containers.orbax.reader import OrbaxReader
 
         return OrbaxReader(path)
     if kind == "torch":
-        from lastcli.containers.torch import TorchReader
+        from lastcli.containers.torch.reader import TorchReader
 
         return TorchReader(path, model)
     if path.is_dir():

@@ -10,12 +10,12 @@ from typing import Any
 
 from lastcli.containers.atomic import staged, writing_errors
 from lastcli.containers.base import Reader, TensorSource
-from lastcli.containers.detect import kind_for, kind_of
 from lastcli.containers.dtypes import ITEMSIZE, safe_nbytes
 from lastcli.containers.extras import STRUCTURE_KEY, dumps, representable
 from lastcli.containers.inputs import shown
 from lastcli.containers.jobs import Job, fingerprint
 from lastcli.containers.reading import open_kind
+from lastcli.containers.registry import kind_for, kind_of
 from lastcli.containers.sidecar import sidecar_path, sidecar_text, without_kept
 from lastcli.containers.structure import of, restricted
 from lastcli.errors import InputError, OutputError, UsageError
@@ -100,20 +100,20 @@ def write(
 def _writer(kind: str, job: Job) -> tuple[Callable[[Path, Job], None], str | None, set[str]]:
     """The container's writer, the text of the sidecar it needs, and the extras that the file itself will show."""
     if kind == "safetensors":
-        from lastcli.containers.safetensors_write import write_safetensors, write_sharded
+        from lastcli.containers.safetensors.writer import write_safetensors, write_sharded
 
         return (write_safetensors if job.shard_bytes is None else write_sharded), None, set(job.extras)
     if kind == "msgpack":
-        from lastcli.containers.msgpack_write import native, write_msgpack
+        from lastcli.containers.msgpack.writer import native, write_msgpack
 
         own, rest = job.split(native, "paths")
         return write_msgpack, sidecar_text(rest), set(own)
     if kind == "orbax":
-        from lastcli.containers.orbax_write import write_orbax
+        from lastcli.containers.orbax.writer import write_orbax
 
         return write_orbax, None, set(job.extras)
     if kind == "torch":
-        from lastcli.containers.torch_write import native, write_torch
+        from lastcli.containers.torch.writer import native, write_torch
 
         own, rest = job.split(native, "torch")
         return write_torch, sidecar_text(rest), set(own)

@@ -1,1 +1,1 @@
-"""Held-out splits, metrics, calibration moments and the sweep over candidate models."""
+"""Held-out splits, metrics, forward passes over them, and timings."""

@@ -100,7 +100,7 @@ class Split:
             InputError: wrong feature count, tokens or labels out of range, one class only, NaN or infinite inputs,
                 a missing scale, targets or lengths of the wrong shape.
         """
-        from lastcli.evaluation.checks import fit_split
+        from lastcli.evaluation.fitting import fit_split
 
         return fit_split(self, forward, labels=labels)
 

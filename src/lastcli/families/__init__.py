@@ -18,19 +18,19 @@ __all__ = ["FAMILIES", "detect", "family_named"]
 
 # family name → (module, class). The order breaks ties of equally good matches.
 FAMILIES: dict[str, tuple[str, str]] = {
-    "event_ssm": ("lastcli.families.event_ssm", "EventSSM"),
-    "s5": ("lastcli.families.s5", "S5"),
-    "s5_pytorch": ("lastcli.families.s5_pytorch", "S5Pytorch"),
-    "lru": ("lastcli.families.lru", "LRU"),
-    "linoss": ("lastcli.families.linoss", "LinOSS"),
-    "mega": ("lastcli.families.mega", "Mega"),
-    "s4d": ("lastcli.families.s4d", "S4D"),
-    "s4": ("lastcli.families.s4", "S4"),
-    "s4_dplr": ("lastcli.families.s4_dplr", "S4DPLR"),
-    "dss": ("lastcli.families.dss", "DSS"),
-    "annotated_s4d": ("lastcli.families.annotated_s4", "AnnotatedS4D"),
-    "annotated_dss": ("lastcli.families.annotated_s4", "AnnotatedDSS"),
-    "annotated_s4": ("lastcli.families.annotated_s4", "AnnotatedS4"),
+    "event_ssm": ("lastcli.families.event_ssm.family", "EventSSM"),
+    "s5": ("lastcli.families.s5.family", "S5"),
+    "s5_pytorch": ("lastcli.families.s5.pytorch", "S5Pytorch"),
+    "lru": ("lastcli.families.lru.family", "LRU"),
+    "linoss": ("lastcli.families.linoss.family", "LinOSS"),
+    "mega": ("lastcli.families.mega.family", "Mega"),
+    "s4d": ("lastcli.families.s4.s4d", "S4D"),
+    "s4": ("lastcli.families.s4.family", "S4"),
+    "s4_dplr": ("lastcli.families.s4.dplr", "S4DPLR"),
+    "dss": ("lastcli.families.s4.dss", "DSS"),
+    "annotated_s4d": ("lastcli.families.annotated.family", "AnnotatedS4D"),
+    "annotated_dss": ("lastcli.families.annotated.family", "AnnotatedDSS"),
+    "annotated_s4": ("lastcli.families.annotated.family", "AnnotatedS4"),
 }
 
 

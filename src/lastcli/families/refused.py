@@ -6,7 +6,7 @@ Dropping an index of such a layer, or ranking its states by norms, would be wron
 from __future__ import annotations
 
 from lastcli.families.base import Tensors
-from lastcli.families.leaves import canonical
+from lastcli.families.parts.leaves import canonical
 
 __all__ = ["REFUSED", "refusal"]
 

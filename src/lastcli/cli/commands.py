@@ -1,0 +1,241 @@
+"""The command `last`: options → plan → pipeline → report, and nothing else.
+
+No JAX, flax or orbax is imported here; a command imports what it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from lastcli._version import __version__
+from lastcli.cli.console import Console, guarded
+from lastcli.cli.flags import COMMON, OUTPUT, Flag, checkpoint_argument, option, parse_size, plan_flags, signature
+from lastcli.errors import ExitCode
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="last",
+    help="Make trained state space models smaller, without retraining.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 a gate or verification failed, 2 usage, 3 bad input file, 4 model not supported, "
+    "5 could not write, 70 a bug, 130 interrupted.",
+)
+
+_DATA = ("data", "limit", "scale", "metric", "warmup", "batch_size", "forward")
+_REDUCE = (
+    "calibration",
+    "calibration_limit",
+    "min_states",
+    "layout",
+    "compat",
+    "allow_unstable",
+    "match_output",
+    "seed",
+)
+_SHARDS = option(
+    "shard_size", str | None, "--shard-size", metavar="5GB", help="write a safetensors folder of such shards"
+)
+_FORCE = option("force", bool, "--force", help="replace what is there", default=False)
+
+Body = Callable[..., int | None]
+
+
+def _command(name: str, plan: Sequence[str] = (), flags: Sequence[Flag] = (), arguments: Sequence[Flag] = ()) -> Any:
+    """Register `body(session, console, **own)`: the flags of `plan` and the common ones become its session."""
+    first = list(arguments) or [checkpoint_argument()]
+    parameters = [*first, *plan_flags((*plan, "name")), *flags, *OUTPUT, *COMMON]
+    own = {flag.name for flag in (*flags, *arguments)} - {"checkpoint"}
+
+    def register(body: Body) -> Body:
+        def run(**values: Any) -> None:
+            with guarded(values.pop("debug")):
+                mine = {key: values.pop(key) for key in own}
+                console = Console.of(values)
+                with _session(values, console) as session:
+                    code = body(session, console, **mine)
+                if code:
+                    raise SystemExit(int(code))
+
+        run.__doc__ = body.__doc__
+        app.command(name, help=body.__doc__)(signature(run, parameters))
+        return body
+
+    return register
+
+
+def _session(values: dict[str, Any], console: Console) -> Any:
+    from lastcli.model.description import parse_settings
+    from lastcli.plan import build_plan
+    from lastcli.verbs.shared.session import Session
+
+    flags = parse_settings(values.pop("settings") or ())
+    model_config, recipe = values.pop("model_config"), values.pop("recipe")
+    if recipe is None and values.get("checkpoint") is None and Path("last.yaml").is_file():
+        recipe = Path("last.yaml")
+        console.note("Recipe: last.yaml (found in this folder).")
+    plan = build_plan(values, recipe)
+    return Session(plan, flags=flags, model_config=model_config, note=console.note, progress=console.progress)
+
+
+def _prepare_jax() -> None:
+    from lastcli.cli.compile_cache import enable_compile_cache
+
+    enable_compile_cache()
+
+
+@_command("inspect")
+def inspect(session: Any, console: Console) -> None:
+    """What is in a checkpoint: family, layers, states, max |λ|, sizes; what was read and what was assumed."""
+    from lastcli.verbs.inspect import inspect
+
+    console.show(inspect(session.checkpoint))
+
+
+@_command("score", ("method", "compat", "seed", "allow_unstable", "calibration", "calibration_limit", "batch_size"))
+def score(session: Any, console: Console) -> None:
+    """Energy and score of every state, layer by layer."""
+    _prepare_jax()
+    from lastcli.verbs.score import score
+
+    console.show(score(session))
+
+
+@_command(
+    "prune",
+    ("ratio", "states", "max_drop", "significance", "method", "refit", *_REDUCE, *_DATA),
+    (
+        option("out", Path | None, "--out", "-o", metavar="PATH", help="the smaller checkpoint; suffix = container"),
+        option("dry_run", bool, "--dry-run", help="do everything but write", default=False),
+        _SHARDS,
+        _FORCE,
+    ),
+)
+def prune(session: Any, console: Console, out: Path | None, dry_run: bool, shard_size: str | None, force: bool) -> None:
+    """Remove the least important states over the whole model and write a checkpoint that really is smaller."""
+    _prepare_jax()
+    from lastcli.verbs.prune import prune
+
+    console.show(prune(session, out, dry_run=dry_run, force=force, shard_bytes=parse_size(shard_size)))
+
+
+@_command(
+    "sweep",
+    ("ratios", "methods", "refits", "max_drop", "significance", "fail_over", *_REDUCE, *_DATA),
+    (
+        option("certify", bool, "--certify", help="H∞ and H2 errors of every layer in every row", default=False),
+        option("plot", Path | None, "--plot", metavar="FILE", help="also draw the curves (.png, .svg, .pdf)"),
+        _FORCE,
+    ),
+)
+def sweep(session: Any, console: Console, certify: bool, plot: Path | None, force: bool) -> int:
+    """Accuracy against pruning ratio on a held-out split, methods and refits side by side."""
+    _prepare_jax()
+    from lastcli.verbs.sweep import sweep
+
+    result = sweep(session, certify=certify)
+    console.show(result)
+    if plot is not None:
+        from lastcli.report.plots import plot_sweep
+
+        plot_sweep(result, plot, force=force)
+    missed = result.max_drop is not None and result.chosen is None
+    return ExitCode.GATE if result.passed is False or missed else ExitCode.DONE
+
+
+@_command("eval", _DATA)
+def eval_(session: Any, console: Console) -> None:
+    """The metric of a checkpoint on a held-out split, with its 95% interval."""
+    _prepare_jax()
+    from lastcli.verbs.evaluate import evaluate
+
+    console.show(evaluate(session))
+
+
+@_command(
+    "verify",
+    ("data", "limit", "scale", "batch_size"),
+    arguments=(
+        checkpoint_argument("original", required=True, help="the checkpoint before pruning"),
+        checkpoint_argument("pruned", required=True, help="what `last prune` wrote"),
+    ),
+)
+def verify(session: Any, console: Console, original: str, pruned: str) -> int:
+    """Prove that PRUNED is ORIGINAL with those states removed: shapes, finite, stable, equal outputs, certificates."""
+    _prepare_jax()
+    from lastcli.verbs.verify import verify
+
+    result = verify(session, Path(original), Path(pruned))
+    console.show(result)
+    return ExitCode.DONE if result.ok else ExitCode.GATE
+
+
+@_command(
+    "convert",
+    flags=(
+        option("to_family", str | None, "--to-family", metavar="NAME", help="also rewrite the layers, where exact"),
+        _SHARDS,
+        _FORCE,
+    ),
+    arguments=(
+        checkpoint_argument("checkpoint", required=True),
+        checkpoint_argument("out", required=True, help="the output; its suffix names the container"),
+    ),
+)
+def convert(
+    session: Any, console: Console, out: str, to_family: str | None, shard_size: str | None, force: bool
+) -> None:
+    """The same checkpoint in another container, nothing lost."""
+    from lastcli.verbs.convert import convert
+
+    shards = parse_size(shard_size)
+    console.show(convert(session, Path(out), to_family=to_family, force=force, shard_bytes=shards))
+
+
+@_command(
+    "bench",
+    ("data", "limit", "scale", "batch_size"),
+    (
+        option(
+            "length", int | None, "--length", metavar="L", help="steps of the random inputs, where no data is given"
+        ),
+        option("repeats", int, "--repeats", metavar="N", help="timed pairs of runs", default=30),
+    ),
+    arguments=(
+        checkpoint_argument("original", required=True, help="the checkpoint before pruning"),
+        checkpoint_argument("pruned", required=True, help="the smaller checkpoint"),
+    ),
+)
+def bench(session: Any, console: Console, original: str, pruned: str, length: int | None, repeats: int) -> None:
+    """Latency, throughput and peak memory of two checkpoints, measured in turns."""
+    from lastcli.verbs.bench import bench
+
+    console.show(bench(session, Path(original), Path(pruned), length=length, repeats=repeats))
+
+
+@app.command("methods")
+def methods() -> None:
+    """The methods and refits, one line each."""
+    from lastcli.report.methods import show_methods
+
+    show_methods()
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="print the version")) -> None:
+    if version:
+        print(f"last {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; always ends in `SystemExit` with one of `ExitCode`."""
+    app(args=list(arguments) if arguments is not None else None, prog_name="last")

@@ -1,0 +1,1 @@
+"""flax msgpack, as `flax.serialization` writes it."""

@@ -1,0 +1,1 @@
+"""orbax folders: the layout, the arrays through TensorStore, reading and writing."""

@@ -1,0 +1,1 @@
+"""torch files: the archive, the models in it, reading and writing."""

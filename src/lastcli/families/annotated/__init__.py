@@ -1,0 +1,1 @@
+"""The annotated S4: S4D, DSS and S4 layers in flax."""

@@ -1,0 +1,317 @@
+"""The annotated S4 (flax): S4D, DSS and S4 layers with a system for every channel, the full spectrum stored.
+
+Flax maps one channel's parameters over a new axis 1, so N states of H channels look like this::
+
+    S4D  A_re, A_im, B_re, B_im (N, H)   C (N, H, 2)      zero-order hold, real parts clipped at -1e-4
+    DSS  Lambda_re, Lambda_im (N, H)     W (1, H, N, 2)   row softmax over the kernel's length
+    S4   Lambda_re, Lambda_im, P, B (N, H)   C (N, H, 2)  bilinear, Λ - P Pᴴ, C multiplied by I - Ā^L
+    all  log_step (1, H)   D (1, H)
+
+The output is Re(C x), without a factor 2. The published S4D kernel does not use B. Collections `cache` and `prime` hold
+states and discrete matrices for decoding; both are computed anew, so a reduced file leaves them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lastcli.errors import UnsupportedModelError, UsageError
+from lastcli.families.annotated.model import STACK_OPTIONS, stacked_forward
+from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.families.parts import multi_siso as ms
+from lastcli.families.parts.discretise import continuous, discrete
+from lastcli.families.parts.dplr import diagonalise, truncation_factor
+from lastcli.families.parts.leaves import groups, layer_name
+from lastcli.families.parts.row_softmax import reciprocal
+
+if TYPE_CHECKING:
+    from lastcli.engine.system import DiagonalSystem, Reduction
+
+__all__ = ["AnnotatedDSS", "AnnotatedS4", "AnnotatedS4D"]
+
+CLIP = -1e-4
+_POLES = ("Lambda_re", "Lambda_im")
+_DECODING = ("cache/", "prime/")
+
+
+class Annotated(Family):
+    """What the three layers share: names, shapes and the model around them."""
+
+    marks: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    def match(self, tensors: Tensors) -> Match:
+        """Layers are the paths with the layer's own two-dimensional poles."""
+        layers: list[str] = []
+        missing: list[str] = []
+        found = 0
+        for prefix, leaves in self._candidates(tensors).items():
+            lacking = [prefix + role for role in (*self.marks, "log_step") if role not in leaves]
+            found += sum(role in leaves for role in (*self.marks, "log_step"))
+            missing += lacking
+            layers += [] if lacking else [layer_name(prefix)]
+        return Match(self.name, tuple(layers), tuple(missing), found)
+
+    def infer(self, tensors: Tensors) -> dict[str, Any]:
+        """Nothing: the options are those of the kernel and of the model around the layers."""
+        return {}
+
+    def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
+        """One `Layer` a path, with its decoding collections, every shape checked."""
+        found = []
+        for prefix, leaves in self._candidates(tensors).items():
+            roles = {role: leaves[role] for role in (*self.marks, "log_step", "D") if role in leaves}
+            N, H = ms.two_axes(tensors[roles[self.marks[0]]])
+            for role, name in roles.items():
+                pair = () if tensors[name].dtype.startswith("complex") else (2,)
+                shapes = {"C": (N, H, *pair), "W": (1, H, N, *pair), "log_step": (1, H), "D": (1, H)}
+                ms.expect_shape(tensors[name], shapes.get(role, (N, H)))
+            # "params/layers_0/seq/" → "layers_0/seq/", under each of the other collections.
+            inside = prefix.split("params/", 1)[-1]
+            decoding = [n for n in tensors if n.startswith(_DECODING) and inside and f"/{inside}" in f"/{n}"]
+            roles |= {f"decoding {i}": name for i, name in enumerate(decoding)}
+            found.append(Layer(layer_name(prefix), N, H, roles))
+        return tuple(found)
+
+    def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
+        """The annotated S4's stacked model."""
+        return stacked_forward(tensors, config, layers)
+
+    def _candidates(self, tensors: Tensors) -> dict[str, dict[str, str]]:
+        found = {}
+        for prefix, leaves in groups(tensors).items():
+            own = self.marks[0] in leaves and len(tensors[leaves[self.marks[0]]].shape) == 2
+            if own and not prefix.startswith(_DECODING) and not any(role in leaves for role in self.absent):
+                found[prefix] = leaves
+        return found
+
+
+class AnnotatedS4D(Annotated):
+    """The annotated S4D layer."""
+
+    name = "annotated_s4d"
+    title = "annotated S4, S4D layer"
+    marks = ("A_re", "A_im", "B_re", "B_im", "C")
+    options = (
+        Option("use_b", bool, False, "the kernel multiplies by B; the published one does not"),
+        *STACK_OPTIONS,
+    )
+    axes = MappingProxyType(dict.fromkeys(("A_re", "A_im", "B_re", "B_im", "C"), (1, 0)))
+
+    def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
+        """B = 1 as published; the hold's gain is part of C."""
+        poles, gain = _held(layer, config, read)
+        C = ms.as_complex(read(layer.tensors["C"])).T * gain
+        return _system(layer, read, poles, C)
+
+    def rebuild(
+        self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
+    ) -> dict[str, np.ndarray | None]:
+        """Gathers per channel; moved poles are written with B = 1."""
+        stored = {role: read(name) for role, name in layer.tensors.items() if not role.startswith("decoding")}
+        kept, reduced = np.asarray(reduction.kept), reduction.system
+        fills = {"A_re": -ms.INERT_DECAY, "A_im": 0.0, "B_re": 1.0, "B_im": 0.0, "C": 0.0}
+        new = {role: ms.select(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
+        if reduction.changed == "all":
+            new |= {f"{role}": values for role, values in _as_s4d(reduced, _step(layer, read), size, stored).items()}
+        elif reduction.changed == "readout":
+            gain = np.take_along_axis(_held(layer, config, read)[1], kept, axis=1)
+            C = np.asarray(reduced.C)[:, 0, 0] * np.asarray(reduced.B)[..., 0] / gain
+            new["C"][: kept.shape[1]] = ms.store_complex(C.T, stored["C"])
+        return _named(layer, new, reduction, stored)
+
+
+class AnnotatedDSS(Annotated):
+    """The annotated DSS layer."""
+
+    name = "annotated_dss"
+    title = "annotated S4, DSS layer"
+    marks = (*_POLES, "W")
+    absent = ("P", "B", "C")
+    options = (
+        Option("kernel_length", int, 0, "length that the softmax normalises over; 0: the limit of long kernels"),
+        *STACK_OPTIONS,
+    )
+    axes = MappingProxyType({**dict.fromkeys(_POLES, (1, 0)), "W": (1, 2)})
+
+    def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
+        """B = 1; the softmax is part of C."""
+        a, step = _poles(layer, read), _step(layer, read)
+        gain = _softmax(layer, config, a, step)
+        return _system(layer, read, np.exp(a * step), ms.as_complex(read(layer.tensors["W"]))[0] * gain)
+
+    def rebuild(
+        self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
+    ) -> dict[str, np.ndarray | None]:
+        """Gathers per channel."""
+        stored = {role: read(name) for role, name in layer.tensors.items() if not role.startswith("decoding")}
+        kept, reduced, count = np.asarray(reduction.kept), reduction.system, reduction.kept.shape[1]
+        fills = {"Lambda_re": -ms.INERT_DECAY, "Lambda_im": 0.0}
+        new = {role: ms.select(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
+        new["W"] = ms.select(stored["W"], kept, size, state=2, group=1)
+        if reduction.changed != "none":
+            step = _step(layer, read)
+            a = np.take_along_axis(_poles(layer, read), kept, axis=1)
+            if reduction.changed == "all":
+                a = continuous("zoh", np.asarray(reduced.poles), step)
+                new["Lambda_re"][:count] = ms.store_real(a.real.T, stored["Lambda_re"])
+                new["Lambda_im"][:count] = ms.store_real(a.imag.T, stored["Lambda_im"])
+            W = np.asarray(reduced.C)[:, 0, 0] * np.asarray(reduced.B)[..., 0] / _softmax(layer, config, a, step)
+            new["W"][:, :, :count] = ms.store_complex(W[None], stored["W"])
+        return _named(layer, new, reduction, stored)
+
+
+class AnnotatedS4(Annotated):
+    """The annotated S4 layer, diagonalised; what is written is the annotated S4D layer."""
+
+    name = "annotated_s4"
+    title = "annotated S4, S4 layer"
+    marks = (*_POLES, "P", "B", "C")
+    absent = ("W",)
+    converts_to = ("annotated_s4d",)
+    options = (
+        Option("kernel_length", int, 0, "length that C is stored for, the l_max of training; has to be given"),
+        *STACK_OPTIONS,
+    )
+
+    def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
+        """The diagonalised layer, B = 1, residues in C.
+
+        Raises:
+            UnsupportedModelError: the length that C is stored for is not known.
+        """
+        length = config["kernel_length"]
+        if length <= 0:
+            raise UnsupportedModelError(
+                f"{layer.name}: C is stored for one kernel length, which the file does not say; give the length of the "
+                "training sequences with --set kernel_length=L."
+            )
+        eigenvalues = np.minimum(read(layer.tensors["Lambda_re"]).astype(np.float64), CLIP).T
+        eigenvalues = eigenvalues + 1j * read(layer.tensors["Lambda_im"]).astype(np.float64).T
+        P, B = (read(layer.tensors[role]).astype(np.complex128).T for role in ("P", "B"))
+        C = ms.as_complex(read(layer.tensors["C"])).conj().T
+        a, residues = diagonalise(eigenvalues, P, B, C, layer.name)
+        poles, gain = discrete(np, "bilinear", a, _step(layer, read))
+        return _system(layer, read, poles, residues * gain / truncation_factor(poles, length))
+
+    def rebuild(
+        self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
+    ) -> dict[str, np.ndarray | None]:
+        """The reduced layer as annotated S4D; there is nothing to gather, the file has no diagonal states."""
+        stored = {role: read(name) for role, name in layer.tensors.items() if not role.startswith("decoding")}
+        stem = layer.tensors["C"].removesuffix("C")
+        written = _as_s4d(reduction.system, _step(layer, read), size, stored)
+        changes = _named(layer, {}, reduction, stored)
+        changes |= {layer.tensors[role]: None for role in (*_POLES, "P", "B")}
+        return changes | {stem + role: values for role, values in written.items()}
+
+    def rebuilt_config(self, config: Config) -> dict[str, Any]:
+        """The family changes with the form."""
+        return {
+            "family": "annotated_s4d",
+            "use_b": False,
+            **{option.key: config[option.key] for option in STACK_OPTIONS},
+        }
+
+    def convert(
+        self, tensors: Tensors, config: Config, read: Read, target: str
+    ) -> tuple[dict[str, np.ndarray | None], dict[str, Any]]:
+        """The whole model with annotated S4D layers, with the same response.
+
+        Returns:
+            {tensor name: new array, or None where the tensor goes} and the description of the new model.
+
+        Raises:
+            UsageError: the target is another one.
+        """
+        from lastcli.engine.system import Reduction
+
+        if target not in self.converts_to:
+            raise UsageError(f"A model of family {self.name} converts to annotated_s4d, not to {target!r}.")
+        changes: dict[str, np.ndarray | None] = {}
+        for layer in self.layers(tensors, config):
+            system = self.system(layer, config, read)
+            whole = Reduction(np.tile(np.arange(system.states), (system.sets, 1)), system)
+            changes |= self.rebuild(layer, config, read, whole, system.states)
+        return changes, self.rebuilt_config(config)
+
+
+def _step(layer: Layer, read: Read) -> np.ndarray:
+    """(H, 1) float64."""
+    return np.exp(read(layer.tensors["log_step"]).astype(np.float64)).reshape(-1, 1)
+
+
+def _poles(layer: Layer, read: Read) -> np.ndarray:
+    """Continuous poles of DSS, (H, N)."""
+    real, imag = (read(layer.tensors[role]).astype(np.float64).T for role in _POLES)
+    return real + 1j * imag
+
+
+def _held(layer: Layer, config: Config, read: Read) -> tuple[np.ndarray, np.ndarray]:
+    """Discrete poles of S4D and what C is multiplied by, (H, N)."""
+    t = {role: read(layer.tensors[role]).astype(np.float64).T for role in ("A_re", "A_im", "B_re", "B_im")}
+    poles, gain = discrete(np, "zoh", np.minimum(t["A_re"], CLIP) + 1j * t["A_im"], _step(layer, read))
+    return poles, gain * (t["B_re"] + 1j * t["B_im"]) if config["use_b"] else gain
+
+
+def _softmax(layer: Layer, config: Config, a: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """What W is multiplied by: 1/a over the sum of the row, whose largest entry the published code makes 1."""
+    dta, length = a * step, config["kernel_length"]
+    grows = dta.real > 0
+    if length <= 0:
+        if grows.any():
+            raise UnsupportedModelError(
+                f"{layer.name}: {int(grows.sum())} modes grow, so their softmax depends on the length of the kernel; "
+                "give it with --set kernel_length=L (the length of the training sequences)."
+            )
+        return reciprocal(-1 / np.expm1(dta)) / a
+    signed = np.where(grows, -dta, dta)
+    total = np.expm1(signed * length) / np.expm1(signed)
+    gain = reciprocal(total) / a
+    return np.where(grows, gain * np.exp(np.where(grows, -dta * (length - 1), 0)), gain)
+
+
+def _system(layer: Layer, read: Read, poles: np.ndarray, C: np.ndarray) -> DiagonalSystem:
+    from lastcli.engine.system import DiagonalSystem
+
+    D = ms.feedthrough_of(read(layer.tensors["D"]) if "D" in layer.tensors else None, layer.sets)
+    return DiagonalSystem(
+        poles=poles,
+        B=np.ones((*poles.shape, 1), complex),
+        C=C[:, None, None, :],
+        D=D,
+        sets=layer.sets,
+        feedthrough="none" if D is None else "dense",
+        multi=True,
+    )
+
+
+def _as_s4d(
+    system: DiagonalSystem, step: np.ndarray, size: int, stored: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """A_re, A_im, B_re, B_im and C of a system with moved poles; B is 1."""
+    a = continuous("zoh", np.asarray(system.poles), step)
+    a = np.minimum(a.real, CLIP) + 1j * a.imag
+    C = np.asarray(system.C)[:, 0, 0] * np.asarray(system.B)[..., 0] / discrete(np, "zoh", a, step)[1]
+    pad, real = [(0, size - a.shape[1]), (0, 0)], stored["C"].real
+    return {
+        "A_re": ms.store_real(np.pad(a.real.T, pad, constant_values=-ms.INERT_DECAY), real),
+        "A_im": ms.store_real(np.pad(a.imag.T, pad), real),
+        "B_re": ms.store_real(np.ones((size, len(a))), real),
+        "B_im": ms.store_real(np.zeros((size, len(a))), real),
+        "C": ms.store_complex(np.pad(C.T, pad), stored["C"]),
+    }
+
+
+def _named(
+    layer: Layer, new: dict[str, np.ndarray], reduction: Reduction, stored: dict[str, np.ndarray]
+) -> dict[str, np.ndarray | None]:
+    """By tensor name, with D where it changed and the decoding collections gone."""
+    if reduction.changed != "none" and "D" in stored and reduction.system.D is not None:
+        new["D"] = ms.store_feedthrough(np.asarray(reduction.system.D), stored["D"])
+    changes: dict[str, np.ndarray | None] = {layer.tensors[role]: array for role, array in new.items()}
+    return changes | {name: None for role, name in layer.tensors.items() if role.startswith("decoding")}

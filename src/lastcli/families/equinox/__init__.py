@@ -1,0 +1,1 @@
+"""The equinox model that LinOSS, LRU and S5 layers share."""

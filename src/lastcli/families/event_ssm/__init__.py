@@ -1,0 +1,1 @@
+"""Event-SSM: S5 layers over event streams."""

@@ -1,0 +1,167 @@
+"""Event-SSM (Schöne et al., arXiv 2404.18508): S5 layers over event streams, in stages that may widen.
+
+Paths below `params`: `encoder/encoder/embedding`, `encoder/stages_s/SequenceLayer_l/` with `S5SSM_0/...` (the layer),
+`BatchNorm_0` or `LayerNorm_0`, `Dense_0` (gate) and, where the width changes, `Dense_1` (skip connection); `decoder`.
+
+The published model discretises every step with the time since the last event. A layer is reduced at one time between
+events, the option `timestep`; every pooling before it multiplies that by its stride.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lastcli.errors import UnsupportedModelError
+from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.families.parts.leaves import canonical, layer_name
+from lastcli.families.s5.layers import S5Layers, candidates, check_shapes, decode, lacking
+
+if TYPE_CHECKING:
+    from lastcli.engine.system import DiagonalSystem
+
+__all__ = ["EventSSM"]
+
+_LAYER = re.compile(r"(?:^|/)encoder/stages_(\d+)/SequenceLayer_(\d+)/S5SSM_0$")
+
+
+class EventSSM(S5Layers):
+    """S5 layers on asynchronous events, and the published classifier."""
+
+    name = "event_ssm"
+    title = "Event-SSM"
+    options = (
+        Option("discretization", str, "async", "how the layers are made discrete", ("async", "dirac", "zoh")),
+        Option("conj_sym", bool, False, "each stored state stands for a conjugate pair"),
+        Option("clip_eigs", bool, False, "real parts of the eigenvalues are clipped at -1e-4"),
+        Option("prenorm", bool, True, "normalise before the layer instead of after the skip connection"),
+        Option("norm", str, "layer", "normalisation", ("batch", "layer")),
+        Option("mode", str, "pool", "what the head sees (`classification_mode`)", ("pool", "timepool", "last")),
+        Option("pooling_stride", int, 1, "events pooled by the first layer of each stage"),
+        Option("pooling_mode", str, "last", "how they are pooled", ("last", "avgpool", "timepool")),
+        Option("step_rescale", float, 1.0, "factor on all step sizes"),
+        Option("timestep", float, 1.0, "time between two events at which layers are scored, in the data's unit"),
+        Option("timesteps", bool, False, "x is (n, L, 2): a token and the time since the last event"),
+    )
+
+    def match(self, tensors: Tensors) -> Match:
+        """Layers are S5 layers below `encoder/stages_s/SequenceLayer_l/S5SSM_0`."""
+        complete, missing = [], []
+        for prefix, roles in _staged(tensors).items():
+            needed = lacking(roles)
+            missing += [prefix + role for role in needed]
+            if not needed:
+                complete.append(layer_name(prefix))
+        explained = _wrapper(tensors) if complete or missing else {}
+        return Match(self.name, tuple(complete), tuple(missing), len(explained))
+
+    def infer(self, tensors: Tensors) -> dict[str, Any]:
+        """The norm, by its name."""
+        leaves = {part for name in tensors for part in canonical(name).split("/")}
+        found = [norm for norm in ("batch", "layer") if f"{norm.capitalize()}Norm_0" in leaves]
+        return {"norm": found[0]} if len(found) == 1 else {}
+
+    def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
+        """Every layer in running order, its shapes checked."""
+        return tuple(
+            Layer(layer_name(prefix), check_shapes(roles, tensors, square=False), 1, dict(roles))
+            for prefix, roles in _staged(tensors).items()
+        )
+
+    def time(self, layer: Layer, config: Config) -> float:
+        """The time between two inputs of the layer: `timestep` times the strides before it."""
+        stage, position = _place(layer)
+        return float(config["timestep"]) * int(config["pooling_stride"]) ** (stage + (position > 0))
+
+    def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
+        """The layer at its constant time between events.
+
+        Raises:
+            UnsupportedModelError: the data's own times are wanted (`timesteps`), and a state turns by more than half
+                a turn between two events, so that its pole does not tell how far it turns in another time.
+        """
+        if config["timesteps"]:
+            stored = decode(layer, config, read, self.time(layer, config))
+            turn = np.abs(stored.poles.imag) * stored.step * stored.time
+            if turn.max() > math.pi:
+                raise UnsupportedModelError(
+                    f"{layer.name}: state {int(turn.argmax())} turns by {turn.max():.3g} rad between two events; set "
+                    f"timestep below {config['timestep'] * math.pi / turn.max():.3g} to use the events' own times."
+                )
+        return super().system(layer, config, read)
+
+    def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
+        """The published classifier, where all its tensors are there."""
+        found = _wrapper(tensors)
+        if "encoder/encoder/embedding" not in found or "decoder/kernel" not in found:
+            return None
+        names = _needed(found, config, layers)
+        tokens = tensors[names["encoder/encoder/embedding"]].shape[0]
+        places = [_place(layer) for layer in layers]
+        times = [self.time(layer, config) for layer in layers]
+
+        def apply(params: Mapping[str, Any], systems: Sequence[Any], x: Any, lengths: Any) -> tuple[Any, Any]:
+            from lastcli.families.event_ssm.model import classify
+
+            values = {path: params[name] for path, name in names.items()}
+            return classify(values, places, times, config, systems, x, lengths)
+
+        return Forward(
+            apply=apply,
+            features=2 if config["timesteps"] else tokens,
+            outputs=tensors[names["decoder/kernel"]].shape[1],
+            params=tuple(names.values()),
+        )
+
+
+def _staged(tensors: Tensors) -> dict[str, dict[str, str]]:
+    return {prefix: roles for prefix, roles in candidates(tensors).items() if _LAYER.search(canonical(prefix))}
+
+
+def _place(layer: Layer) -> tuple[int, int]:
+    """(stage, position in the stage)."""
+    found = _LAYER.search(canonical(layer.name))
+    if found is None:
+        raise UnsupportedModelError(f"{layer.name} is not a layer of a stage of Event-SSM.")
+    return int(found[1]), int(found[2])
+
+
+def _wrapper(tensors: Tensors) -> dict[str, str]:
+    """{path from `encoder`, `decoder` or `batch_stats` on: name} of the model's tensors."""
+    found = {}
+    for name in tensors:
+        path = canonical(name)
+        if "opt_state" not in path.split("/"):
+            at = re.search(r"(?:^|/)((?:batch_stats/)?(?:encoder|decoder)/.*)$", path)
+            if at:
+                found[at[1]] = name
+    return found
+
+
+def _needed(found: Mapping[str, str], config: Config, layers: Sequence[Layer]) -> dict[str, str]:
+    """The tensors around the layers that the described model uses.
+
+    Raises:
+        UnsupportedModelError: one is missing.
+    """
+    wanted = ["encoder/encoder/embedding", "decoder/kernel", "decoder/bias"]
+    norm = "BatchNorm_0" if config["norm"] == "batch" else "LayerNorm_0"
+    for layer in layers:
+        stage, position = _place(layer)
+        path = f"encoder/stages_{stage}/SequenceLayer_{position}"
+        wanted += [f"{path}/{norm}/scale", f"{path}/{norm}/bias", f"{path}/Dense_0/kernel", f"{path}/Dense_0/bias"]
+        if config["norm"] == "batch":
+            wanted += [f"batch_stats/{path}/{norm}/mean", f"batch_stats/{path}/{norm}/var"]
+        if f"{path}/Dense_1/kernel" in found:
+            wanted += [f"{path}/Dense_1/kernel", f"{path}/Dense_1/bias"]
+    missing = [path for path in wanted if path not in found]
+    if missing:
+        raise UnsupportedModelError(
+            f"The tensor {missing[0]} is missing, but a model with norm={config['norm']} has it; "
+            "correct the model description."
+        )
+    return {path: found[path] for path in wanted}

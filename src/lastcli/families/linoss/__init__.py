@@ -1,0 +1,1 @@
+"""LinOSS: forced oscillators."""

@@ -1,0 +1,1 @@
+"""Linear Recurrent Units in their flax, equinox and torch spellings."""

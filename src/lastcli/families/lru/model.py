@@ -1,0 +1,139 @@
+"""Forward passes of the published models around LRU layers; imports JAX, so it is itself imported lazily.
+
+- minimal-LRU (flax): Dense → layers [norm → LRU → gelu → out1(x)·σ(out2(x))] + skip → pooling → Dense → log-softmax
+- DeepSSM (DecodEPFL, torch): Linear → blocks x + ff(LRU(x)) → Linear, sequence to sequence; its `ln` is not used
+- DLRU (lru-reduction, torch): the same with a LayerNorm before every LRU
+where ff is GLU(Linear(gelu(x))), or c_proj(gelu(c_fc(x))) without a gelu before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from lastcli.engine.simulate import simulate
+from lastcli.errors import UnsupportedModelError
+from lastcli.families.base import Config, Forward, Layer, Tensors
+from lastcli.families.lru.names import flax_root
+from lastcli.families.parts.blocks import as_features, glu, layer_norm, linear, pool
+from lastcli.families.parts.leaves import canonical
+
+if TYPE_CHECKING:
+    from lastcli.engine.system import DiagonalSystem
+
+__all__ = ["forward"]
+
+_POOLS = {"mean": "pool", "last": "last", "none": "sequence"}
+
+Params = Mapping[str, Any]
+Systems = Sequence["DiagonalSystem"]
+Result = tuple[Any, tuple[Any, ...]]
+
+
+def forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
+    """The model that `config["architecture"]` names, or None."""
+    architecture = config.get("architecture", "none")
+    stateful = {name for layer in layers for name in layer.tensors.values()}
+    names = {canonical(name): name for name in tensors if name not in stateful}
+    if architecture == "minimal-lru":
+        return _minimal_lru(tensors, names, config, layers)
+    if architecture in ("deep-ssm", "dlru"):
+        return _torch_blocks(tensors, names, config, layers, architecture)
+    return None
+
+
+def _minimal_lru(tensors: Tensors, names: Mapping[str, str], config: Config, layers: Sequence[Layer]) -> Forward:
+    root = flax_root([layer.name for layer in layers]) or ""
+    paths = [f"{root}encoder/layers_{i}" for i in range(len(layers))]
+    statistics = [f"batch_stats/encoder/layers_{i}/normalization" for i in range(len(layers))]
+    norm = config.get("norm", "auto")
+    norm = ("batch" if f"{statistics[0]}/mean" in names else "layer") if norm == "auto" else norm
+    needed = [f"{path}/{part}" for path in (f"{root}encoder/encoder", f"{root}decoder") for part in ("kernel", "bias")]
+    needed += [f"{path}/out{j}/{part}" for path in paths for j in (1, 2) for part in ("kernel", "bias")]
+    if norm != "none":
+        needed += [f"{path}/normalization/{part}" for path in paths for part in ("scale", "bias")]
+    if norm == "batch":
+        needed += [f"{statistic}/{part}" for statistic in statistics for part in ("mean", "var")]
+    used = _require(names, needed, f"architecture minimal-lru with norm {norm}")
+    pooling, prenorm = config.get("pooling", "mean"), config.get("prenorm", True)
+    task = "regression" if config.get("task", "auto") == "regression" else "classification"
+    features = tensors[used[f"{root}encoder/encoder/kernel"]].shape[0]
+    classes = tensors[used[f"{root}decoder/kernel"]].shape[1]
+
+    def apply(params: Params, systems: Systems, x: Any, lengths: Any = None) -> Result:
+        p = {path: params[name] for path, name in used.items()}
+        kernel = p[f"{root}encoder/encoder/kernel"]
+        x = _dense(p, f"{root}encoder/encoder", as_features(jnp.asarray(x), features, kernel.dtype))
+        inputs = []
+        for path, statistic, system in zip(paths, statistics, systems, strict=True):
+            u = _flax_norm(p, norm, path, statistic, x) if prenorm else x
+            inputs.append(u)
+            y = jax.nn.gelu(simulate(system, u))
+            x = x + _dense(p, f"{path}/out1", y) * jax.nn.sigmoid(_dense(p, f"{path}/out2", y))
+            x = x if prenorm else _flax_norm(p, norm, path, statistic, x)
+        x = _dense(p, f"{root}decoder", pool(x, _POOLS[pooling], lengths))
+        return jax.nn.log_softmax(x) if task == "classification" else x, tuple(inputs)
+
+    return Forward(apply, features, classes, task, sequence=pooling == "none", params=tuple(used.values()))
+
+
+def _torch_blocks(
+    tensors: Tensors, names: Mapping[str, str], config: Config, layers: Sequence[Layer], architecture: str
+) -> Forward:
+    norm = config.get("norm", "auto")
+    norm = ("layer" if architecture == "dlru" else "none") if norm == "auto" else norm
+    if norm == "batch":
+        raise UnsupportedModelError(f"norm is batch, but {architecture} has no batch normalisation; use layer or none.")
+    blocks = [f"blocks/{i}" for i in range(len(layers))]
+    needed = ["encoder/weight", "decoder/weight", *(f"{block}/ln/weight" for block in blocks if norm == "layer")]
+    optional = [name for name in names if norm == "layer" or "/ln/" not in name]
+    used = _require(names, dict.fromkeys(needed + optional), f"architecture {architecture} with norm {norm}")
+    task = "classification" if config.get("task", "auto") == "classification" else "regression"
+    features, outputs = tensors[used["encoder/weight"]].shape[1], tensors[used["decoder/weight"]].shape[0]
+
+    def apply(params: Params, systems: Systems, x: Any, lengths: Any = None) -> Result:
+        p = {path: params[name] for path, name in used.items()}
+        x = _linear(p, "encoder", as_features(jnp.asarray(x), features, p["encoder/weight"].dtype))
+        inputs = []
+        for block, system in zip(blocks, systems, strict=True):
+            u = layer_norm(x, p[f"{block}/ln/weight"], p.get(f"{block}/ln/bias"), 1e-5) if norm == "layer" else x
+            inputs.append(u)
+            x = x + _feed(p, f"{block}/ff", simulate(system, u))
+        return _linear(p, "decoder", x), tuple(inputs)
+
+    return Forward(apply, features, outputs, task, sequence=True, params=tuple(used.values()))
+
+
+def _require(names: Mapping[str, str], wanted: Iterable[str], why: str) -> dict[str, str]:
+    """{canonical path: tensor name} of the wanted tensors."""
+    wanted = list(wanted)
+    absent = [path for path in wanted if path not in names]
+    if absent:
+        raise UnsupportedModelError(f"The model description says {why}, but the checkpoint has no {absent[0]}.")
+    return {path: names[path] for path in wanted}
+
+
+def _dense(params: Params, path: str, x: Any) -> Any:
+    return linear(x, params[f"{path}/kernel"].T, params[f"{path}/bias"])
+
+
+def _linear(params: Params, path: str, x: Any) -> Any:
+    return linear(x, params[f"{path}/weight"], params.get(f"{path}/bias"))
+
+
+def _feed(params: Params, path: str, x: Any) -> Any:
+    if f"{path}/c_fc/weight" in params:
+        return _linear(params, f"{path}/c_proj", jax.nn.gelu(_linear(params, f"{path}/c_fc", x), approximate=False))
+    return glu(_linear(params, f"{path}/output_linear/0", jax.nn.gelu(x, approximate=False)))
+
+
+def _flax_norm(params: Params, norm: str, path: str, statistic: str, x: Any) -> Any:
+    if norm == "none":
+        return x
+    scale, bias = (params[f"{path}/normalization/{part}"] for part in ("scale", "bias"))
+    if norm == "layer":
+        return layer_norm(x, scale, bias, 1e-6)
+    return (x - params[f"{statistic}/mean"]) * jax.lax.rsqrt(params[f"{statistic}/var"] + 1e-5) * scale + bias

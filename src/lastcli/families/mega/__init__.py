@@ -1,0 +1,1 @@
+"""Mega: the damped moving average and the published models around it."""

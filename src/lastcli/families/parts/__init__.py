@@ -1,0 +1,1 @@
+"""What several families share: names, complex storage, discretisation, building blocks of their models."""

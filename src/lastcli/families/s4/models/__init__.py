@@ -1,0 +1,1 @@
+"""The models that the layers of the S4 repository are found in."""

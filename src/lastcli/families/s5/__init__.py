@@ -1,0 +1,1 @@
+"""S5 in flax, and its port to PyTorch."""

@@ -1,0 +1,195 @@
+"""`Checkpoint`: an open file, the family that understands it, and its layers.
+
+Nothing here decodes a weight until somebody asks: names, shapes and the description suffice for `last inspect`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lastcli import containers, families
+from lastcli.containers.base import Reader
+from lastcli.errors import InputError, UnsupportedModelError
+from lastcli.families.base import Family, Forward, Layer
+from lastcli.model.description import Description, Setting, gather, resolve
+
+if TYPE_CHECKING:
+    from lastcli.engine.system import DiagonalSystem
+
+__all__ = ["Checkpoint", "open_checkpoint"]
+
+
+class Checkpoint:
+    """A trained model on disk, opened through its container and family.
+
+    Attributes:
+        path: the file or folder.
+        label: how results name it; the path, or `bundled`.
+        reader: the container's lazy tensors.
+        family: the model family.
+        settings: every option of the family with its value and source.
+        layers: the state space layers in running order.
+        provenance: what an earlier `last prune` wrote about this file, or an empty mapping.
+    """
+
+    def __init__(self, reader: Reader, family: Family, settings: Mapping[str, Setting], description: Description):
+        self.path = reader.path
+        self.label = str(reader.path)
+        self.reader = reader
+        self.family = family
+        self.settings = dict(settings)
+        self.description = description
+        self.provenance: Mapping[str, Any] = description.provenance
+        self.layers: tuple[Layer, ...] = family.layers(reader.tensors, self.config)
+        self._cache: dict[str, np.ndarray] = {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Option → value, without sources."""
+        return {key: setting.value for key, setting in self.settings.items()}
+
+    def without_idle(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A description without the options that say nothing about this checkpoint."""
+        idle = {key for key, setting in self.settings.items() if setting.source == "idle"}
+        return {key: value for key, value in config.items() if key not in idle}
+
+    @property
+    def states(self) -> int:
+        """Stored states over all layers, as the tensors' shapes say."""
+        return sum(layer.stored_states for layer in self.layers)
+
+    @property
+    def parameters(self) -> int:
+        """Stored elements over all tensors (a complex number counts once)."""
+        return sum(info.size for info in self.reader.tensors.values())
+
+    @property
+    def state_tensors(self) -> set[str]:
+        """Names of the tensors that belong to state space layers."""
+        return {name for layer in self.layers for name in layer.tensors.values()}
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor, decoded once and kept (only tensors of the layers and of the forward pass come here)."""
+        if name not in self._cache:
+            self._cache[name] = self.reader.read(name)
+        return self._cache[name]
+
+    @cached_property
+    def systems(self) -> tuple[DiagonalSystem, ...]:
+        """One `DiagonalSystem` a layer, float64.
+
+        Raises:
+            InputError: a layer has NaN or infinite values.
+        """
+        for layer in self.layers:
+            for tensor in layer.tensors.values():
+                if tensor in self.reader.tensors:
+                    self._refuse_non_finite(layer.name, tensor)
+        return tuple(self.family.system(layer, self.config, self.read) for layer in self.layers)
+
+    def _refuse_non_finite(self, layer: str, tensor: str) -> None:
+        values = self.read(tensor)
+        if values.dtype.kind in "iub":
+            return
+        wide = values if values.dtype.kind in "fc" else values.astype(np.float32)
+        finite = np.isfinite(wide)
+        if not finite.all():
+            where = [int(i) for i in np.argwhere(~finite)[0]]
+            raise InputError(
+                f"{self.path}: layer {layer}: tensor {tensor} holds NaN or infinity (first at {where}); "
+                "the training run diverged or the file is damaged."
+            )
+
+    @cached_property
+    def forward(self) -> Forward | None:
+        """The family's published architecture over this file, or None where it is not known."""
+        return self.family.forward(self.reader.tensors, self.config, self.layers)
+
+    def require_forward(self) -> Forward:
+        """`forward`, or an error that says what to do.
+
+        Raises:
+            UnsupportedModelError: the architecture around the layers is not known.
+        """
+        if self.forward is None:
+            lack = self.family.lacks(self.reader.tensors, self.config, self.layers)
+            if lack is not None:
+                raise UnsupportedModelError(f"{self.path}: {lack}, or give your own with --forward module:function.")
+            raise UnsupportedModelError(
+                f"{self.path}: the state space layers are known ({self.family.name}), the model around them is not; "
+                "give your own with --forward module:function."
+            )
+        return self.forward
+
+    @cached_property
+    def params(self) -> dict[str, np.ndarray]:
+        """The tensors that the forward pass needs besides the layers' systems."""
+        return {name: self.read(name) for name in self.require_forward().params}
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file; for a folder, of its files' paths and contents in sorted order."""
+        digest = hashlib.sha256()
+        files = [self.path] if self.path.is_file() else sorted(f for f in self.path.rglob("*") if f.is_file())
+        for file in files:
+            if file != self.path:
+                digest.update(file.relative_to(self.path).as_posix().encode() + b"\0")
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.reader.close()
+
+
+def open_checkpoint(
+    path: str | Path,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    model_config: Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    model: str | None = None,
+) -> Checkpoint:
+    """Open a checkpoint, find its family and resolve its description; no weights are decoded.
+
+    Args:
+        path: a file or folder of any supported container.
+        flags: option → value, as `--set`; the strongest source.
+        model_config: a YAML or JSON description of the model.
+        recipe: the `model:` part of a recipe.
+        model: which model, where a file holds several.
+
+    Raises:
+        InputError: the file is missing or damaged, or its description is wrong.
+        UnsupportedModelError: no family fits; names the nearest.
+        UsageError: a flag names an unknown option or family.
+    """
+    path = Path(path)
+    reader = containers.open_reader(path, model=model)
+    try:
+        description = gather(path, reader.metadata, flags=flags or {}, model_config=model_config, recipe=recipe or {})
+        named = description.family
+        family = families.family_named(named) if named else families.detect(reader.tensors)
+        if named:
+            match = family.match(reader.tensors)
+            if not match.complete:
+                missing = ", ".join(match.missing[:4]) or "all of its layers"
+                raise UnsupportedModelError(f"{path}: described as {named}, but it lacks {missing}.")
+        settings = resolve(family, reader.tensors, description)
+        return Checkpoint(reader, family, settings, description)
+    except BaseException:
+        reader.close()
+        raise

@@ -1,0 +1,189 @@
+"""`Plan`: the one list of options. Flags and recipes build it; it is written into what `last` writes.
+
+A recipe is a YAML file with the field names below as keys (plus `title`, `source` and `paper`, which are for people).
+A flag beats the recipe, the recipe beats the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from lastcli.errors import InputError, LastError, UsageError
+from lastcli.mappings import convert, load_mapping, suggestion
+from lastcli.plan.ratios import parse_ratio, parse_ratios
+
+__all__ = ["BUNDLED", "LAYOUTS", "METHODS", "REFITS", "Plan", "build_plan", "load_recipe"]
+
+BUNDLED = "bundled"
+METHODS = {
+    "last": "H∞ energy of each state, normalised inside its layer (LAST, arXiv 2411.02824)",
+    "aire": "H2 energy (impulse response), normalised inside its layer (AIRE-Prune, arXiv 2602.00534)",
+    "obs": "backward elimination by true cost, the read-out re-solved at every step",
+    "obs-sensitivity": "as obs, layers weighted by how much the model's outputs move with them",
+    "global-hinf": "H∞ energy, compared over all layers as it is",
+    "uniform-hinf": "H∞ energy, the same share of every layer",
+    "global-magnitude": "sum of squares of a state's parameters, compared over all layers",
+    "uniform-magnitude": "sum of squares of a state's parameters, the same share of every layer",
+    "lamp": "sum of squares of a state's parameters, normalised inside its layer",
+    "random": "seeded uniform draw",
+    "balanced": "balanced truncation: new poles, orders by Hankel singular values",
+    "balanced-dc": "balanced singular perturbation: as balanced, keeps the DC gain",
+}
+REFITS = {
+    "none": "the kept states say what they said before",
+    "h2": "read-out that is H2-optimal under white-noise input; needs no data",
+    "calibrated": "read-out that is best on calibration inputs; needs no labels",
+    "sequential": "calibrated layer after layer, on what the reduced layers before it really send",
+    "poles": "sequential, then poles, B, C and D identified anew from the calibration inputs",
+}
+LAYOUTS = ("ragged", "padded", "uniform")
+_ABOUT = ("title", "source", "paper", "note")
+
+
+def _option(default: Any, kind: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run depends on. Fields left None are decided by the pipeline, which says what it took."""
+
+    checkpoint: str | None = _option(None, "path", "checkpoint file or folder, or `bundled`")
+    data: str | None = _option(None, "path", "held-out split (.npz), or `bundled:test`")
+    calibration: str | None = _option(None, "path", "unlabelled inputs for refits (.npz), or `bundled:calibration`")
+    model: Mapping[str, Any] = _option(None, "mapping", "description of the model")
+    method: str = _option("last", str, "which states go first", tuple(METHODS))
+    methods: tuple[str, ...] = _option(None, "methods", "methods of a sweep, compared side by side")
+    refit: str | None = _option(None, str, "how the read-out is re-solved", tuple(REFITS))
+    refits: tuple[str, ...] = _option(None, "refits", "refits of a sweep")
+    ratio: Decimal | None = _option(None, "ratio", "share of the stored states to remove")
+    ratios: tuple[Decimal, ...] | None = _option(None, "ratios", "ratios of a sweep")
+    states: int | None = _option(None, int, "stored states to keep, instead of a ratio")
+    max_drop: float | None = _option(None, float, "largest accepted drop; the largest ratio within it is searched")
+    significance: float | None = _option(None, float, "level at which a larger drop must be excluded, such as 0.05")
+    fail_over: float | None = _option(None, float, "drop above which a sweep fails (exit 1)")
+    min_states: int = _option(1, int, "stored states every layer (multi-SISO: every channel) keeps at least")
+    layout: str = _option("ragged", str, "state counts of the layers in the output", LAYOUTS)
+    compat: str | None = _option(None, str, "reproduce the published code, slips included", ("reference",))
+    allow_unstable: bool = _option(False, bool, "keep states with |λ| >= 1 instead of refusing the model")
+    match_output: bool = _option(False, bool, "after the refit, fit the model's outputs end to end (no labels)")
+    seed: int = _option(0, int, "seed of whatever is random")
+    metric: str | None = _option(None, str, "accuracy, mse, rmse, mae or fit")
+    warmup: int = _option(0, int, "first steps of a sequence output that the metric leaves out")
+    scale: str | None = _option(None, str, "factor for integer inputs, such as 1/255")
+    limit: str | None = _option(None, str, "part of the held-out split: `2000` or `1000:3000`")
+    calibration_limit: str | None = _option(None, str, "part of the calibration split")
+    batch_size: int | None = _option(None, int, "examples in a batch")
+    forward: str | None = _option(None, str, "your own forward pass, `module:function` or `file.py:function`")
+    name: str | None = _option(None, str, "which model, where a file holds several")
+
+    def replace(self, **changes: Any) -> Plan:
+        """A copy with the given fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values of the fields that are set, for provenance."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Decimal):
+                return float(value)
+            if isinstance(value, tuple):
+                return [plain(item) for item in value]
+            return dict(value) if isinstance(value, Mapping) else value
+
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {key: plain(value) for key, value in values.items() if value is not None}
+
+
+_FIELDS = {item.name: item for item in dataclasses.fields(Plan)}
+
+
+def build_plan(flags: Mapping[str, Any], recipe: Path | None = None) -> Plan:
+    """The plan of a run: defaults, then the recipe, then every flag that is not None.
+
+    Raises:
+        UsageError: a flag's value is out of range, or options contradict each other.
+        InputError: the recipe is damaged or names an unknown key.
+    """
+    values = load_recipe(recipe) if recipe is not None else {}
+    for key, value in flags.items():
+        if value is not None:
+            values[key] = _value(key, value, f"--{key.replace('_', '-')}", UsageError)
+    # the last of `ratio`, `states`, `max_drop` that is more explicit wins: a flag replaces the recipe's goal
+    goals = [key for key in ("ratio", "states", "max_drop") if flags.get(key) is not None]
+    if len(goals) > 1 and not ("max_drop" in goals and flags.get("ratios") is not None):
+        raise UsageError(f"--{goals[0].replace('_', '-')} and --{goals[1].replace('_', '-')} exclude each other.")
+    if goals:
+        for key in ("ratio", "states", "max_drop"):
+            if key not in goals:
+                values.pop(key, None)
+    plan = Plan(**values)
+    _check(plan)
+    return plan
+
+
+def load_recipe(path: Path) -> dict[str, Any]:
+    """The fields a recipe sets; paths in it are relative to its folder.
+
+    Raises:
+        InputError: unknown key (with a suggestion), wrong kind of value, or a damaged file.
+    """
+    values: dict[str, Any] = {}
+    for key, raw in load_mapping(path).items():
+        if key in _ABOUT:
+            continue
+        if key not in _FIELDS:
+            raise InputError(f"{path}: unknown key {key!r}.{suggestion(key, [*_FIELDS, *_ABOUT])}")
+        if raw is None:
+            continue
+        value = _value(key, raw, f"{path}: {key}", InputError)
+        if _FIELDS[key].metadata["kind"] == "path" and not value.startswith(BUNDLED):
+            value = str(path.parent / value)
+        values[key] = value
+    return values
+
+
+def _value(key: str, raw: Any, what: str, wrong: type[LastError]) -> Any:
+    kind, choices = _FIELDS[key].metadata["kind"], _FIELDS[key].metadata["choices"]
+    if kind == "mapping":
+        if not isinstance(raw, Mapping):
+            raise wrong(f"{what} must be a mapping of option: value.")
+        return dict(raw)
+    if kind == "path":
+        return convert(str(raw), str, what, wrong)
+    if kind in ("ratio", "ratios"):
+        try:
+            return parse_ratio(raw) if kind == "ratio" else parse_ratios(raw)
+        except UsageError as error:
+            raise wrong(f"{what}: {error}") if wrong is InputError else error from None
+    if kind in ("methods", "refits"):
+        items = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else [str(part) for part in raw]
+        known = METHODS if kind == "methods" else REFITS
+        for item in items:
+            if item not in known:
+                raise wrong(f"{what}: there is no {kind[:-1]} {item!r}.{suggestion(item, known)}")
+        return tuple(dict.fromkeys(items))
+    value = convert(raw, kind, what, wrong)
+    if choices and value not in choices:
+        raise wrong(f"{what}: there is no {key} {value!r}.{suggestion(value, choices)}")
+    return value
+
+
+def _check(plan: Plan) -> None:
+    def positive(key: str, least: float) -> None:
+        value = getattr(plan, key)
+        if value is not None and value < least:
+            raise UsageError(f"--{key.replace('_', '-')} must be at least {least}, not {value}.")
+
+    positive("states", 1)
+    positive("min_states", 0)
+    positive("max_drop", 0)
+    positive("batch_size", 1)
+    positive("warmup", 0)
+    if plan.significance is not None and not 0 < plan.significance < 1:
+        raise UsageError(f"--significance must lie between 0 and 1, such as 0.05, not {plan.significance}.")

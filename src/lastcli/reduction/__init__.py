@@ -1,0 +1,1 @@
+"""From a checkpoint to smaller layers: which states stay, and what those that stay say."""

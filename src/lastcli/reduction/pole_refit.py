@@ -1,0 +1,72 @@
+"""Pole refit over a whole model: layer after layer, on what the already reduced layers really deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from lastcli.engine.embedding import embed
+from lastcli.engine.poles import refit_poles
+from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.families.base import Forward
+from lastcli.reduction.calibration import (
+    CalibrationBatch,
+    Progress,
+    layer_signals,
+    refit_on_signals,
+    reusable,
+)
+
+__all__ = ["sequential_pole_refit"]
+
+
+def sequential_pole_refit(
+    forward: Forward,
+    params: Mapping[str, np.ndarray],
+    systems: Sequence[DiagonalSystem],
+    reductions: Sequence[Reduction],
+    batches: Iterable[CalibrationBatch],
+    *,
+    held_back: float = 0.2,
+    steps: int = 200,
+    reselect: bool = False,
+    progress: Progress | None = None,
+) -> list[Reduction]:
+    """Identify poles, B, C and D of every reduced layer anew; target the original layer's output, no labels.
+
+    Args:
+        forward: the architecture.
+        params: {tensor name: array} of the tensors `forward` needs.
+        systems: the original layers, NumPy float64.
+        reductions: where to start, one a layer.
+        batches: can be iterated any number of times.
+        held_back: share of the sequences that only decide when a layer is done.
+        steps: most iterations a layer.
+        reselect: start from the states that elimination keeps on the inputs that really arrive (as many as before);
+            not for reductions that moved their poles already.
+        progress: called with (iterations done, iterations at most).
+
+    Raises:
+        UnsupportedModelError: a layer whose poles are bound to each other.
+        InputError: too few calibration sequences.
+    """
+    batches = reusable(batches)
+    current = list(systems)
+    found: list[Reduction] = []
+    for i, (system, start) in enumerate(zip(systems, reductions)):
+        if start.changed != "all":
+            start = refit_on_signals(
+                system, start.kept, layer_signals(forward, params, systems, current, i, batches), reselect=reselect
+            )
+        report = None if progress is None else _shifted(progress, i * steps, len(systems) * steps)
+        signals = layer_signals(forward, params, systems, current, i, batches)
+        found.append(refit_poles(system, start, signals, held_back=held_back, steps=steps, progress=report))
+        current[i] = embed(system, found[-1])
+        if progress is not None:
+            progress((i + 1) * steps, len(systems) * steps)
+    return found
+
+
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: progress(before + done, total)

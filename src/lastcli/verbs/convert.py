@@ -1,0 +1,74 @@
+"""`convert`: one checkpoint in another container, or an exact change of family."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from lastcli import containers
+from lastcli.containers.base import TensorSource
+from lastcli.errors import UnsupportedModelError
+from lastcli.model import description
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.results import ConvertResult
+from lastcli.verbs.inspect import stored_bytes
+from lastcli.verbs.shared.rebuilding import changed_sources, refuse_input_as_output
+from lastcli.verbs.shared.session import Session
+
+__all__ = ["convert"]
+
+
+def convert(
+    session: Session, out: Path, *, to_family: str | None = None, force: bool = False, shard_bytes: int | None = None
+) -> ConvertResult:
+    """Write the checkpoint into the container that `out`'s suffix names; nothing is lost.
+
+    A file whose family is not known is still converted; its tensors, metadata and other leaves need no family.
+
+    Raises:
+        OutputError: `out` exists without force, is the input, or cannot be written.
+        UnsupportedModelError: the family has no exact conversion to `to_family`.
+    """
+    path = session.source.path
+    refuse_input_as_output([path], out)
+    try:
+        checkpoint: Checkpoint | None = session.checkpoint
+    except UnsupportedModelError:
+        if to_family is not None:
+            raise
+        checkpoint = None
+    reader = checkpoint.reader if checkpoint is not None else containers.open_reader(path, model=session.plan.name)
+    metadata = dict(reader.metadata)
+    family_after = checkpoint.family.name if checkpoint is not None else None
+    if checkpoint is not None and to_family is not None and to_family != checkpoint.family.name:
+        changes, config = checkpoint.family.convert(reader.tensors, checkpoint.config, checkpoint.read, to_family)
+        sources = changed_sources(checkpoint, changes)
+        family_after = config.pop("family", to_family)
+        config = checkpoint.without_idle(config)
+        metadata[description.METADATA_KEY] = description.to_json(family_after, config)
+    else:
+        sources = tuple(TensorSource(info, partial(reader.read, name)) for name, info in reader.tensors.items())
+        if checkpoint is not None:
+            metadata[description.METADATA_KEY] = description.to_json(
+                checkpoint.family.name, _known(checkpoint), checkpoint.provenance
+            )
+    receipt = containers.write(
+        out, sources, metadata=metadata, extras=reader.extras, force=force, template=reader, shard_bytes=shard_bytes
+    )
+    return ConvertResult(
+        checkpoint=str(path),
+        out=str(receipt.path),
+        container_before=reader.kind,
+        container_after=receipt.kind,
+        tensors=len(sources),
+        bytes_before=stored_bytes(path),
+        bytes_after=receipt.bytes,
+        family=checkpoint.family.name if checkpoint is not None else None,
+        family_after=family_after,
+        notes=tuple(reader.dropped),
+    )
+
+
+def _known(checkpoint: Checkpoint) -> dict[str, object]:
+    """The description without what was only assumed: a conversion must not turn a guess into a statement."""
+    return {key: s.value for key, s in checkpoint.settings.items() if s.source not in ("assumed", "idle")}

@@ -1,0 +1,34 @@
+"""`evaluate`: the metric of a checkpoint on a held-out split."""
+
+from __future__ import annotations
+
+from lastcli.results import EvalResult
+from lastcli.verbs.shared.measuring import data_name, measure_checkpoint, metric_of
+from lastcli.verbs.shared.session import Session
+
+__all__ = ["evaluate"]
+
+
+def evaluate(session: Session) -> EvalResult:
+    """The plan's metric with its 95% interval.
+
+    Raises:
+        UsageError: there is no data.
+        InputError: the data does not fit the model.
+        UnsupportedModelError: the model around the layers is not known and no forward pass was given.
+    """
+    checkpoint = session.checkpoint
+    metric = metric_of(session)
+    evaluation = measure_checkpoint(session, checkpoint, "Evaluating")
+    return EvalResult(
+        checkpoint=checkpoint.label,
+        family=checkpoint.family.name,
+        metric=metric.name,
+        value=evaluation.value,
+        n=evaluation.n,
+        ci_low=evaluation.ci_low,
+        ci_high=evaluation.ci_high,
+        higher_is_better=metric.higher_is_better,
+        data=data_name(session),
+        warmup=session.plan.warmup,
+    )

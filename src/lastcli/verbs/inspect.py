@@ -1,0 +1,70 @@
+"""`inspect`: what is in a checkpoint, and what was assumed about it. Imports no JAX."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.results import ConfigValue, InspectResult, LayerInfo
+
+__all__ = ["inspect", "stored_bytes"]
+
+
+def inspect(checkpoint: Checkpoint) -> InspectResult:
+    """Family, layers, states, parameters, bytes and the source of every option; only the layers' tensors are decoded.
+
+    Raises:
+        UnsupportedModelError: see `open_checkpoint`.
+    """
+    tensors = checkpoint.reader.tensors
+    layers = tuple(_layer(checkpoint, index) for index in range(len(checkpoint.layers)))
+    notes = list(checkpoint.reader.dropped)
+    assumed = [key for key, setting in checkpoint.settings.items() if setting.source == "assumed"]
+    if assumed:
+        notes.append(f"Assumed, since nothing says otherwise: {', '.join(assumed)} (set with --set or a sidecar).")
+    return InspectResult(
+        checkpoint=checkpoint.label,
+        family=checkpoint.family.name,
+        title=checkpoint.family.title,
+        container=checkpoint.reader.kind,
+        layers=layers,
+        states=checkpoint.states,
+        parameters=checkpoint.parameters,
+        bytes=stored_bytes(checkpoint.path),
+        config={
+            key: ConfigValue(value=s.value, source=s.source)
+            for key, s in checkpoint.settings.items()
+            if s.source != "idle"
+        },
+        tensors=len(tensors),
+        dtypes=dict(Counter(info.dtype for info in tensors.values())),
+        provenance=dict(checkpoint.provenance) or None,
+        notes=tuple(notes),
+    )
+
+
+def _layer(checkpoint: Checkpoint, index: int) -> LayerInfo:
+    layer = checkpoint.layers[index]
+    tensors = checkpoint.reader.tensors
+    system = checkpoint.family.system(layer, checkpoint.config, checkpoint.read)
+    own = [tensors[name] for name in layer.tensors.values() if name in tensors]
+    return LayerInfo(
+        name=layer.name,
+        states=layer.states,
+        sets=layer.sets,
+        inputs=system.inputs * (system.groups if system.multi else 1),
+        outputs=system.outputs * (system.groups if system.multi else 1),
+        directions=system.directions,
+        max_abs_pole=float(np.max(np.abs(system.poles))),
+        parameters=sum(info.size for info in own),
+    )
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes on disk of a file, or of all files of a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

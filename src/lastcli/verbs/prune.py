@@ -1,0 +1,153 @@
+"""`prune`: reduce, rebuild, write; or the largest ratio whose drop on a split stays within a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lastcli.engine.system import Reduction
+from lastcli.errors import GateError, OutputError, UsageError
+from lastcli.evaluation.significance import compare
+from lastcli.reduction.compressor import Compressor, default_refit, needs_calibration
+from lastcli.results import LayerPruned, Measured, PruneResult, SearchResult
+from lastcli.verbs.inspect import stored_bytes
+from lastcli.verbs.shared.certificates import certificates
+from lastcli.verbs.shared.measuring import data_name, measure
+from lastcli.verbs.shared.rebuilding import Rebuilt, provenance, rebuild, refuse_input_as_output, write_checkpoint
+from lastcli.verbs.shared.search import search
+from lastcli.verbs.shared.session import Session
+
+__all__ = ["prune"]
+
+
+@dataclass(frozen=True)
+class _Goal:
+    method: str
+    refit: str
+    reductions: Sequence[Reduction]
+    search: SearchResult | None = None
+
+
+def prune(
+    session: Session, out: Path | None, *, dry_run: bool = False, force: bool = False, shard_bytes: int | None = None
+) -> PruneResult:
+    """Reduce the checkpoint to the plan's ratio, number of states or largest accepted drop, and write it.
+
+    Args:
+        out: where the compact checkpoint goes; its suffix names the container. None only for a dry run.
+        dry_run: do everything but write.
+        force: replace an existing output.
+        shard_bytes: write a safetensors folder of shards of at most so many bytes.
+
+    Raises:
+        UsageError: no goal, no output, or a refit that needs calibration inputs and has none.
+        GateError: no model stays within `max_drop`; nothing is written.
+        UnsupportedModelError: a pole outside the unit circle.
+        OutputError: the output is the input, exists, or cannot be written.
+    """
+    plan, checkpoint = session.plan, session.checkpoint
+    if out is None and not dry_run:
+        raise UsageError("Say where the smaller checkpoint goes with --out, or look first with --dry-run.")
+    if out is not None:
+        refuse_input_as_output([checkpoint.path], out)
+        if out.exists() and not force and not dry_run:
+            raise OutputError(f"{out} exists; choose another name or replace it with --force.")
+    compressor, goal = _reduce(session)
+    rebuilt = rebuild(checkpoint, goal.reductions, plan.layout)
+    before = sum(system.stored_states for system in compressor.systems)
+    after = sum(reduction.system.stored_states for reduction in goal.reductions)
+    ratio = float(plan.ratio) if plan.ratio is not None else 1 - after / before
+    size_before = stored_bytes(checkpoint.path)
+    layers = _layers(compressor, goal.reductions)
+    measured = _measured(session, goal) if plan.data is not None and goal.search is None else None
+    written, size_after = None, _estimate(session, rebuilt, size_before)
+    if not dry_run and out is not None:
+        record = provenance(checkpoint, goal.reductions, plan, goal.method, goal.refit, ratio)
+        receipt = write_checkpoint(checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes)
+        written, size_after = str(receipt.path), receipt.bytes
+    return PruneResult(
+        checkpoint=checkpoint.label,
+        family=checkpoint.family.name,
+        method=goal.method,
+        refit=goal.refit,
+        ratio=ratio,
+        states_before=before,
+        states_after=after,
+        parameters_before=checkpoint.parameters,
+        parameters_after=rebuilt.parameters,
+        bytes_before=size_before,
+        bytes_after=size_after,
+        layers=layers,
+        out=written,
+        layout=plan.layout,
+        dry_run=dry_run,
+        compat=plan.compat,
+        search=goal.search,
+        measured=measured,
+        notes=tuple(compressor.decisions),
+    )
+
+
+def _reduce(session: Session) -> tuple[Compressor, _Goal]:
+    plan = session.plan
+    method = plan.method
+    refit = plan.refit or default_refit(method, session.has_calibration)
+    compressor = session.compressor(calibrated=needs_calibration(method, refit, session.has_calibration))
+    if plan.max_drop is not None:
+        result, reductions = search(session, compressor, method, refit)
+        if reductions is None:
+            tried = len(result.steps)
+            raise GateError(
+                f"No model of {tried} tried ({method}, refit {refit}) stays within a drop of {plan.max_drop:g} "
+                f"on {result.data} (baseline {result.baseline:.4g}); nothing was written."
+            )
+        return compressor, _Goal(method, refit, reductions, result)
+    if plan.states is not None:
+        return compressor, _Goal(method, refit, compressor.reduce(method, refit, states=plan.states))
+    if plan.ratio is None:
+        raise UsageError("Say how far to prune: --ratio 0.33, --states N, or --max-drop 0.01 with --data.")
+    return compressor, _Goal(method, refit, compressor.reduce(method, refit, ratio=plan.ratio))
+
+
+def _measured(session: Session, goal: _Goal) -> Measured:
+    """Original and reduced model on the held-out split, for a run that was given one."""
+    baseline, found = measure(session, [None, goal.reductions], "Measuring", compare_outputs=True)
+    metric = baseline.metric
+    return Measured(
+        metric=metric.name,
+        n=baseline.n,
+        baseline=baseline.value,
+        value=found.value,
+        drop=float(metric.drop(baseline.value, found.value)),
+        p_value=compare(metric, baseline.statistics, found.statistics).p_value,
+        max_difference=found.max_difference,
+        mean_difference=found.mean_difference,
+        data=data_name(session),
+    )
+
+
+def _layers(compressor: Compressor, reductions: Sequence[Reduction]) -> tuple[LayerPruned, ...]:
+    found = certificates(compressor.names, compressor.systems, reductions)
+    return tuple(
+        LayerPruned(
+            name=certificate.name,
+            states=reduction.system.states,
+            states_before=system.states,
+            sets=system.sets,
+            multi=system.multi,
+            kept=np.asarray(reduction.kept),
+            hinf_error_bound=certificate.hinf_error_bound,
+            hinf_error=certificate.hinf_error,
+            h2_error=certificate.h2_error,
+        )
+        for certificate, system, reduction in zip(found, compressor.systems, reductions)
+    )
+
+
+def _estimate(session: Session, rebuilt: Rebuilt, size_before: int) -> int:
+    """Bytes the output will have: its tensors, and what the input's container adds to its own."""
+    tensors = sum(info.nbytes for info in session.checkpoint.reader.tensors.values())
+    return rebuilt.nbytes + max(size_before - tensors, 0)

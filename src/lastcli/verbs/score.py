@@ -1,0 +1,48 @@
+"""`score`: energy and score of every state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lastcli.errors import UsageError
+from lastcli.results import LayerScore, ScoreResult
+from lastcli.verbs.shared.session import Session
+
+__all__ = ["score"]
+
+
+def score(session: Session) -> ScoreResult:
+    """Energy of every state under the plan's method, and its score as it competes over all layers.
+
+    Raises:
+        UnsupportedModelError: a state has |λ| >= 1 and no finite norm.
+        UsageError: the method does not rank single states.
+    """
+    method = session.plan.method
+    if method.startswith("balanced"):
+        raise UsageError(f"--method {method} moves the poles and ranks no states; use it with prune or sweep.")
+    compressor = session.compressor(calibrated=method.startswith("obs"))
+    energies = compressor.energies(method)
+    scores = compressor.scores(method)
+    criterion, allocation = compressor.rule(method)
+    layers = tuple(
+        LayerScore(
+            name=name,
+            states=system.states,
+            sets=system.sets,
+            multi=system.multi,
+            energy=energy,
+            score=value,
+            max_abs_pole=float(np.max(np.abs(system.poles))),
+        )
+        for name, system, energy, value in zip(compressor.names, compressor.systems, energies, scores)
+    )
+    return ScoreResult(
+        checkpoint=session.checkpoint.label,
+        family=session.checkpoint.family.name,
+        method=method,
+        criterion=criterion,
+        allocation=allocation,
+        compat=session.plan.compat,
+        layers=layers,
+    )

@@ -1,0 +1,1 @@
+"""What several verbs need: the session, its files, measuring, searching, rebuilding, matching and certificates."""

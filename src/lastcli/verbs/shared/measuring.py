@@ -1,0 +1,114 @@
+"""A metric of reduced models on the held-out split, through the family's forward pass or the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lastcli.containers.memory import MemoryReader
+from lastcli.engine.system import Reduction
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.verbs.shared.rebuilding import Rebuilt, rebuild
+from lastcli.verbs.shared.session import Session
+
+if TYPE_CHECKING:
+    from lastcli.evaluation.external import ExternalForward
+    from lastcli.evaluation.metrics import Metric
+    from lastcli.evaluation.sweep import Evaluation
+
+__all__ = ["as_checkpoint", "data_name", "measure", "measure_checkpoint", "metric_of"]
+
+
+def metric_of(session: Session) -> Metric:
+    """The metric of the plan for this model and split.
+
+    Raises:
+        UsageError: the metric does not fit the task.
+    """
+    from lastcli.evaluation.metrics import choose_metric
+
+    plan = session.plan
+    if session.external is not None:
+        return session.external.metric(plan.metric, session.measured_on, warmup=plan.warmup)
+    return choose_metric(plan.metric, session.checkpoint.require_forward(), session.split, warmup=plan.warmup)
+
+
+def data_name(session: Session) -> str:
+    """What the metric was taken on."""
+    split = session.measured_on
+    return f"the data of {session.plan.forward}" if split is None else str(split.name)
+
+
+def measure(
+    session: Session, candidates: Sequence[Sequence[Reduction] | None], label: str, *, compare_outputs: bool = False
+) -> list[Evaluation]:
+    """Evaluate reductions of the session's checkpoint, masked at full size; None stands for the unpruned model.
+
+    One compiled program serves all of them.
+    """
+    from lastcli.engine.embedding import embed
+    from lastcli.evaluation.sweep import evaluate_candidates
+
+    if session.external is not None:
+        external = session.external
+        return [_external(session, external, session.checkpoint, reductions) for reductions in candidates]
+    checkpoint = session.checkpoint
+    original = checkpoint.systems
+    systems = [
+        original if reductions is None else tuple(embed(s, r) for s, r in zip(original, reductions))
+        for reductions in candidates
+    ]
+    with session.bar(label, session.split.n * len(systems)) as bar:
+        return evaluate_candidates(
+            checkpoint.require_forward(),
+            checkpoint.params,
+            systems,
+            session.split,
+            metric_of(session),
+            batch_size=session.plan.batch_size,
+            progress=bar,
+            compare_outputs=compare_outputs,
+        )
+
+
+def measure_checkpoint(session: Session, checkpoint: Checkpoint, label: str) -> Evaluation:
+    """Evaluate a checkpoint as it is, on the session's split: what its own tensors say, at their own size."""
+    from lastcli.evaluation.sweep import evaluate_candidates
+
+    if session.external is not None:
+        return _external(session, session.external, checkpoint, None)
+    with session.bar(label, session.split.n) as bar:
+        return evaluate_candidates(
+            checkpoint.require_forward(),
+            checkpoint.params,
+            [checkpoint.systems],
+            session.split,
+            metric_of(session),
+            batch_size=session.plan.batch_size,
+            progress=bar,
+        )[0]
+
+
+def as_checkpoint(checkpoint: Checkpoint, rebuilt: Rebuilt) -> Checkpoint:
+    """The reduced model as an open checkpoint in memory, read through its family like any file."""
+    reader = MemoryReader(checkpoint.path, rebuilt.sources)
+    family, settings = checkpoint.family, checkpoint.settings
+    changed = family.rebuilt_config(checkpoint.config)
+    if changed.get("family", family.name) != family.name:
+        from lastcli.families import family_named
+        from lastcli.model.description import Setting
+
+        family = family_named(changed.pop("family"))
+        settings = {key: Setting(value, "file") for key, value in changed.items()}
+    return Checkpoint(reader, family, settings, checkpoint.description)
+
+
+def _external(
+    session: Session, external: ExternalForward, checkpoint: Checkpoint, reductions: Sequence[Reduction] | None
+) -> Evaluation:
+    if reductions is not None:
+        checkpoint = as_checkpoint(checkpoint, rebuild(checkpoint, reductions, session.plan.layout))
+    tensors = {name: checkpoint.read(name) for name in checkpoint.reader.tensors}
+    split = session.measured_on
+    with session.bar("Evaluating", 1 if split is None else split.n) as bar:
+        return external.evaluate(tensors, split, metric_of(session), batch_size=session.plan.batch_size, progress=bar)

@@ -1,0 +1,161 @@
+"""From reductions to a checkpoint on disk: changed tensors rebuilt, everything else copied through as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lastcli import containers
+from lastcli._version import __version__
+from lastcli.containers.base import TensorSource
+from lastcli.engine.system import Reduction
+from lastcli.errors import OutputError, UsageError
+from lastcli.model import description
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.plan import Plan
+
+__all__ = ["Rebuilt", "changed_sources", "provenance", "rebuild", "refuse_input_as_output", "write_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The tensors of a reduced model, not yet written.
+
+    Attributes:
+        sources: every tensor of the output in the order of the input.
+        sizes: stored states written for one index set of each layer, inert ones included.
+    """
+
+    sources: tuple[TensorSource, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Elements over all tensors."""
+        return sum(source.info.size for source in self.sources)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, without what the container adds."""
+        return sum(source.info.nbytes for source in self.sources)
+
+
+def rebuild(checkpoint: Checkpoint, reductions: Sequence[Reduction], layout: str) -> Rebuilt:
+    """The tensors of the reduced model in the checkpoint's own names, shapes and dtypes.
+
+    Args:
+        layout: "ragged" and "uniform" write the counts of the reductions; "padded" fills every layer to the largest
+            with inert states.
+    """
+    counts = [reduction.system.states for reduction in reductions]
+    sizes = [max(counts)] * len(counts) if layout == "padded" else counts
+    changed: dict[str, np.ndarray | None] = {}
+    for layer, reduction, size in zip(checkpoint.layers, reductions, sizes):
+        new = checkpoint.family.rebuild(layer, checkpoint.config, checkpoint.read, reduction, size)
+        for name, array in new.items():
+            if name in changed and not _same(changed[name], array):
+                raise UsageError(f"The layers share the tensor {name}, so they cannot keep different states.")
+            changed[name] = array
+    return Rebuilt(changed_sources(checkpoint, changed), tuple(sizes))
+
+
+def changed_sources(checkpoint: Checkpoint, changed: Mapping[str, np.ndarray | None]) -> tuple[TensorSource, ...]:
+    """Every tensor of the output: `changed` ones new (None: left out), all others copied through, in file order."""
+    names = [name for name in checkpoint.reader.tensors if changed.get(name, 0) is not None]
+    added = [name for name, array in changed.items() if array is not None and name not in checkpoint.reader.tensors]
+    return tuple(_source(checkpoint, name, changed) for name in (*names, *added))
+
+
+def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return first.shape == second.shape and first.tobytes() == second.tobytes()
+
+
+def _source(checkpoint: Checkpoint, name: str, changed: Mapping[str, np.ndarray | None]) -> TensorSource:
+    array = changed.get(name)
+    if array is not None:
+        return TensorSource.of(name, array)
+    return TensorSource(checkpoint.reader.tensors[name], lambda: checkpoint.reader.read(name))
+
+
+def provenance(
+    checkpoint: Checkpoint, reductions: Sequence[Reduction], plan: Plan, method: str, refit: str, ratio: float
+) -> dict[str, Any]:
+    """What a pruned file says about itself under the key `last`."""
+    record: dict[str, Any] = {
+        "version": __version__,
+        "source": checkpoint.path.name,
+        "sha256": checkpoint.sha256,
+        "method": method,
+        "refit": refit,
+        "ratio": ratio,
+        "layout": plan.layout,
+        "compat": plan.compat,
+        "states_before": sum(system.stored_states for system in checkpoint.systems),
+        "states_after": sum(reduction.system.stored_states for reduction in reductions),
+        "layers": [
+            {
+                "name": layer.name,
+                "states": reduction.system.states,
+                "changed": reduction.changed,
+                "kept": np.asarray(reduction.kept).tolist()
+                if reduction.system.multi
+                else np.asarray(reduction.kept)[0].tolist(),
+            }
+            for layer, reduction in zip(checkpoint.layers, reductions)
+        ],
+    }
+    if checkpoint.provenance:
+        earlier = dict(checkpoint.provenance)
+        record["history"] = [*earlier.pop("history", []), {k: v for k, v in earlier.items() if k != "layers"}]
+    return record
+
+
+def refuse_input_as_output(inputs: Sequence[Path], out: Path) -> None:
+    """Raise where `out` is one of the inputs, under whatever name.
+
+    Raises:
+        OutputError: writing would replace an input.
+    """
+    for path in inputs:
+        if out.exists() and path.exists() and out.resolve() == path.resolve():
+            raise OutputError(f"{out}: this is the input; choose another name for the output.")
+        if out.exists() and path.exists() and out.samefile(path):
+            raise OutputError(f"{out}: this is the input under another name; choose another output.")
+
+
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    rebuilt: Rebuilt,
+    record: Mapping[str, Any],
+    out: Path,
+    *,
+    force: bool,
+    shard_bytes: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> containers.Receipt:
+    """Write the reduced model with its description, atomically, and read back before it takes its place.
+
+    Raises:
+        OutputError: `out` is the input, exists (without force), or cannot be written.
+    """
+    refuse_input_as_output([checkpoint.path], out)
+    config = checkpoint.without_idle(checkpoint.family.rebuilt_config(checkpoint.config))
+    family = config.pop("family", checkpoint.family.name)
+    metadata = dict(checkpoint.reader.metadata)
+    metadata[description.METADATA_KEY] = description.to_json(family, config, record)
+    return containers.write(
+        out,
+        rebuilt.sources,
+        metadata=metadata,
+        extras=checkpoint.reader.extras,
+        force=force,
+        template=checkpoint.reader,
+        shard_bytes=shard_bytes,
+        progress=progress,
+    )

@@ -1,0 +1,143 @@
+"""`sweep`: the metric against the pruning ratio, methods and refits side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+
+from lastcli.engine.system import Reduction
+from lastcli.evaluation.significance import compare
+from lastcli.evaluation.sweep import Evaluation
+from lastcli.plan import Plan
+from lastcli.plan.ratios import parse_ratios
+from lastcli.reduction.compressor import Compressor, default_refit, keeps_poles, needs_calibration
+from lastcli.results import SweepResult, SweepRow
+from lastcli.verbs.shared.certificates import certificates
+from lastcli.verbs.shared.measuring import data_name, measure, metric_of
+from lastcli.verbs.shared.rebuilding import rebuild
+from lastcli.verbs.shared.session import Session
+
+__all__ = ["DEFAULT_RATIOS", "sweep"]
+
+DEFAULT_RATIOS = "0:0.9:0.1"
+Run = tuple[str, str, Decimal]
+
+
+def sweep(session: Session, *, certify: bool = False) -> SweepResult:
+    """One row for each ratio, method and refit of the plan; one compiled program and one reading of the data for all.
+
+    Args:
+        certify: also compute the certificates of every layer in every row.
+
+    Raises:
+        UsageError: there is no data, or a refit needs calibration inputs and there are none.
+        InputError: the data does not fit the model.
+    """
+    begin = time.perf_counter()
+    plan = session.plan
+    runs = _runs(session)
+    compressor = session.compressor(
+        calibrated=any(needs_calibration(m, r, session.has_calibration) for m, r, _ in runs)
+    )
+    reductions = _reduce(session, compressor, runs)
+    evaluations = measure(session, [None, *reductions], "Sweeping", compare_outputs=True)
+    baseline, rest = evaluations[0], evaluations[1:]
+    rows = tuple(
+        _row(session, compressor, run, reduced, found, baseline, certify)
+        for run, reduced, found in zip(runs, reductions, rest)
+    )
+    chosen = _choose(rows, plan, baseline, rest) if plan.max_drop is not None else None
+    checkpoint = session.checkpoint
+    return SweepResult(
+        checkpoint=checkpoint.label,
+        family=checkpoint.family.name,
+        metric=baseline.metric.name,
+        higher_is_better=baseline.metric.higher_is_better,
+        baseline=baseline.value,
+        baseline_ci=(baseline.ci_low, baseline.ci_high),
+        n=baseline.n,
+        rows=rows,
+        chosen=chosen,
+        states=compressor.states,
+        parameters=checkpoint.parameters,
+        layer_names=tuple(compressor.names),
+        layer_states=tuple(system.states for system in compressor.systems),
+        data=data_name(session),
+        max_drop=plan.max_drop,
+        fail_over=plan.fail_over,
+        passed=None if plan.fail_over is None else all(row.drop <= plan.fail_over + 1e-12 for row in rows),
+        compat=plan.compat,
+        seconds=time.perf_counter() - begin,
+        notes=tuple(compressor.decisions),
+    )
+
+
+def _runs(session: Session) -> list[Run]:
+    plan = session.plan
+    ratios = plan.ratios or ((plan.ratio,) if plan.ratio is not None else parse_ratios(DEFAULT_RATIOS))
+    methods = plan.methods or (plan.method,)
+    pairs: list[tuple[str, str]] = []
+    for method in methods:
+        refits = plan.refits or ((plan.refit,) if plan.refit else (default_refit(method, session.has_calibration),))
+        # in a comparison a pair that makes no sense is left out; asked for alone, it is an error (`reduce`)
+        several = len(refits) > 1
+        pairs += [(method, refit) for refit in refits if not (several and keeps_poles(method, refit))]
+    return [(method, refit, ratio) for method, refit in pairs for ratio in ratios]
+
+
+def _reduce(session: Session, compressor: Compressor, runs: Sequence[Run]) -> list[list[Reduction]]:
+    if session.progress is None:
+        return [compressor.reduce(method, refit, ratio=ratio) for method, refit, ratio in runs]
+    with session.progress("Reducing", len(runs)) as bar:
+        found = []
+        for method, refit, ratio in runs:
+            found.append(compressor.reduce(method, refit, ratio=ratio))
+            bar.advance(1)
+        return found
+
+
+def _row(
+    session: Session,
+    compressor: Compressor,
+    run: Run,
+    reduced: Sequence[Reduction],
+    found: Evaluation,
+    baseline: Evaluation,
+    certify: bool,
+) -> SweepRow:
+    method, refit, ratio = run
+    metric = metric_of(session)
+    against = compare(metric, baseline.statistics, found.statistics)
+    return SweepRow(
+        method=method,
+        refit=refit,
+        ratio=float(ratio),
+        states=sum(reduction.system.stored_states for reduction in reduced),
+        value=found.value,
+        drop=float(metric.drop(baseline.value, found.value)),
+        ci_low=found.ci_low,
+        ci_high=found.ci_high,
+        layers=tuple(reduction.system.states for reduction in reduced),
+        parameters=rebuild(session.checkpoint, reduced, session.plan.layout).parameters,
+        p_value=against.p_value,
+        max_difference=found.max_difference,
+        mean_difference=found.mean_difference,
+        certificates=certificates(compressor.names, compressor.systems, reduced) if certify else (),
+    )
+
+
+def _choose(rows: Sequence[SweepRow], plan: Plan, baseline: Evaluation, found: Sequence[Evaluation]) -> SweepRow | None:
+    """The row that removes most within the drop; among equals the best value."""
+    within = [row for row, evaluation in zip(rows, found) if within_drop(row.drop, baseline, evaluation, plan)]
+    return max(within, key=lambda row: (row.ratio, -row.drop), default=None)
+
+
+def within_drop(drop: float, baseline: Evaluation, found: Evaluation, plan: Plan) -> bool:
+    """Whether a model meets `max_drop`: by the point estimate, or with `significance` by the paired upper limit."""
+    if plan.max_drop is None:
+        return True
+    if plan.significance is None:
+        return drop <= plan.max_drop + 1e-12
+    against = compare(baseline.metric, baseline.statistics, found.statistics, confidence=1 - plan.significance)
+    return against.upper is not None and against.upper <= plan.max_drop

@@ -1,0 +1,43 @@
+"""The weight of a layer against a direct measurement of what the outputs do."""
+
+import numpy as np
+import pytest
+
+import lastcli
+from lastcli.evaluation.data import Split
+from lastcli.plan import build_plan
+from lastcli.reduction.compressor import Compressor
+from lastcli.reduction.sensitivity import output_change
+from tests.conftest import write_s5
+
+
+def test_the_change_of_outputs_is_the_divergence_of_their_probabilities():
+    rng = np.random.default_rng(0)
+    before, after = rng.normal(size=(2, 5, 3))
+    p, q = (np.exp(z) / np.exp(z).sum(axis=1, keepdims=True) for z in (before, after))
+    expected = (p * np.log(p / q)).sum(axis=1).mean()
+    assert output_change([(before[:2], after[:2]), (before[2:], after[2:])], "classification") == pytest.approx(
+        expected
+    )
+    assert output_change([(before, after)], "regression") == pytest.approx(((before - after) ** 2).mean())
+    assert output_change([(before, before)], "classification") == 0
+
+
+def test_a_layer_that_the_head_hardly_hears_weighs_less(tmp_path):
+    def muffle(arrays):
+        for name in arrays:
+            if "layers_1/seq/C" in name or "layers_1/seq/D" in name:
+                arrays[name] *= 1e-2
+
+    path = write_s5(tmp_path / "m.safetensors", activation="gelu", change=muffle)
+    model = lastcli.open(path)
+    x = np.random.default_rng(1).normal(size=(12, 9, 3)).astype(np.float32)
+    split = Split(x).check(model.require_forward(), labels=False)
+    compressor = Compressor(model, build_plan({}), split)
+    weights = compressor.sensitivities
+    assert weights.max() == 1
+    assert weights[1] < 0.1 * weights[0]
+    counts = [kept.shape[1] for kept in compressor.kept("obs-sensitivity", "calibrated", states=6)]
+    plain = [kept.shape[1] for kept in compressor.kept("obs", "calibrated", states=6)]
+    assert counts[0] > plain[0] or counts == plain
+    assert sum(counts) == sum(plain) == 6
