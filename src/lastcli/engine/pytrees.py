@@ -15,5 +15,15 @@ __all__ = ["DiagonalSystem"]
 jax.tree_util.register_dataclass(
     DiagonalSystem,
     data_fields=["poles", "B", "C", "D"],
-    meta_fields=["pairing", "delay", "modes", "sets", "feedthrough", "multi", "shared_readout"],
+    meta_fields=[
+        "pairing",
+        "delay",
+        "modes",
+        "sets",
+        "feedthrough",
+        "multi",
+        "shared_readout",
+        "fixed_poles",
+        "real_readout",
+    ],
 )

@@ -40,6 +40,9 @@ class DiagonalSystem:
         shared_readout: whether the modes of a stored state are read by one C, because the checkpoint has one only: C is
             equal in them, and a refit keeps it so (LinOSS).
         multi: whether the group axis is part of the model (multi-SISO); results are then reported per set.
+        fixed_poles: whether the checkpoint format can only hold the poles and B that are there, or some of them: no
+            method or refit may move them.
+        real_readout: whether the checkpoint format holds the real part of C only; a refit keeps C real.
     """
 
     poles: Array
@@ -53,6 +56,8 @@ class DiagonalSystem:
     feedthrough: str = "none"
     multi: bool = False
     shared_readout: bool = False
+    fixed_poles: bool = False
+    real_readout: bool = False
 
     @property
     def groups(self) -> int:
