@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from lastcli.api import bench, convert, evaluate, inspect, open, prune, score, sweep, verify
     from lastcli.errors import LastError
     from lastcli.model.checkpoint import Checkpoint
+    from lastcli.plan import Method, Refit
 
 from lastcli._version import __version__
 
 __all__ = [
     "Checkpoint",
     "LastError",
+    "Method",
+    "Refit",
     "__version__",
     "bench",
     "convert",
@@ -30,7 +33,12 @@ __all__ = [
     "verify",
 ]
 
-_WHERE = {"Checkpoint": "lastcli.model.checkpoint", "LastError": "lastcli.errors"}
+_WHERE = {
+    "Checkpoint": "lastcli.model.checkpoint",
+    "LastError": "lastcli.errors",
+    "Method": "lastcli.plan",
+    "Refit": "lastcli.plan",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,9 @@
 """The verbs of the command line as Python functions: paths or open checkpoints in, frozen results out.
 
-Options are the fields of `lastcli.plan.Plan`, as keyword arguments; `model={...}` describes the model where its file
-does not. Nothing is printed. Exported by `lastcli` itself::
+Options are those of the command line, as keyword arguments (`lastcli.plan.options` lists them with their types);
+`model={...}` describes the model where its file does not. A method may be a name, a `lastcli.Method`, or a criterion of
+your own: a function of a `DiagonalSystem` that gives the energies of its states. Nothing is printed. Exported by
+`lastcli` itself::
 
     import lastcli
 
@@ -11,15 +13,18 @@ does not. Nothing is printed. Exported by `lastcli` itself::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from lastcli.model.checkpoint import Checkpoint, open_checkpoint
-from lastcli.plan import build_plan
+from lastcli.errors import UsageError
+from lastcli.mappings import suggestion
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.plan import Method, Refit, build_plan, options
 from lastcli.verbs.shared.session import Session
 
 if TYPE_CHECKING:
+    from lastcli.plan.methods import Criterion
     from lastcli.results import (
         BenchResult,
         ConvertResult,
@@ -33,15 +38,73 @@ if TYPE_CHECKING:
 
 __all__ = ["bench", "convert", "evaluate", "inspect", "open", "prune", "score", "sweep", "verify"]
 
-Model = Checkpoint | str | Path | None
+Model = Checkpoint | str | Path
 
 
-def open(path: str | Path, *, model: Mapping[str, Any] | None = None, name: str | None = None) -> Checkpoint:
+class _Run(TypedDict, total=False):
+    """What every verb takes besides its options.
+
+    `model` describes the model, as a sidecar does, and is the strongest source; `model_config` is a file that does;
+    `recipe` is a YAML file with any options; `progress` makes progress bars, called as `progress(label, total)`.
+    """
+
+    model: Mapping[str, Any]
+    model_config: str | Path
+    recipe: str | Path
+    progress: Callable[..., Any]
+
+
+class InspectArguments(_Run, options.InspectOptions, total=False):
+    """Keyword arguments of `inspect`."""
+
+
+class ScoreArguments(_Run, options.ScoreOptions, total=False):
+    """Keyword arguments of `score`."""
+
+
+class PruneArguments(_Run, options.PruneOptions, total=False):
+    """Keyword arguments of `prune`."""
+
+
+class SweepArguments(_Run, options.SweepOptions, total=False):
+    """Keyword arguments of `sweep`; `method`, `refit` and `ratio` name a single one."""
+
+    method: str | Method | Criterion
+    refit: str | Refit
+    ratio: options.Ratio
+
+
+class EvaluateArguments(_Run, options.EvaluateOptions, total=False):
+    """Keyword arguments of `evaluate`."""
+
+
+class VerifyArguments(_Run, options.VerifyOptions, total=False):
+    """Keyword arguments of `verify`."""
+
+
+class ConvertArguments(_Run, options.ConvertOptions, total=False):
+    """Keyword arguments of `convert`."""
+
+
+class BenchArguments(_Run, options.BenchOptions, total=False):
+    """Keyword arguments of `bench`."""
+
+
+def open(
+    path: str | Path,
+    *,
+    model: Mapping[str, Any] | None = None,
+    model_config: str | Path | None = None,
+    recipe: str | Path | None = None,
+    name: str | None = None,
+) -> Checkpoint:
     """Open a checkpoint: family, layers and description; no weights are decoded yet.
 
     Args:
-        path: a file or folder of any supported container.
+        path: a file or folder of any supported container, or "bundled" for the bundled model.
         model: description of the model, as in a sidecar; stronger than what the file says.
+        model_config: a YAML or JSON file with such a description.
+        recipe: a recipe whose `model:` describes it.
         name: which model, where a file holds several.
 
     Returns:
@@ -51,25 +114,43 @@ def open(path: str | Path, *, model: Mapping[str, Any] | None = None, name: str 
         InputError: the file is missing or damaged.
         UnsupportedModelError: no family fits.
     """
-    return open_checkpoint(path, flags=model, model=name)
+    given = {"model": model, "model_config": model_config, "recipe": recipe, "name": name}
+    given = {key: value for key, value in given.items() if value is not None}
+    return _session("open", None, given, InspectArguments).open(path)
 
 
-def _session(model: Model, options: Mapping[str, Any]) -> Session:
-    options = dict(options)
-    description = options.pop("model", None)
-    recipe = options.pop("recipe", None)
-    progress = options.pop("progress", None)
-    checkpoint = model if isinstance(model, Checkpoint) else None
-    if model is not None and checkpoint is None:
-        options["checkpoint"] = str(model)
-    for key in ("data", "calibration"):
-        if isinstance(options.get(key), Path):
-            options[key] = str(options[key])
-    plan = build_plan(options, None if recipe is None else Path(recipe))
-    return Session(plan, flags=description, checkpoint=checkpoint, progress=progress)
+def _session(verb: str, checkpoint: Model | None, given: Mapping[str, Any], arguments: type) -> Session:
+    """The session of a verb, its keyword arguments checked.
+
+    Raises:
+        UsageError: a keyword the verb does not take, with a suggestion.
+    """
+    known = options.fields_of(arguments)
+    for key in given:
+        if key not in known:
+            raise UsageError(f"{verb}() has no option {key!r}.{suggestion(key, known)}")
+    rest = dict(given)
+    description, model_config, recipe, progress = (
+        rest.pop(key, None) for key in ("model", "model_config", "recipe", "progress")
+    )
+    if description is not None and not isinstance(description, Mapping):
+        raise UsageError(
+            f"{verb}(): model describes the model, as {{option: value}}, and is not {description!r}; "
+            "the checkpoint is the first argument."
+        )
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        rest["checkpoint"] = str(checkpoint)
+    plan = build_plan(rest, None if recipe is None else Path(recipe))
+    return Session(
+        plan,
+        flags=description,
+        model_config=None if model_config is None else Path(model_config),
+        checkpoint=checkpoint if isinstance(checkpoint, Checkpoint) else None,
+        progress=progress,
+    )
 
 
-def inspect(model: Model = None, **options: Any) -> InspectResult:
+def inspect(checkpoint: Model | None = None, /, **given: Unpack[InspectArguments]) -> InspectResult:
     """What is in a checkpoint, and what was assumed about it.
 
     Raises:
@@ -77,83 +158,104 @@ def inspect(model: Model = None, **options: Any) -> InspectResult:
     """
     from lastcli.verbs.inspect import inspect
 
-    with _session(model, options) as session:
+    with _session("inspect", checkpoint, given, InspectArguments) as session:
         return inspect(session.checkpoint)
 
 
-def score(model: Model = None, *, method: str = "last", **options: Any) -> ScoreResult:
+def score(checkpoint: Model | None = None, /, **given: Unpack[ScoreArguments]) -> ScoreResult:
     """Energy and score of every state of every layer."""
     from lastcli.verbs.score import score
 
-    with _session(model, {**options, "method": method}) as session:
+    with _session("score", checkpoint, given, ScoreArguments) as session:
         return score(session)
 
 
 def prune(
-    model: Model = None,
+    checkpoint: Model | None = None,
+    /,
     out: str | Path | None = None,
     *,
     dry_run: bool = False,
     force: bool = False,
     shard_bytes: int | None = None,
-    **options: Any,
+    **given: Unpack[PruneArguments],
 ) -> PruneResult:
     """Remove states and write a smaller checkpoint; `ratio`, `states` or `max_drop` says how many.
 
     Args:
         out: the output; its suffix names the container. May be None only with `dry_run`.
+        dry_run: do everything but write.
+        force: replace what is there.
+        shard_bytes: write a safetensors folder of shards of at most so many bytes.
     """
     from lastcli.verbs.prune import prune
 
-    with _session(model, options) as session:
+    with _session("prune", checkpoint, given, PruneArguments) as session:
         return prune(session, None if out is None else Path(out), dry_run=dry_run, force=force, shard_bytes=shard_bytes)
 
 
-def sweep(model: Model = None, *, certify: bool = False, **options: Any) -> SweepResult:
-    """The metric against the ratio; `ratios`, `methods` and `refits` say what is compared."""
+def sweep(checkpoint: Model | None = None, /, *, certify: bool = False, **given: Unpack[SweepArguments]) -> SweepResult:
+    """The metric against the ratio; `ratios`, `methods` and `refits` say what is compared.
+
+    Args:
+        certify: also compute the H∞ and H2 errors of every layer in every row.
+    """
     from lastcli.verbs.sweep import sweep
 
-    with _session(model, options) as session:
+    with _session("sweep", checkpoint, given, SweepArguments) as session:
         return sweep(session, certify=certify)
 
 
-def evaluate(model: Model = None, **options: Any) -> EvalResult:
+def evaluate(checkpoint: Model | None = None, /, **given: Unpack[EvaluateArguments]) -> EvalResult:
     """The metric of a checkpoint on a held-out split (`data`)."""
     from lastcli.verbs.evaluate import evaluate
 
-    with _session(model, options) as session:
+    with _session("evaluate", checkpoint, given, EvaluateArguments) as session:
         return evaluate(session)
 
 
-def verify(original: str | Path, pruned: str | Path, **options: Any) -> VerifyResult:
+def verify(original: Model, pruned: Model, **given: Unpack[VerifyArguments]) -> VerifyResult:
     """Whether `pruned` is `original` with states removed; `result.ok` is the answer."""
     from lastcli.verbs.verify import verify
 
-    with _session(None, options) as session:
-        return verify(session, Path(original), Path(pruned))
+    with _session("verify", None, given, VerifyArguments) as session:
+        return verify(session, original, pruned)
 
 
 def convert(
-    model: str | Path,
+    checkpoint: Model,
+    /,
     out: str | Path,
     *,
     to_family: str | None = None,
     force: bool = False,
     shard_bytes: int | None = None,
-    **options: Any,
+    **given: Unpack[ConvertArguments],
 ) -> ConvertResult:
-    """The same checkpoint in another container."""
+    """The same checkpoint in another container.
+
+    Args:
+        out: the output; its suffix names the container.
+        to_family: also rewrite the layers as this family, where that is exact.
+        force: replace what is there.
+        shard_bytes: write a safetensors folder of shards of at most so many bytes.
+    """
     from lastcli.verbs.convert import convert
 
-    with _session(model, options) as session:
+    with _session("convert", checkpoint, given, ConvertArguments) as session:
         return convert(session, Path(out), to_family=to_family, force=force, shard_bytes=shard_bytes)
 
 
 def bench(
-    original: str | Path, pruned: str | Path, *, length: int | None = None, repeats: int = 30, **options: Any
+    original: Model, pruned: Model, *, length: int | None = None, repeats: int = 30, **given: Unpack[BenchArguments]
 ) -> BenchResult:
-    """Latency, throughput and peak memory of two checkpoints, measured in turns."""
+    """Latency, throughput and peak memory of two checkpoints, measured in turns.
+
+    Args:
+        length: steps of the random inputs, where no data is given.
+        repeats: rounds.
+    """
     from lastcli.verbs.bench import bench
 
-    with _session(None, options) as session:
-        return bench(session, Path(original), Path(pruned), length=length, repeats=repeats)
+    with _session("bench", None, given, BenchArguments) as session:
+        return bench(session, original, pruned, length=length, repeats=repeats)

@@ -15,6 +15,17 @@ from lastcli._version import __version__
 from lastcli.cli.console import Console, guarded
 from lastcli.cli.flags import COMMON, OUTPUT, Flag, checkpoint_argument, option, parse_size, plan_flags, signature
 from lastcli.errors import ExitCode
+from lastcli.plan.options import (
+    BenchOptions,
+    ConvertOptions,
+    EvaluateOptions,
+    InspectOptions,
+    PruneOptions,
+    ScoreOptions,
+    SweepOptions,
+    VerifyOptions,
+    fields_of,
+)
 
 __all__ = ["app", "main"]
 
@@ -30,17 +41,6 @@ app = typer.Typer(
     "5 could not write, 70 a bug, 130 interrupted.",
 )
 
-_DATA = ("data", "limit", "scale", "metric", "warmup", "batch_size", "forward")
-_REDUCE = (
-    "calibration",
-    "calibration_limit",
-    "min_states",
-    "layout",
-    "compat",
-    "allow_unstable",
-    "match_output",
-    "seed",
-)
 _SHARDS = option(
     "shard_size", str | None, "--shard-size", metavar="5GB", help="write a safetensors folder of such shards"
 )
@@ -49,10 +49,10 @@ _FORCE = option("force", bool, "--force", help="replace what is there", default=
 Body = Callable[..., int | None]
 
 
-def _command(name: str, plan: Sequence[str] = (), flags: Sequence[Flag] = (), arguments: Sequence[Flag] = ()) -> Any:
-    """Register `body(session, console, **own)`: the flags of `plan` and the common ones become its session."""
+def _command(name: str, options: type, flags: Sequence[Flag] = (), arguments: Sequence[Flag] = ()) -> Any:
+    """Register `body(session, console, **own)`: the flags of `options` and the common ones become its session."""
     first = list(arguments) or [checkpoint_argument()]
-    parameters = [*first, *plan_flags((*plan, "name")), *flags, *OUTPUT, *COMMON]
+    parameters = [*first, *plan_flags(fields_of(options)), *flags, *OUTPUT, *COMMON]
     own = {flag.name for flag in (*flags, *arguments)} - {"checkpoint"}
 
     def register(body: Body) -> Body:
@@ -92,7 +92,7 @@ def _prepare_jax() -> None:
     enable_compile_cache()
 
 
-@_command("inspect")
+@_command("inspect", InspectOptions)
 def inspect(session: Any, console: Console) -> None:
     """What is in a checkpoint: family, layers, states, max |λ|, sizes; what was read and what was assumed."""
     from lastcli.verbs.inspect import inspect
@@ -100,7 +100,7 @@ def inspect(session: Any, console: Console) -> None:
     console.show(inspect(session.checkpoint))
 
 
-@_command("score", ("method", "compat", "seed", "allow_unstable", "calibration", "calibration_limit", "batch_size"))
+@_command("score", ScoreOptions)
 def score(session: Any, console: Console) -> None:
     """Energy and score of every state, layer by layer."""
     _prepare_jax()
@@ -111,7 +111,7 @@ def score(session: Any, console: Console) -> None:
 
 @_command(
     "prune",
-    ("ratio", "states", "max_drop", "significance", "method", "refit", *_REDUCE, *_DATA),
+    PruneOptions,
     (
         option("out", Path | None, "--out", "-o", metavar="PATH", help="the smaller checkpoint; suffix = container"),
         option("dry_run", bool, "--dry-run", help="do everything but write", default=False),
@@ -129,7 +129,7 @@ def prune(session: Any, console: Console, out: Path | None, dry_run: bool, shard
 
 @_command(
     "sweep",
-    ("ratios", "methods", "refits", "max_drop", "significance", "fail_over", *_REDUCE, *_DATA),
+    SweepOptions,
     (
         option("certify", bool, "--certify", help="H∞ and H2 errors of every layer in every row", default=False),
         option("plot", Path | None, "--plot", metavar="FILE", help="also draw the curves (.png, .svg, .pdf)"),
@@ -151,7 +151,7 @@ def sweep(session: Any, console: Console, certify: bool, plot: Path | None, forc
     return ExitCode.GATE if result.passed is False or missed else ExitCode.DONE
 
 
-@_command("eval", _DATA)
+@_command("eval", EvaluateOptions)
 def eval_(session: Any, console: Console) -> None:
     """The metric of a checkpoint on a held-out split, with its 95% interval."""
     _prepare_jax()
@@ -162,7 +162,7 @@ def eval_(session: Any, console: Console) -> None:
 
 @_command(
     "verify",
-    ("data", "limit", "scale", "batch_size"),
+    VerifyOptions,
     arguments=(
         checkpoint_argument("original", required=True, help="the checkpoint before pruning"),
         checkpoint_argument("pruned", required=True, help="what `last prune` wrote"),
@@ -173,13 +173,14 @@ def verify(session: Any, console: Console, original: str, pruned: str) -> int:
     _prepare_jax()
     from lastcli.verbs.verify import verify
 
-    result = verify(session, Path(original), Path(pruned))
+    result = verify(session, original, pruned)
     console.show(result)
     return ExitCode.DONE if result.ok else ExitCode.GATE
 
 
 @_command(
     "convert",
+    ConvertOptions,
     flags=(
         option("to_family", str | None, "--to-family", metavar="NAME", help="also rewrite the layers, where exact"),
         _SHARDS,
@@ -202,7 +203,7 @@ def convert(
 
 @_command(
     "bench",
-    ("data", "limit", "scale", "batch_size"),
+    BenchOptions,
     (
         option(
             "length", int | None, "--length", metavar="L", help="steps of the random inputs, where no data is given"
@@ -218,15 +219,16 @@ def bench(session: Any, console: Console, original: str, pruned: str, length: in
     """Latency, throughput and peak memory of two checkpoints, measured in turns."""
     from lastcli.verbs.bench import bench
 
-    console.show(bench(session, Path(original), Path(pruned), length=length, repeats=repeats))
+    console.show(bench(session, original, pruned, length=length, repeats=repeats))
 
 
 @app.command("methods")
 def methods() -> None:
     """The methods and refits, one line each."""
+    from lastcli.plan import METHODS, REFITS
     from lastcli.report.methods import show_methods
 
-    show_methods()
+    show_methods(*({entry.name: entry.help for entry in entries.values()} for entries in (METHODS, REFITS)))
 
 
 @app.callback(invoke_without_command=True)

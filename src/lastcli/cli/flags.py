@@ -20,7 +20,7 @@ from lastcli.plan import Plan
 
 __all__ = ["COMMON", "OUTPUT", "Flag", "checkpoint_argument", "option", "parse_size", "plan_flags", "signature"]
 
-_TYPES = {"path": str, "mapping": str, "ratio": str, "ratios": str, "methods": str, "refits": str}
+_TYPES = dict.fromkeys(("path", "mapping", "ratio", "ratios", "method", "methods", "refit", "refits"), str)
 _METAVARS = {"ratio": "R", "ratios": "A:B:STEP", "methods": "M,M,…", "refits": "R,R,…"}
 _SPECIAL = {"data": "FILE", "calibration": "FILE", "limit": "A:B", "calibration_limit": "A:B", "scale": "1/255"}
 
@@ -70,7 +70,7 @@ def _plan_flag(item: dataclasses.Field[Any]) -> Flag:
     if choices:
         text = f"{text}: {', '.join(choices)}" if len(choices) < 8 else f"{text}; see `last methods`"
     if item.default not in (None, False, dataclasses.MISSING):
-        text += f" [default: {item.default}]"
+        text += f" [default: {getattr(item.default, 'name', item.default)}]"
     if kind is bool:
         return option(item.name, bool | None, *flags, help=text, show_default=False)
     plain: Any = _TYPES[kind] if isinstance(kind, str) else kind

@@ -33,7 +33,7 @@ from lastcli.engine.rediagonalise import Modal, Projection, diagonalise, pack
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UnsupportedModelError, UsageError
 
-__all__ = ["MODES", "Balanced", "balance", "reduce_balanced"]
+__all__ = ["MODES", "Balanced", "balance", "check_balanceable", "reduce_balanced"]
 
 MODES = ("truncation", "perturbation")
 
@@ -143,6 +143,26 @@ class Balanced:
         return dataclasses.replace(reduction, system=reduced.replace(D=D))
 
 
+def check_balanceable(system: DiagonalSystem, name: str = "layer") -> None:
+    """Refuse a layer whose form leaves balanced states no place.
+
+    Raises:
+        UnsupportedModelError: groups share their kept states, but not their poles, or states have a form that leaves
+            their poles no freedom (LinOSS).
+    """
+    if system.shared_readout:
+        raise UnsupportedModelError(
+            f"Layer {name}: its states are oscillators with one read-out for both poles, balanced states are not; "
+            "use a method that keeps the poles."
+        )
+    shared = system.poles.reshape(-1, system.sets, system.poles.shape[1])
+    if (shared != shared[:1]).any():
+        raise UnsupportedModelError(
+            f"Layer {name}: its channels share which states they keep, but have poles of their own, and balanced "
+            "states cannot be shared; use another method."
+        )
+
+
 @in_float64
 def balance(system: DiagonalSystem, name: str = "layer", mode: str = "truncation") -> Balanced:
     """Balance every index set of a layer.
@@ -159,17 +179,7 @@ def balance(system: DiagonalSystem, name: str = "layer", mode: str = "truncation
     """
     if mode not in MODES:
         raise UsageError(f"There is no balanced reduction {mode!r}; known ones: {', '.join(MODES)}.")
-    if system.shared_readout:
-        raise UnsupportedModelError(
-            f"Layer {name}: its states are oscillators with one read-out for both poles, balanced states are not; "
-            "use a method that keeps the poles."
-        )
-    shared = system.poles.reshape(-1, system.sets, system.poles.shape[1])
-    if (shared != shared[:1]).any():
-        raise UnsupportedModelError(
-            f"Layer {name}: its channels share which states they keep, but have poles of their own, and balanced "
-            "states cannot be shared; use another method."
-        )
+    check_balanceable(system, name)
     stable = _stable_part(system)
     if mode == "perturbation" and not system.delay:
         # The removed states settle in the strictly causal part: C x[k] = C λ x[k-1] + C B u[k].

@@ -161,7 +161,8 @@ def open_checkpoint(
     flags: Mapping[str, Any] | None = None,
     model_config: Path | None = None,
     recipe: Mapping[str, Any] | None = None,
-    model: str | None = None,
+    name: str | None = None,
+    own_description: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint, find its family and resolve its description; no weights are decoded.
 
@@ -170,7 +171,8 @@ def open_checkpoint(
         flags: option → value, as `--set`; the strongest source.
         model_config: a YAML or JSON description of the model.
         recipe: the `model:` part of a recipe.
-        model: which model, where a file holds several.
+        name: which model, where a file holds several.
+        own_description: what the file says of itself, where `last` wrote it, is all that counts.
 
     Raises:
         InputError: the file is missing or damaged, or its description is wrong.
@@ -178,9 +180,11 @@ def open_checkpoint(
         UsageError: a flag names an unknown option or family.
     """
     path = Path(path)
-    reader = containers.open_reader(path, model=model)
+    reader = containers.open_reader(path, model=name)
     try:
         description = gather(path, reader.metadata, flags=flags or {}, model_config=model_config, recipe=recipe or {})
+        if own_description and description.provenance:
+            description = description.of_the_file()
         named = description.family
         family = families.family_named(named) if named else families.detect(reader.tensors)
         if named:

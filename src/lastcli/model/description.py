@@ -65,6 +65,11 @@ class Description:
                 return str(mapping["family"])
         return None
 
+    def of_the_file(self) -> Description:
+        """Without what flags and recipe say."""
+        own = tuple(layer for layer in self.layers if layer[0] in ("file", "sidecar"))
+        return Description(own, self.provenance, self.sidecar)
+
 
 def parse_settings(items: Iterable[str]) -> dict[str, str]:
     """`key=value` pairs of `--set`.

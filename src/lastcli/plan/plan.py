@@ -7,7 +7,7 @@ A flag beats the recipe, the recipe beats the default.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -15,32 +15,12 @@ from typing import Any
 
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.mappings import convert, load_mapping, suggestion
+from lastcli.plan.methods import METHODS, REFITS, Method, Refit, as_method, as_refit
 from lastcli.plan.ratios import parse_ratio, parse_ratios
 
-__all__ = ["BUNDLED", "LAYOUTS", "METHODS", "REFITS", "Plan", "build_plan", "load_recipe"]
+__all__ = ["BUNDLED", "LAYOUTS", "Plan", "build_plan", "load_recipe"]
 
 BUNDLED = "bundled"
-METHODS = {
-    "last": "H∞ energy of each state, normalised inside its layer (LAST, arXiv 2411.02824)",
-    "aire": "H2 energy (impulse response), normalised inside its layer (AIRE-Prune, arXiv 2602.00534)",
-    "obs": "backward elimination by true cost, the read-out re-solved at every step",
-    "obs-sensitivity": "as obs, layers weighted by how much the model's outputs move with them",
-    "global-hinf": "H∞ energy, compared over all layers as it is",
-    "uniform-hinf": "H∞ energy, the same share of every layer",
-    "global-magnitude": "sum of squares of a state's parameters, compared over all layers",
-    "uniform-magnitude": "sum of squares of a state's parameters, the same share of every layer",
-    "lamp": "sum of squares of a state's parameters, normalised inside its layer",
-    "random": "seeded uniform draw",
-    "balanced": "balanced truncation: new poles, orders by Hankel singular values",
-    "balanced-dc": "balanced singular perturbation: as balanced, keeps the DC gain",
-}
-REFITS = {
-    "none": "the kept states say what they said before",
-    "h2": "read-out that is H2-optimal under white-noise input; needs no data",
-    "calibrated": "read-out that is best on calibration inputs; needs no labels",
-    "sequential": "calibrated layer after layer, on what the reduced layers before it really send",
-    "poles": "sequential, then poles, B, C and D identified anew from the calibration inputs",
-}
 LAYOUTS = ("ragged", "padded", "uniform")
 _ABOUT = ("title", "source", "paper", "note")
 
@@ -57,10 +37,10 @@ class Plan:
     data: str | None = _option(None, "path", "held-out split (.npz), or `bundled:test`")
     calibration: str | None = _option(None, "path", "unlabelled inputs for refits (.npz), or `bundled:calibration`")
     model: Mapping[str, Any] = _option(None, "mapping", "description of the model")
-    method: str = _option("last", str, "which states go first", tuple(METHODS))
-    methods: tuple[str, ...] = _option(None, "methods", "methods of a sweep, compared side by side")
-    refit: str | None = _option(None, str, "how the read-out is re-solved", tuple(REFITS))
-    refits: tuple[str, ...] = _option(None, "refits", "refits of a sweep")
+    method: Method = _option(METHODS["last"], "method", "which states go first", tuple(METHODS))
+    methods: tuple[Method, ...] | None = _option(None, "methods", "methods of a sweep, compared side by side")
+    refit: Refit | None = _option(None, "refit", "how the read-out is re-solved", tuple(REFITS))
+    refits: tuple[Refit, ...] | None = _option(None, "refits", "refits of a sweep")
     ratio: Decimal | None = _option(None, "ratio", "share of the stored states to remove")
     ratios: tuple[Decimal, ...] | None = _option(None, "ratios", "ratios of a sweep")
     states: int | None = _option(None, int, "stored states to keep, instead of a ratio")
@@ -86,19 +66,6 @@ class Plan:
         """A copy with the given fields changed."""
         return dataclasses.replace(self, **changes)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values of the fields that are set, for provenance."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, Decimal):
-                return float(value)
-            if isinstance(value, tuple):
-                return [plain(item) for item in value]
-            return dict(value) if isinstance(value, Mapping) else value
-
-        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return {key: plain(value) for key, value in values.items() if value is not None}
-
 
 _FIELDS = {item.name: item for item in dataclasses.fields(Plan)}
 
@@ -112,6 +79,8 @@ def build_plan(flags: Mapping[str, Any], recipe: Path | None = None) -> Plan:
     """
     values = load_recipe(recipe) if recipe is not None else {}
     for key, value in flags.items():
+        if key not in _FIELDS:
+            raise UsageError(f"There is no option {key!r}.{suggestion(key, _FIELDS)}")
         if value is not None:
             values[key] = _value(key, value, f"--{key.replace('_', '-')}", UsageError)
     # the last of `ratio`, `states`, `max_drop` that is more explicit wins: a flag replaces the recipe's goal
@@ -161,17 +130,32 @@ def _value(key: str, raw: Any, what: str, wrong: type[LastError]) -> Any:
             return parse_ratio(raw) if kind == "ratio" else parse_ratios(raw)
         except UsageError as error:
             raise wrong(f"{what}: {error}") if wrong is InputError else error from None
-    if kind in ("methods", "refits"):
-        items = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else [str(part) for part in raw]
-        known = METHODS if kind == "methods" else REFITS
-        for item in items:
-            if item not in known:
-                raise wrong(f"{what}: there is no {kind[:-1]} {item!r}.{suggestion(item, known)}")
-        return tuple(dict.fromkeys(items))
+    if kind in _NAMED:
+        return _named(raw, kind, what, wrong)
     value = convert(raw, kind, what, wrong)
     if choices and value not in choices:
         raise wrong(f"{what}: there is no {key} {value!r}.{suggestion(value, choices)}")
     return value
+
+
+_NAMED: dict[str, Callable[[Any], Method | Refit]] = {
+    "method": as_method,
+    "methods": as_method,
+    "refit": as_refit,
+    "refits": as_refit,
+}
+
+
+def _named(raw: Any, kind: str, what: str, wrong: type[LastError]) -> Any:
+    """A method or refit, or for the plural kinds one or several of them without repeats."""
+    read = _NAMED[kind]
+    try:
+        if not kind.endswith("s"):
+            return read(raw)
+        items = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else raw
+        return tuple(dict.fromkeys(read(item) for item in (items if isinstance(items, Iterable) else [items])))
+    except UsageError as error:
+        raise wrong(f"{what}: {error}") from None
 
 
 def _check(plan: Plan) -> None:

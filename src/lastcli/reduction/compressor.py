@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lastcli.engine import allocation, criteria
+from lastcli.engine.refit import truncate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint
-from lastcli.plan import Plan
-from lastcli.reduction import refits as refitting
+from lastcli.plan import METHODS, REFITS, Method, Plan, Refit
+from lastcli.reduction import refits
+from lastcli.reduction.feasible import check, require_norms
 from lastcli.reduction.refits import done_bar
 
 if TYPE_CHECKING:
@@ -27,29 +29,9 @@ if TYPE_CHECKING:
     from lastcli.engine.moments import Moments
     from lastcli.evaluation.data import Batches, Split
 
-__all__ = ["Compressor", "default_refit", "keeps_poles", "needs_calibration"]
+__all__ = ["Compressor"]
 
-_CALIBRATED = ("calibrated", "sequential", "poles")
-_ELIMINATION = {"obs": "global", "obs-sensitivity": "sensitivity"}
-_BALANCED = {"balanced": "truncation", "balanced-dc": "perturbation"}
 _BATCH = 64
-
-
-def default_refit(method: str, calibrated: bool) -> str:
-    """The refit of a run that names none: nothing, but for obs h2, or calibrated where there are inputs."""
-    if method not in _ELIMINATION:
-        return "none"
-    return "calibrated" if calibrated else "h2"
-
-
-def needs_calibration(method: str, refit: str, available: bool) -> bool:
-    """Whether a run reads calibration inputs; obs without a refit of its own takes them where it can."""
-    return refit in _CALIBRATED or method == "obs-sensitivity" or (method == "obs" and refit == "none" and available)
-
-
-def keeps_poles(method: str, refit: str) -> bool:
-    """Whether the refit is for kept states while the method moves the poles: the two do not go together."""
-    return method in _BALANCED and refit in ("calibrated", "sequential")
 
 
 class Compressor:
@@ -79,7 +61,7 @@ class Compressor:
         self.progress = progress
         self.names = [layer.name for layer in checkpoint.layers]
         self.decisions: list[str] = []
-        self._energies: dict[str, list[np.ndarray]] = {}
+        self._energies: dict[tuple[Any, str], list[np.ndarray]] = {}
         self._moments: dict[str, list[Moments]] = {}
         self._balanced_layers: dict[str, list[Balanced]] = {}
 
@@ -88,39 +70,21 @@ class Compressor:
         """The original layers, float64."""
         return self.checkpoint.systems
 
-    def _require_norms(self) -> None:
-        """Refuse states without a finite norm where a norm is what decides.
-
-        Raises:
-            UnsupportedModelError: a pole at or outside the unit circle, and unstable states are not allowed.
-        """
-        # the published code takes its formula at its word; measured energies (calibration) are finite anyway
-        allow = self.plan.allow_unstable or self.plan.compat is not None
-        criteria.check_stable(self.systems, self.names, allow=allow)
-
     @property
     def states(self) -> int:
         """Stored states of the whole model."""
         return sum(system.stored_states for system in self.systems)
 
-    def rule(self, method: str) -> tuple[str, str]:
-        """(criterion, allocation) of a method."""
-        if method in _ELIMINATION:
-            return "obs", _ELIMINATION[method]
-        return allocation.PRESETS[method]
-
-    def energies(self, method: str, refit: str = "none") -> list[np.ndarray]:
+    def energies(self, method: Method, refit: Refit = REFITS["none"]) -> list[np.ndarray]:
         """Energy of every state under the method's criterion, (sets, N) a layer.
 
         For obs it is the residual, relative to the layer's output energy, that the layer has reached when the state
         goes; on calibration inputs or white noise as the refit is.
         """
-        criterion, rule = self.rule(method)
-        source = self._moment_source(refit) if criterion == "obs" else ""
-        key = f"{criterion}:{source}"
+        key = (method.criterion, self._moment_source(refit) if method.eliminates else "")
         if key not in self._energies:
-            self._energies[key] = self._compute(criterion, source)
-        if rule == "sensitivity":
+            self._energies[key] = self._compute(method, key[1])
+        if method.allocation == "sensitivity":
             return [energy * weight for energy, weight in zip(self._energies[key], self.sensitivities)]
         return self._energies[key]
 
@@ -135,7 +99,7 @@ class Compressor:
 
         if self.calibration is None:
             raise UsageError("obs-sensitivity needs inputs to calibrate on; give an .npz file with --calibration.")
-        energies, moments = self.energies("obs", "calibrated"), self.moments("calibrated")
+        energies, moments = self.energies(METHODS["obs"], REFITS["calibrated"]), self.moments("calibrated")
         with done_bar(self.progress, "Weighing layers", len(self.systems)) as advance:
             done = iter(range(1, len(self.systems) + 1))
             weights = layer_sensitivities(
@@ -151,17 +115,17 @@ class Compressor:
         self.decisions.append(f"Layers weighted by how much the outputs move with them: {shown}.")
         return weights
 
-    def scores(self, method: str) -> list[np.ndarray]:
+    def scores(self, method: Method) -> list[np.ndarray]:
         """Score of every state, comparable over all layers, (sets, N) a layer."""
-        return allocation.scores(self.energies(method), self._allocation(method))
-
-    def _allocation(self, method: str) -> str:
-        """The rule for energies that are weighted already is to compare them as they are."""
-        rule = self.rule(method)[1]
-        return "global" if rule == "sensitivity" else rule
+        return allocation.scores(self.energies(method), _allocation(method))
 
     def kept(
-        self, method: str, refit: str = "none", *, ratio: Decimal | None = None, states: int | None = None
+        self,
+        method: Method,
+        refit: Refit = REFITS["none"],
+        *,
+        ratio: Decimal | None = None,
+        states: int | None = None,
     ) -> list[np.ndarray]:
         """Which states stay, (sets, K) indices a layer, for a ratio or a number of states to keep.
 
@@ -169,59 +133,67 @@ class Compressor:
             UsageError: more states asked for than there are.
         """
         self._check_count(states)
-        pinned = self._pinned()
         kept = allocation.select(
             self.energies(method, refit),
-            self._allocation(method),
+            _allocation(method),
             ratio=ratio,
             count=states,
             min_states=self.plan.min_states,
             layout=self.plan.layout,
             ties="reference" if self.plan.compat else "exact",
-            pinned=pinned,
+            pinned=self.pinned,
         )
-        return self._exchanged(kept, refit, pinned) if method in _ELIMINATION else kept
+        return self._exchanged(kept, refit) if method.eliminates else kept
 
-    def _exchanged(
-        self, kept: Sequence[np.ndarray], refit: str, pinned: Sequence[np.ndarray] | None
-    ) -> list[np.ndarray]:
+    def _exchanged(self, kept: Sequence[np.ndarray], refit: Refit) -> list[np.ndarray]:
         """Elimination never takes a state back; exchanging kept and dropped ones makes that good."""
         from lastcli.engine.exchange import exchange
 
         moments = self.moments(self._moment_source(refit))
-        held = [None] * len(kept) if pinned is None else list(pinned)
+        held = [None] * len(kept) if self.pinned is None else list(self.pinned)
         layers = zip(self.systems, kept, moments, held)
         return [exchange(system, keep, moment, pinned=pin) for system, keep, moment, pin in layers]
 
+    def check(self, method: Method, refit: Refit) -> None:
+        """Refuse what cannot run, before anything is computed; see `lastcli.reduction.feasible`."""
+        check(self.checkpoint, method, refit, self.plan, calibrated=self.calibration is not None)
+
     def reduce(
-        self, method: str, refit: str, *, ratio: Decimal | None = None, states: int | None = None
+        self, method: Method, refit: Refit, *, ratio: Decimal | None = None, states: int | None = None
     ) -> list[Reduction]:
         """One `Reduction` a layer.
 
         Raises:
             UsageError: the refit needs calibration inputs and there are none, or does not go with the method.
+            UnsupportedModelError: the model cannot hold the result.
         """
-        if refit in _CALIBRATED and self.calibration is None:
-            raise UsageError(f"--refit {refit} needs inputs to calibrate on; give an .npz file with --calibration.")
-        if method in _BALANCED:
-            if keeps_poles(method, refit):
-                raise UsageError(f"--refit {refit} keeps the original poles, {method} moves them; use h2 or poles.")
-            reductions = self._balanced(method, refit, ratio, states)
+        self.check(method, refit)
+        if method.moves_poles:
+            start = self._balanced(method, ratio, states)
         else:
-            reductions = self._read_out(self.kept(method, refit, ratio=ratio, states=states), refit)
-        if refit == "poles":
-            reselect = method in _ELIMINATION
-            reductions = refitting.poles(self.checkpoint, reductions, self.batches, self.progress, reselect=reselect)
+            kept = self.kept(method, refit, ratio=ratio, states=states)
+            start = [truncate(system, keep) for system, keep in zip(self.systems, kept)]
+        task = refits.Task(
+            checkpoint=self.checkpoint,
+            start=start,
+            moved=method.moves_poles,
+            reselect=method.eliminates,
+            pinned=self.pinned,
+            moments=self.moments,
+            batches=lambda: self.batches,
+            progress=self.progress,
+        )
+        reductions = refits.apply(refit, task)
         if self.plan.match_output:
             seed = self.plan.seed
-            reductions = refitting.match_output(self.checkpoint, reductions, self.batches, self.progress, seed=seed)
+            reductions = refits.match_output(self.checkpoint, reductions, self.batches, self.progress, seed=seed)
         return reductions
 
     def moments(self, source: str) -> list[Moments]:
         """Second moments of every layer: "h2" under white noise, "calibrated" on the calibration inputs."""
         if source not in self._moments:
             if source == "h2":
-                self._require_norms()
+                require_norms(self.checkpoint, self.plan)
                 from lastcli.engine.moments import white_noise_moments
 
                 allow = self.plan.allow_unstable or self.plan.compat is not None
@@ -246,69 +218,61 @@ class Compressor:
             raise UsageError("This needs inputs to calibrate on; give an .npz file with --calibration.")
         return self.calibration.batches(min(self.plan.batch_size or _BATCH, self.calibration.n))
 
-    def _compute(self, criterion: str, source: str) -> list[np.ndarray]:
-        if criterion == "obs":
+    @cached_property
+    def pinned(self) -> list[np.ndarray] | None:
+        """States that stay whatever they score, (sets, N) bool a layer: with |λ| >= 1, where those are allowed."""
+        return criteria.unstable(self.systems) if self.plan.allow_unstable else None
+
+    def _compute(self, method: Method, source: str) -> list[np.ndarray]:
+        if method.eliminates:
             from lastcli.engine.elimination import eliminate
 
             found = [eliminate(system, moments) for system, moments in zip(self.systems, self.moments(source))]
             return [elimination.share for elimination in found]
-        if criterion in ("hinf", "h2"):
-            self._require_norms()
-        function = criteria.CRITERIA[criterion]
-        energies = []
-        for index, (layer, system) in enumerate(zip(self.checkpoint.layers, self.systems)):
-            magnitudes = None
-            if criterion == "magnitude":
-                magnitudes = self.checkpoint.family.magnitudes(layer, self.checkpoint.config, self.checkpoint.read)
-            energies.append(
-                function(
-                    system, compat=self.plan.compat is not None, seed=self.plan.seed + index, parameters=magnitudes
-                )
-            )
-        return energies
+        if method.criterion in ("hinf", "h2"):
+            require_norms(self.checkpoint, self.plan)
+        return [self._energy(method, index) for index in range(len(self.systems))]
 
-    def _moment_source(self, refit: str) -> str:
-        if refit == "h2" or self.calibration is None:
-            return "h2"
-        return "calibrated"
+    def _energy(self, method: Method, index: int) -> np.ndarray:
+        """Energies of one layer; the stored parameters, which only the family knows, are read where they count."""
+        checkpoint = self.checkpoint
+        parameters = None
+        if method.criterion == "magnitude":
+            parameters = checkpoint.family.magnitudes(checkpoint.layers[index], checkpoint.config, checkpoint.read)
+        return criteria.energies(
+            self.systems[index],
+            method.criterion,
+            compat=self.plan.compat is not None,
+            seed=self.plan.seed + index,
+            parameters=parameters,
+        )
 
-    def _read_out(self, kept: Sequence[np.ndarray], refit: str) -> list[Reduction]:
-        from lastcli.engine import refit as readout
+    def _moment_source(self, refit: Refit) -> str:
+        return "h2" if refit.moments == "h2" or self.calibration is None else "calibrated"
 
-        if refit == "none":
-            return [readout.truncate(system, keep) for system, keep in zip(self.systems, kept)]
-        if refit in ("sequential", "poles"):
-            return refitting.sequential(self.checkpoint, kept, self.batches, self.progress)
-        moments = self.moments(refit)
-        return [readout.refit(system, keep, moment) for system, keep, moment in zip(self.systems, kept, moments)]
+    def _balanced(self, method: Method, ratio: Decimal | None, states: int | None) -> list[Reduction]:
+        """Balanced reductions of all layers."""
+        from lastcli.engine.balanced import balance, reduce_balanced
 
-    def _balanced(self, method: str, refit: str, ratio: Decimal | None, states: int | None) -> list[Reduction]:
-        """Balanced reductions of all layers; with refit h2 the H2-optimal read-out for the new poles."""
-        from lastcli.engine import balanced
-        from lastcli.engine.joint import refit_moved
-
-        self._require_norms()
         self._check_count(states)
-        if method not in self._balanced_layers:
-            self._balanced_layers[method] = [
-                balanced.balance(system, name, _BALANCED[method]) for system, name in zip(self.systems, self.names)
+        if method.name not in self._balanced_layers:
+            mode = "perturbation" if method.settles else "truncation"
+            self._balanced_layers[method.name] = [
+                balance(system, name, mode) for system, name in zip(self.systems, self.names)
             ]
-        reductions = balanced.reduce_balanced(
-            self._balanced_layers[method],
+        return reduce_balanced(
+            self._balanced_layers[method.name],
             ratio=ratio,
             count=states,
             min_states=self.plan.min_states,
             layout=self.plan.layout,
         )
-        if refit != "h2":
-            return reductions
-        return [refit_moved(system, reduction) for system, reduction in zip(self.systems, reductions)]
 
     def _check_count(self, states: int | None) -> None:
         if states is not None and states > self.states:
             raise UsageError(f"--states {states} is more than the {self.states} states the model has.")
 
-    def _pinned(self) -> list[np.ndarray] | None:
-        if not self.plan.allow_unstable:
-            return None
-        return criteria.unstable(self.systems)
+
+def _allocation(method: Method) -> str:
+    """The rule for energies that are weighted already is to compare them as they are."""
+    return "global" if method.allocation == "sensitivity" else method.allocation

@@ -1,23 +1,28 @@
-"""Refits that need the whole model: layer after layer on what really arrives, new poles, and the outputs end to end.
+"""The refits, one function each: what the kept states (or the new ones) are made to say.
 
-All take reductions (or kept states) of a checkpoint's layers and calibration batches, and give reductions.
+Each takes a `Task` and gives one reduction a layer; `lastcli.plan.methods.REFITS` names them. All that needs the whole
+model (layer after layer on what really arrives, new poles, the outputs end to end) lies in a module of its own here.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.plan import Refit
 
 if TYPE_CHECKING:
+    from lastcli.engine.moments import Moments
     from lastcli.evaluation.data import Batches
 
-__all__ = ["done_bar", "match_output", "poles", "sequential"]
+__all__ = ["Task", "apply", "calibrated", "done_bar", "h2", "match_output", "none", "poles", "sequential"]
 
 # Iterations at most; both searches stop earlier where a held-back part of the calibration split says so.
 POLE_STEPS = 200
@@ -26,41 +31,92 @@ MATCH_STEPS = 800
 Progress = Callable[..., Any] | None
 
 
-def sequential(
-    checkpoint: Checkpoint, kept: Sequence[np.ndarray], batches: Batches, progress: Progress = None
-) -> list[Reduction]:
+@dataclass(frozen=True)
+class Task:
+    """What a refit is given.
+
+    Attributes:
+        checkpoint: the original model.
+        start: one reduction a layer: the kept states as they are, or what a method that moves the poles made.
+        moved: whether the poles of `start` are its own.
+        reselect: whether a refit that goes layer after layer may choose the kept states anew on what really arrives.
+        pinned: (sets, N) bool a layer, states that stay as they are whatever happens; None for no such states.
+        moments: second moments of every original layer, "h2" or "calibrated".
+        batches: the calibration inputs; raises UsageError where there are none.
+        progress: the factory of progress bars, or None.
+    """
+
+    checkpoint: Checkpoint
+    start: Sequence[Reduction]
+    moved: bool
+    reselect: bool
+    pinned: Sequence[np.ndarray] | None
+    moments: Callable[[str], list[Moments]]
+    batches: Callable[[], Batches]
+    progress: Progress = None
+
+    @property
+    def kept(self) -> list[np.ndarray]:
+        """The kept states (sets, K) of every layer."""
+        return [reduction.kept for reduction in self.start]
+
+
+def apply(refit: Refit, task: Task) -> list[Reduction]:
+    """The reductions after a refit; its function is found where `Refit.run` says."""
+    module, _, name = refit.run.partition(":")
+    return getattr(importlib.import_module(module), name)(task)
+
+
+def none(task: Task) -> list[Reduction]:
+    """The kept states say what they said before."""
+    return list(task.start)
+
+
+def h2(task: Task) -> list[Reduction]:
+    """The H2-optimal read-out under white noise, for the original's poles or for new ones."""
+    if not task.moved:
+        return _on_moments(task, "h2")
+    from lastcli.engine.joint import refit_moved
+
+    return [refit_moved(system, reduction) for system, reduction in zip(task.checkpoint.systems, task.start)]
+
+
+def calibrated(task: Task) -> list[Reduction]:
+    """The best read-out on the calibration inputs of every original layer."""
+    return _on_moments(task, "calibrated")
+
+
+def _on_moments(task: Task, source: str) -> list[Reduction]:
+    from lastcli.engine.refit import refit
+
+    layers = zip(task.checkpoint.systems, task.kept, task.moments(source))
+    return [refit(system, keep, moment) for system, keep, moment in layers]
+
+
+def sequential(task: Task) -> list[Reduction]:
     """Read-outs refitted layer after layer, on inputs from the layers already reduced."""
     from lastcli.reduction.calibration import sequential_refit
 
+    checkpoint, kept, batches = task.checkpoint, task.kept, task.batches()
     forward, params = checkpoint.require_forward(), checkpoint.params
-    with done_bar(progress, "Refitting", len(batches) * len(kept)) as advance:
+    with done_bar(task.progress, "Refitting", len(batches) * len(kept)) as advance:
         return sequential_refit(forward, params, checkpoint.systems, kept, batches, progress=advance)
 
 
-def poles(
-    checkpoint: Checkpoint,
-    start: Sequence[Reduction],
-    batches: Batches,
-    progress: Progress = None,
-    *,
-    reselect: bool = False,
-) -> list[Reduction]:
-    """Poles, B, C and D of every layer identified anew, layer after layer.
-
-    Args:
-        reselect: start each layer from the states that elimination keeps on the inputs that really arrive.
-    """
+def poles(task: Task) -> list[Reduction]:
+    """Poles, B, C and D of every layer identified anew, layer after layer, from a sequential refit of the start."""
     from lastcli.reduction.pole_refit import sequential_pole_refit
 
-    with done_bar(progress, "Refitting poles", len(start) * POLE_STEPS) as advance:
+    checkpoint = task.checkpoint
+    with done_bar(task.progress, "Refitting poles", len(task.start) * POLE_STEPS) as advance:
         return sequential_pole_refit(
             checkpoint.require_forward(),
             checkpoint.params,
             checkpoint.systems,
-            start,
-            batches,
+            task.start,
+            task.batches(),
             steps=POLE_STEPS,
-            reselect=reselect,
+            reselect=task.reselect,
             progress=advance,
         )
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lastcli.plan import METHODS, REFITS
-
 __all__ = ["show_methods"]
 
 
-def show_methods() -> None:
-    """Print every method and refit with one line about it."""
+def show_methods(methods: Mapping[str, str], refits: Mapping[str, str]) -> None:
+    """Print every method and refit with one line about it.
+
+    Args:
+        methods: name → help.
+        refits: name → help.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -24,6 +27,6 @@ def show_methods() -> None:
             table.add_row(name, text)
         console.print(table)
 
-    show("Methods (--method, --methods)", METHODS)
+    show("Methods (--method, --methods)", methods)
     console.print()
-    show("Refits (--refit, --refits)", REFITS)
+    show("Refits (--refit, --refits)", refits)

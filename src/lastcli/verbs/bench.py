@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
+Named = str | Path | Checkpoint
+
 _EXAMPLES = 64
 _LENGTH = 256
 
 
 def bench(
-    session: Session, original: Path, pruned: Path, *, length: int | None = None, repeats: int = 30
+    session: Session, original: Named, pruned: Named, *, length: int | None = None, repeats: int = 30
 ) -> BenchResult:
     """Latency, throughput and memory of both models on one device, each round in a new random order.
 
@@ -35,7 +37,7 @@ def bench(
     """
     from lastcli.evaluation.bench import Contender, device_name, paired_speedup, time_models
 
-    models = [session.open(path) for path in (original, pruned)]
+    models = [session.open(original), session.open(pruned, own_description=True)]
     split = _inputs(session, models[0], length)
     contenders = [Contender(model.require_forward(), model.params, model.systems) for model in models]
     size = session.plan.batch_size or min(split.n, _EXAMPLES)
@@ -56,15 +58,12 @@ def bench(
 
 
 def _inputs(session: Session, checkpoint: Checkpoint, length: int | None) -> Split:
-    from lastcli.evaluation.data import open_split, parse_scale, random_split
-    from lastcli.verbs.shared.sources import choose_data
+    from lastcli.evaluation.data import random_split
 
-    plan = session.plan
-    if plan.data is None:
-        return random_split(checkpoint.require_forward(), n=plan.batch_size or _EXAMPLES, length=length or _LENGTH)
-    scale = None if plan.scale is None else parse_scale(plan.scale)
-    split = open_split(choose_data(plan, session.source).path, scale=scale, subset=plan.limit)
-    return split.without_labels()
+    if session.inputs is not None:
+        return session.inputs
+    n = session.plan.batch_size or _EXAMPLES
+    return random_split(checkpoint.require_forward(), n=n, length=length or _LENGTH)
 
 
 def _run(checkpoint: Checkpoint, timing: Timing) -> BenchRun:

@@ -11,11 +11,12 @@ import numpy as np
 from lastcli.engine.system import Reduction
 from lastcli.errors import GateError, OutputError, UsageError
 from lastcli.evaluation.significance import compare
-from lastcli.reduction.compressor import Compressor, default_refit, needs_calibration
+from lastcli.plan import Method, Refit
+from lastcli.reduction.compressor import Compressor
 from lastcli.results import LayerPruned, Measured, PruneResult, SearchResult
 from lastcli.verbs.inspect import stored_bytes
 from lastcli.verbs.shared.certificates import certificates
-from lastcli.verbs.shared.measuring import data_name, measure
+from lastcli.verbs.shared.measuring import data_name, measure, metric_of
 from lastcli.verbs.shared.rebuilding import Rebuilt, provenance, rebuild, refuse_input_as_output, write_checkpoint
 from lastcli.verbs.shared.search import search
 from lastcli.verbs.shared.session import Session
@@ -25,8 +26,8 @@ __all__ = ["prune"]
 
 @dataclass(frozen=True)
 class _Goal:
-    method: str
-    refit: str
+    method: Method
+    refit: Refit
     reductions: Sequence[Reduction]
     search: SearchResult | None = None
 
@@ -65,14 +66,14 @@ def prune(
     measured = _measured(session, goal) if plan.data is not None and goal.search is None else None
     written, size_after = None, _estimate(session, rebuilt, size_before)
     if not dry_run and out is not None:
-        record = provenance(checkpoint, goal.reductions, plan, goal.method, goal.refit, ratio)
+        record = provenance(checkpoint, goal.reductions, plan, goal.method.name, goal.refit.name, ratio)
         receipt = write_checkpoint(checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes)
         written, size_after = str(receipt.path), receipt.bytes
     return PruneResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
-        method=goal.method,
-        refit=goal.refit,
+        method=goal.method.name,
+        refit=goal.refit.name,
         ratio=ratio,
         states_before=before,
         states_after=after,
@@ -94,15 +95,19 @@ def prune(
 def _reduce(session: Session) -> tuple[Compressor, _Goal]:
     plan = session.plan
     method = plan.method
-    refit = plan.refit or default_refit(method, session.has_calibration)
-    compressor = session.compressor(calibrated=needs_calibration(method, refit, session.has_calibration))
+    available = session.has_calibration
+    refit = plan.refit or method.refit(calibrated=available)
+    compressor = session.compressor(calibrated=method.reads_calibration(refit, available=available))
+    compressor.check(method, refit)
+    if plan.data is not None or plan.max_drop is not None:
+        metric_of(session)  # a split that does not fit is refused before any work
     if plan.max_drop is not None:
         result, reductions = search(session, compressor, method, refit)
         if reductions is None:
             tried = len(result.steps)
             raise GateError(
-                f"No model of {tried} tried ({method}, refit {refit}) stays within a drop of {plan.max_drop:g} "
-                f"on {result.data} (baseline {result.baseline:.4g}); nothing was written."
+                f"No model of {tried} tried ({method.name}, refit {refit.name}) stays within a drop of "
+                f"{plan.max_drop:g} on {result.data} (baseline {result.baseline:.4g}); nothing was written."
             )
         return compressor, _Goal(method, refit, reductions, result)
     if plan.states is not None:

@@ -19,12 +19,11 @@ def score(session: Session) -> ScoreResult:
         UsageError: the method does not rank single states.
     """
     method = session.plan.method
-    if method.startswith("balanced"):
-        raise UsageError(f"--method {method} moves the poles and ranks no states; use it with prune or sweep.")
-    compressor = session.compressor(calibrated=method.startswith("obs"))
+    if method.moves_poles:
+        raise UsageError(f"--method {method.name} moves the poles and ranks no states; use it with prune or sweep.")
+    compressor = session.compressor(calibrated=method.uses_calibration)
     energies = compressor.energies(method)
     scores = compressor.scores(method)
-    criterion, allocation = compressor.rule(method)
     layers = tuple(
         LayerScore(
             name=name,
@@ -40,9 +39,9 @@ def score(session: Session) -> ScoreResult:
     return ScoreResult(
         checkpoint=session.checkpoint.label,
         family=session.checkpoint.family.name,
-        method=method,
-        criterion=criterion,
-        allocation=allocation,
+        method=method.name,
+        criterion=method.criterion_name,
+        allocation=method.allocation,
         compat=session.plan.compat,
         layers=layers,
     )

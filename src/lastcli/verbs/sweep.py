@@ -9,9 +9,10 @@ from decimal import Decimal
 from lastcli.engine.system import Reduction
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import Evaluation
-from lastcli.plan import Plan
+from lastcli.plan import Method, Plan, Refit
 from lastcli.plan.ratios import parse_ratios
-from lastcli.reduction.compressor import Compressor, default_refit, keeps_poles, needs_calibration
+from lastcli.reduction.compressor import Compressor
+from lastcli.reduction.feasible import misfit
 from lastcli.results import SweepResult, SweepRow
 from lastcli.verbs.shared.certificates import certificates
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
@@ -21,7 +22,7 @@ from lastcli.verbs.shared.session import Session
 __all__ = ["DEFAULT_RATIOS", "sweep"]
 
 DEFAULT_RATIOS = "0:0.9:0.1"
-Run = tuple[str, str, Decimal]
+Run = tuple[Method, Refit, Decimal]
 
 
 def sweep(session: Session, *, certify: bool = False) -> SweepResult:
@@ -36,10 +37,14 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     """
     begin = time.perf_counter()
     plan = session.plan
-    runs = _runs(session)
+    metric_of(session)  # a split that does not fit, or a metric that does not suit it, is refused before any work
+    runs, left_out = _runs(session)
     compressor = session.compressor(
-        calibrated=any(needs_calibration(m, r, session.has_calibration) for m, r, _ in runs)
+        calibrated=any(method.reads_calibration(refit, available=session.has_calibration) for method, refit, _ in runs)
     )
+    for method, refit in dict.fromkeys((method, refit) for method, refit, _ in runs):
+        compressor.check(method, refit)
+    compressor.decisions.extend(left_out)
     reductions = _reduce(session, compressor, runs)
     evaluations = measure(session, [None, *reductions], "Sweeping", compare_outputs=True)
     baseline, rest = evaluations[0], evaluations[1:]
@@ -73,17 +78,26 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     )
 
 
-def _runs(session: Session) -> list[Run]:
+def _runs(session: Session) -> tuple[list[Run], list[str]]:
+    """Every method with every refit at every ratio; and sentences about the pairs left out.
+
+    A pair that makes no sense on this model is left out of a comparison; asked for alone, it is an error.
+
+    Raises:
+        LastError: no pair is left.
+    """
     plan = session.plan
     ratios = plan.ratios or ((plan.ratio,) if plan.ratio is not None else parse_ratios(DEFAULT_RATIOS))
-    methods = plan.methods or (plan.method,)
-    pairs: list[tuple[str, str]] = []
-    for method in methods:
-        refits = plan.refits or ((plan.refit,) if plan.refit else (default_refit(method, session.has_calibration),))
-        # in a comparison a pair that makes no sense is left out; asked for alone, it is an error (`reduce`)
-        several = len(refits) > 1
-        pairs += [(method, refit) for refit in refits if not (several and keeps_poles(method, refit))]
-    return [(method, refit, ratio) for method, refit in pairs for ratio in ratios]
+    pairs: list[tuple[Method, Refit]] = []
+    for method in plan.methods or (plan.method,):
+        own = plan.refits or (plan.refit or method.refit(calibrated=session.has_calibration),)
+        pairs += [(method, refit) for refit in own]
+    wrong = {pair: error for pair in pairs if (error := misfit(session.checkpoint, *pair)) is not None}
+    fitting = [pair for pair in pairs if pair not in wrong]
+    if not fitting:
+        raise next(iter(wrong.values()))
+    sentences = [f"Left out: {method.name} + {refit.name}. {error}" for (method, refit), error in wrong.items()]
+    return [(method, refit, ratio) for method, refit in fitting for ratio in ratios], sentences
 
 
 def _reduce(session: Session, compressor: Compressor, runs: Sequence[Run]) -> list[list[Reduction]]:
@@ -110,8 +124,8 @@ def _row(
     metric = metric_of(session)
     against = compare(metric, baseline.statistics, found.statistics)
     return SweepRow(
-        method=method,
-        refit=refit,
+        method=method.name,
+        refit=refit.name,
         ratio=float(ratio),
         states=sum(reduction.system.stored_states for reduction in reduced),
         value=found.value,

@@ -19,16 +19,17 @@ from lastcli.results import Check, LayerCertificate, VerifyResult
 from lastcli.verbs.shared.certificates import certificates
 from lastcli.verbs.shared.matching import Matched, match_layers
 from lastcli.verbs.shared.session import Session
-from lastcli.verbs.shared.sources import choose_data
 
 __all__ = ["verify"]
+
+Named = str | Path | Checkpoint
 
 # Rounding of a float32 forward pass through several layers, relative to the largest output.
 TOLERANCE = 1e-4
 _BATCH = 32
 
 
-def verify(session: Session, original: Path, pruned: Path) -> VerifyResult:
+def verify(session: Session, original: Named, pruned: Named) -> VerifyResult:
     """Compare two checkpoints; every check is reported, none stops the others.
 
     Inputs are the plan's data where given, else random.
@@ -37,8 +38,7 @@ def verify(session: Session, original: Path, pruned: Path) -> VerifyResult:
         InputError: a file cannot be read.
         UnsupportedModelError: a family is not known.
     """
-    before = session.open(original)
-    after = session.open(pruned)
+    before, after = session.open(original), session.open(pruned, own_description=True)
     checks = [_record(before, after), _untouched(before, after)]
     finite = _finite(after)
     checks.append(finite)
@@ -211,19 +211,16 @@ def _answer(system: DiagonalSystem) -> np.ndarray:
 def _model_outputs(
     session: Session, before: Checkpoint, after: Checkpoint, masked: Sequence[DiagonalSystem]
 ) -> _Compared:
-    from lastcli.evaluation.data import open_split, parse_scale, random_split
+    from lastcli.evaluation.data import random_split
     from lastcli.evaluation.passes import model_outputs
 
-    plan, forward = session.plan, before.require_forward()
-    if plan.data is not None:
-        scale = None if plan.scale is None else parse_scale(plan.scale)
-        source = choose_data(plan, session.source)
-        split = open_split(source.path, scale=scale, subset=plan.limit).without_labels()
-        what = f"{split.n} example{'s' if split.n > 1 else ''} of {source.path.name}"
+    forward, split = before.require_forward(), session.inputs
+    if split is not None:
+        what = f"{split.n} example{'s' if split.n > 1 else ''} of {Path(split.name).name}"
     else:
         split = random_split(forward)
         what = f"{split.n} random inputs"
-    size = plan.batch_size or min(split.n, _BATCH)  # the same for all: their batches are compared one by one
+    size = session.plan.batch_size or min(split.n, _BATCH)  # the same for all: their batches are compared one by one
     reference = model_outputs(forward, before.params, masked, split, batch_size=size)
     pruned = model_outputs(after.require_forward(), after.params, after.systems, split, batch_size=size)
     original = model_outputs(forward, before.params, before.systems, split, batch_size=size)

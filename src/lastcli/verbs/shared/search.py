@@ -13,6 +13,7 @@ from fractions import Fraction
 from lastcli.engine.system import Reduction
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import Evaluation
+from lastcli.plan import Method, Refit
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import SearchResult, SearchStep
 from lastcli.verbs.shared.measuring import as_checkpoint, data_name, measure, measure_checkpoint, metric_of
@@ -23,11 +24,10 @@ from lastcli.verbs.sweep import within_drop
 __all__ = ["search"]
 
 _COARSE = 9
-_FINE_REFITS = ("poles",)
 
 
 def search(
-    session: Session, compressor: Compressor, method: str, refit: str
+    session: Session, compressor: Compressor, method: Method, refit: Refit
 ) -> tuple[SearchResult, list[Reduction] | None]:
     """Search the fewest states whose drop stays within `plan.max_drop`.
 
@@ -38,7 +38,7 @@ def search(
 
 
 class _Search:
-    def __init__(self, session: Session, compressor: Compressor, method: str, refit: str):
+    def __init__(self, session: Session, compressor: Compressor, method: Method, refit: Refit):
         self.session, self.compressor, self.method, self.refit = session, compressor, method, refit
         self.total = compressor.states
         self.baseline = measure(session, [None], "Baseline")[0]
@@ -50,7 +50,7 @@ class _Search:
     def run(self) -> tuple[SearchResult, list[Reduction] | None]:
         # fewest first: a passing count makes every larger one uninteresting
         coarse = sorted({max(1, self.total * k // (_COARSE + 1)) for k in range(1, _COARSE + 1)})
-        self._try(coarse if self.refit not in _FINE_REFITS else coarse[::3])
+        self._try(coarse[::3] if self.refit.slow else coarse)
         low, high = self._bracket()
         while high - low > max(1, self.total // 512):
             middle = (low + high) // 2

@@ -10,10 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from lastcli import demo
 from lastcli.model.checkpoint import Checkpoint, open_checkpoint
 from lastcli.plan import BUNDLED, Plan
-from lastcli.verbs.shared.sources import Source, choose_calibration, choose_checkpoint, choose_data
+from lastcli.verbs.shared.sources import Source, choose_calibration, choose_checkpoint, choose_data, named_checkpoint
 
 if TYPE_CHECKING:
     from lastcli.evaluation.data import Split
@@ -68,24 +67,33 @@ class Session:
         """The open checkpoint."""
         if self._given is not None:
             return self._given
-        checkpoint = self.open(self.source.path, recipe=self.plan.model)
-        if self.source.bundled:
-            checkpoint.label = BUNDLED
+        checkpoint = self._open(self.source)
         for sentence in checkpoint.reader.dropped:
             self.note(sentence)
         return checkpoint
 
-    def open(self, path: Path, recipe: Mapping[str, Any] | None = None) -> Checkpoint:
-        """Open a checkpoint (or `bundled`) with the flags of this run; closed with the session."""
-        bundled = str(path) == BUNDLED and not path.exists()
+    def open(self, model: str | Path | Checkpoint, *, own_description: bool = False) -> Checkpoint:
+        """Whatever a run names: a path or `bundled`, described by its flags and recipe; closed with the session.
+
+        Args:
+            model: an open checkpoint is given back as it is, and not closed here.
+            own_description: a file that says of itself what it is, as `last` writes it, is taken at its word; flags
+                and recipe describe the file it was made from.
+        """
+        if isinstance(model, Checkpoint):
+            return model
+        return self._open(named_checkpoint(model), own_description=own_description)
+
+    def _open(self, source: Source, *, own_description: bool = False) -> Checkpoint:
         checkpoint = open_checkpoint(
-            demo.checkpoint() if bundled else path,
+            source.path,
             flags=self.flags,
             model_config=self.model_config,
-            recipe=recipe,
-            model=self.plan.name,
+            recipe=self.plan.model,
+            name=self.plan.name,
+            own_description=own_description,
         )
-        if bundled:
+        if source.bundled:
             checkpoint.label = BUNDLED
         return self._stack.enter_context(checkpoint)
 
@@ -106,8 +114,18 @@ class Session:
             UsageError: there is none.
             InputError: it is damaged or does not fit the model.
         """
-        source = choose_data(self.plan, self.source)
-        return self._open_split(source, self.plan.limit, labelled=True)
+        source = choose_data(self.plan, bundled=self._bundled("data"))
+        return self._checked(self._load(source, self.plan.limit, "Data"), labelled=True)
+
+    @cached_property
+    def inputs(self) -> Split | None:
+        """The inputs of the held-out split that the plan names, for comparing models on them; None where it has none.
+
+        Not checked against a model yet: that is for whoever runs one on it.
+        """
+        if self.plan.data is None:
+            return None
+        return self._load(choose_data(self.plan, bundled=False), self.plan.limit, "Data").without_labels()
 
     @property
     def measured_on(self) -> Split | None:
@@ -119,15 +137,21 @@ class Session:
     @property
     def has_calibration(self) -> bool:
         """Whether there are calibration inputs: given, or bundled with the bundled model."""
-        return choose_calibration(self.plan, self.source) is not None
+        return choose_calibration(self.plan, bundled=self._bundled("calibration")) is not None
 
     @cached_property
     def calibration(self) -> Split | None:
         """The calibration inputs, or None."""
-        source = choose_calibration(self.plan, self.source)
-        return None if source is None else self._open_split(source, self.plan.calibration_limit, labelled=False)
+        source = choose_calibration(self.plan, bundled=self._bundled("calibration"))
+        if source is None:
+            return None
+        return self._checked(self._load(source, self.plan.calibration_limit, "Calibration"), labelled=False)
 
-    def _open_split(self, source: Source, limit: str | None, *, labelled: bool) -> Split:
+    def _bundled(self, what: str) -> bool:
+        """Whether the bundled model is what is looked at; it is only asked where the plan names no split."""
+        return getattr(self.plan, what) is None and self.source.bundled
+
+    def _load(self, source: Source, limit: str | None, what: str) -> Split:
         from lastcli.evaluation.data import open_split, parse_scale
 
         scale = None if self.plan.scale is None else parse_scale(self.plan.scale)
@@ -135,7 +159,11 @@ class Session:
         if source.bundled:
             split = dataclasses.replace(split, name=f"{BUNDLED}:{source.path.stem}")
         if source.how != "as named":
-            self.note(f"{'Data' if labelled else 'Calibration'}: {source.how}, {split.n} examples.")
+            self.note(f"{what}: {source.how}, {split.n} examples.")
+        return split
+
+    def _checked(self, split: Split, *, labelled: bool) -> Split:
+        """The split as the model takes it; the user's own forward pass checks for itself."""
         forward = None if self.external is not None else self.checkpoint.require_forward()
         if not labelled:
             split = split.without_labels()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from lastcli.errors import UsageError
 from lastcli.plan import BUNDLED, Plan
 
-__all__ = ["Source", "choose_calibration", "choose_checkpoint", "choose_data"]
+__all__ = ["Source", "choose_calibration", "choose_checkpoint", "choose_data", "named_checkpoint"]
 
 _SPLITS = ("test", "validation", "calibration")
 
@@ -22,40 +23,47 @@ class Source:
     bundled: bool = False
 
 
+def named_checkpoint(path: str | Path) -> Source:
+    """A checkpoint by its path, or `bundled`; a file of that name is `./bundled`."""
+    if str(path) == BUNDLED:
+        from lastcli import demo
+
+        return Source(demo.checkpoint(), "the bundled demo model", bundled=True)
+    return Source(Path(path), "as named")
+
+
 def choose_checkpoint(plan: Plan) -> Source:
     """The plan's checkpoint, else `./model.safetensors`, else the bundled demo model."""
-    if plan.checkpoint is not None and plan.checkpoint != BUNDLED:
-        return Source(Path(plan.checkpoint), "as named")
-    if plan.checkpoint is None and Path("model.safetensors").exists():
+    if plan.checkpoint is not None:
+        return named_checkpoint(plan.checkpoint)
+    if Path("model.safetensors").exists():
         return Source(Path("model.safetensors"), "./model.safetensors, since none was named")
-    from lastcli import demo
-
-    how = "the bundled demo model" + ("" if plan.checkpoint else ", since none was named")
-    return Source(demo.checkpoint(), how, bundled=True)
+    bundled = named_checkpoint(BUNDLED)
+    return dataclasses.replace(bundled, how=f"{bundled.how}, since none was named")
 
 
-def choose_data(plan: Plan, checkpoint: Source) -> Source:
+def choose_data(plan: Plan, *, bundled: bool) -> Source:
     """The held-out split: the plan's, else the bundled test split for the bundled model.
 
     Raises:
         UsageError: the command needs data and has none.
     """
-    return _split(plan.data, "test", checkpoint, "--data", "a held-out split")
+    if plan.data is None and not bundled:
+        raise UsageError("This needs a held-out split; give an .npz file with --data.")
+    return _split(plan.data, "test", "--data")
 
 
-def choose_calibration(plan: Plan, checkpoint: Source) -> Source | None:
+def choose_calibration(plan: Plan, *, bundled: bool) -> Source | None:
     """The calibration split: the plan's, else the bundled one for the bundled model, else None."""
-    if plan.calibration is None and not checkpoint.bundled:
+    if plan.calibration is None and not bundled:
         return None
-    return _split(plan.calibration, "calibration", checkpoint, "--calibration", "calibration inputs")
+    return _split(plan.calibration, "calibration", "--calibration")
 
 
-def _split(named: str | None, default: str, checkpoint: Source, flag: str, what: str) -> Source:
+def _split(named: str | None, default: str, flag: str) -> Source:
     from lastcli import demo
 
     if named is None:
-        if not checkpoint.bundled:
-            raise UsageError(f"This needs {what}; give an .npz file with {flag}.")
         return Source(demo.split(default), f"the bundled {default} split", bundled=True)
     if named == BUNDLED or named.startswith(f"{BUNDLED}:"):
         name = named.partition(":")[2] or default

@@ -1,0 +1,125 @@
+"""Which options each verb takes, once for the command line and for Python.
+
+Every name is a field of `Plan`; the types are what a Python user may pass. The order is that of the flags in `--help`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from lastcli.plan.methods import Criterion, Method, Refit
+
+__all__ = [
+    "BenchOptions",
+    "ConvertOptions",
+    "EvaluateOptions",
+    "InspectOptions",
+    "PruneOptions",
+    "ScoreOptions",
+    "SweepOptions",
+    "VerifyOptions",
+    "fields_of",
+]
+
+Ratio = Decimal | float | str
+
+
+class _Data(TypedDict, total=False):
+    data: str | Path
+    limit: str | int
+    scale: str | float
+
+
+class _Naming(TypedDict, total=False):
+    name: str
+
+
+class _Measuring(_Data, total=False):
+    metric: str
+    warmup: int
+    batch_size: int
+    forward: str
+
+
+class _Comparing(_Data, total=False):
+    batch_size: int
+
+
+class _Reducing(TypedDict, total=False):
+    calibration: str | Path
+    calibration_limit: str | int
+    min_states: int
+    layout: str
+    compat: str
+    allow_unstable: bool
+    match_output: bool
+    seed: int
+
+
+class _Ranking(TypedDict, total=False):
+    method: str | Method | Criterion
+    compat: str
+    seed: int
+    allow_unstable: bool
+    calibration: str | Path
+    calibration_limit: str | int
+    batch_size: int
+
+
+class _Goal(TypedDict, total=False):
+    ratio: Ratio
+    states: int
+    max_drop: float
+    significance: float
+    method: str | Method | Criterion
+    refit: str | Refit
+
+
+class _Comparison(TypedDict, total=False):
+    ratios: str | Sequence[Ratio]
+    methods: str | Sequence[str | Method | Criterion]
+    refits: str | Sequence[str | Refit]
+    max_drop: float
+    significance: float
+    fail_over: float
+
+
+class InspectOptions(_Naming, total=False):
+    """Of `inspect`."""
+
+
+class ScoreOptions(_Ranking, _Naming, total=False):
+    """Of `score`."""
+
+
+class PruneOptions(_Goal, _Reducing, _Measuring, _Naming, total=False):
+    """Of `prune`."""
+
+
+class SweepOptions(_Comparison, _Reducing, _Measuring, _Naming, total=False):
+    """Of `sweep`."""
+
+
+class EvaluateOptions(_Measuring, _Naming, total=False):
+    """Of `evaluate`, the command `eval`."""
+
+
+class VerifyOptions(_Comparing, _Naming, total=False):
+    """Of `verify`."""
+
+
+class ConvertOptions(_Naming, total=False):
+    """Of `convert`."""
+
+
+class BenchOptions(_Comparing, _Naming, total=False):
+    """Of `bench`."""
+
+
+def fields_of(options: type) -> tuple[str, ...]:
+    """The fields of `Plan` in one of these, in the order of the flags."""
+    return tuple(options.__annotations__)

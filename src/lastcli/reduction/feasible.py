@@ -1,0 +1,97 @@
+"""Does a method with a refit suit a checkpoint? Asked before anything is computed; a minute of work ends in no refusal.
+
+What a layer's format can hold is a property of its system (`fixed_poles`, `shared_readout`, `modes`, `feedthrough`), so
+the question needs the layers and no data. `misfit` is what a comparison leaves out and says; `check` refuses it, and
+what is merely missing (calibration inputs, a forward pass, a finite norm) as well.
+"""
+
+from __future__ import annotations
+
+from lastcli.engine import criteria
+from lastcli.errors import LastError, UnsupportedModelError, UsageError
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.plan import Method, Plan, Refit
+
+__all__ = ["check", "misfit", "require_norms"]
+
+
+def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | None:
+    """Why this method and this refit make no sense together, or not on this model; None where they do."""
+    if method.moves_poles and refit.for_kept_states:
+        return UsageError(f"--refit {refit.name} keeps the original poles, {method.name} moves them; use h2 or poles.")
+    if method.moves_poles:
+        from lastcli.engine.balanced import check_balanceable
+
+        try:
+            for layer, system in zip(checkpoint.layers, checkpoint.systems):
+                check_balanceable(system, layer.name)
+        except UnsupportedModelError as error:
+            return error
+    if method.moves_poles or refit.moves_poles:
+        return _held(checkpoint, method, refit)
+    return None
+
+
+def _held(checkpoint: Checkpoint, method: Method, refit: Refit) -> UnsupportedModelError | None:
+    """Whether some layer's poles must stay where they are, or are bound to each other."""
+    what = f"--method {method.name}" if method.moves_poles else f"--refit {refit.name}"
+    for layer, system in zip(checkpoint.layers, checkpoint.systems):
+        if system.fixed_poles:
+            why = checkpoint.family.refuses_moved_poles(layer, checkpoint.config)
+            return UnsupportedModelError(f"{what} gives the states new poles. {why}")
+        if method.moves_poles and system.real_readout:
+            return UnsupportedModelError(
+                f"Layer {layer.name}: {what} gives the states a complex read-out, and the checkpoint holds a real one; "
+                "use a method that keeps the states."
+            )
+        if refit.moves_poles and system.modes != 1:
+            return UnsupportedModelError(
+                "The poles of oscillators are bound in pairs and cannot be refitted one by one."
+            )
+    return None
+
+
+def check(checkpoint: Checkpoint, method: Method, refit: Refit, plan: Plan, *, calibrated: bool) -> None:
+    """Refuse what cannot run.
+
+    Args:
+        calibrated: whether there are calibration inputs.
+
+    Raises:
+        UsageError: the refit does not go with the method, or there are no calibration inputs.
+        UnsupportedModelError: the model cannot hold the result, a state has no finite norm, or the model around the
+            layers is not known and its inputs are needed.
+    """
+    if not calibrated:
+        if refit.needs_calibration:
+            raise UsageError(
+                f"--refit {refit.name} needs inputs to calibrate on; give an .npz file with --calibration."
+            )
+        if method.needs_calibration:
+            raise UsageError(f"{method.name} needs inputs to calibrate on; give an .npz file with --calibration.")
+        if plan.match_output:
+            raise UsageError("This needs inputs to calibrate on; give an .npz file with --calibration.")
+    found = misfit(checkpoint, method, refit)
+    if found is not None:
+        raise found
+    if method.reads_calibration(refit, available=calibrated) or plan.match_output:
+        checkpoint.require_forward()
+    if _takes_norms(method, refit, calibrated):
+        require_norms(checkpoint, plan)
+
+
+def _takes_norms(method: Method, refit: Refit, calibrated: bool) -> bool:
+    if method.criterion in ("hinf", "h2", "hankel") or refit.moments == "h2":
+        return True
+    return method.eliminates and not method.reads_calibration(refit, available=calibrated)
+
+
+def require_norms(checkpoint: Checkpoint, plan: Plan) -> None:
+    """Refuse states without a finite norm where a norm is what decides.
+
+    Raises:
+        UnsupportedModelError: a pole at or outside the unit circle, and unstable states are not allowed.
+    """
+    # the published code takes its formula at its word; measured energies (calibration) are finite anyway
+    allow = plan.allow_unstable or plan.compat is not None
+    criteria.check_stable(checkpoint.systems, [layer.name for layer in checkpoint.layers], allow=allow)
