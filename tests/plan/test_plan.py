@@ -74,5 +74,5 @@ def test_several_methods_are_named_once_each_and_keep_their_order():
 
 
 def test_an_option_that_does_not_exist_is_a_usage_error_with_a_suggestion():
-    with pytest.raises(UsageError, match="'rati'.*'ratio'"):
+    with pytest.raises(UsageError, match=r"'rati'.*'ratio'"):
         build_plan({"rati": 0.5})
