@@ -172,7 +172,7 @@ def test_the_input_is_never_the_output(name, tmp_path):
     put(tmp_path / name, OLD)
     (tmp_path / f"link{name}").symlink_to(tmp_path / name)
     for out in (name, f"link{name}"):
-        with containers.open_reader(tmp_path / name) as reader, pytest.raises(OutputError, match="input itself"):
+        with containers.open_reader(tmp_path / name) as reader, pytest.raises(OutputError, match="this is the input"):
             copy(reader, tmp_path / out, template=reader, force=True)
 
 
@@ -231,7 +231,7 @@ def test_signals(number, tmp_path):
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    assert process.wait(60) in (143, 128 + number, -number, 1, 130)
+    assert process.wait(60) in (130, -signal.SIGINT)
     assert listing(tmp_path) == ["started", "x.safetensors"]
     same_bits(contents(tmp_path / "x.safetensors"), OLD)
 

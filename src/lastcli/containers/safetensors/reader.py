@@ -15,9 +15,10 @@ import numpy as np
 
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.dtypes import SAFETENSORS_CODES, dtype_of, safe_nbytes
-from lastcli.containers.inputs import RandomAccess, parse_json, shown
+from lastcli.containers.inputs import RandomAccess, shown
 from lastcli.containers.structure import take_metadata
 from lastcli.errors import InputError
+from lastcli.mappings import parse_json
 
 __all__ = ["MAX_HEADER", "Header", "SafetensorsReader", "looks_like_safetensors", "read_header"]
 
