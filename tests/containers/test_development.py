@@ -1,4 +1,4 @@
-"""The container that docs/development.md adds is complete: added as the page says, it carries a model there and back."""
+"""The container that docs/development.md adds is complete: it carries a model there and back."""
 
 from __future__ import annotations
 
