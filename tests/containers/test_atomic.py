@@ -202,8 +202,8 @@ def test_a_foreign_sidecar_needs_force(tmp_path):
     put(tmp_path / "x.msgpack", OLD, metadata)
 
 
-def test_the_faster_of_two_runs_wins(tmp_path):
-    path = tmp_path / "x.safetensors"
+def test_the_faster_of_two_runs_wins(name, tmp_path):
+    path = tmp_path / name
 
     def meanwhile() -> np.ndarray:
         put(path, OLD)
@@ -213,7 +213,7 @@ def test_the_faster_of_two_runs_wins(tmp_path):
     with pytest.raises(OutputError, match="meanwhile"):
         containers.write(path, [source], metadata={})
     same_bits(contents(path), OLD)
-    assert listing(tmp_path) == ["x.safetensors"]
+    assert listing(tmp_path) == [name]
 
 
 @pytest.fixture

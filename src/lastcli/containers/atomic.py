@@ -95,7 +95,7 @@ class Stage:
             self.temp.rename(self.target)
             return
         if not self._force:
-            raise OutputError(f"{shown(self.path, 1000)} exists; choose another name or give --force to replace it.")
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.target))
         aside = self.target.parent / f".last-{secrets.token_hex(6)}.old"
         self.target.rename(aside)
         try:

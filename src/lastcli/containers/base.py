@@ -160,3 +160,7 @@ class Container:
     def is_folder(self) -> bool:
         """Whether a checkpoint is always a folder."""
         return not self.suffixes
+
+    def makes_folder(self, shard_bytes: int | None) -> bool:
+        """Whether an output is a folder: always, or because it is written in shards."""
+        return self.is_folder or shard_bytes is not None

@@ -62,11 +62,6 @@ class Job:
         """The output's name for messages."""
         return shown(self.path, 1000)
 
-    @property
-    def folder(self) -> bool:
-        """Whether the output is a folder."""
-        return self.container.is_folder or self.shard_bytes is not None
-
     def load(self, source: TensorSource) -> np.ndarray:
         """The tensor's bytes, checked against what was announced, and recorded.
 

@@ -84,7 +84,7 @@ def write(
     if beside is not None:
         with writing_errors(beside):
             check_sidecar(beside, text or "", force)
-    with staged(path, folder=job.folder, force=force) as stage:
+    with staged(path, folder=container.makes_folder(shard_bytes), force=force) as stage:
         with writing_errors(path):
             container.write(stage.temp, job)
         stage.flush()
@@ -117,7 +117,7 @@ def check_output(
     """
     path = Path(path)
     container = _chosen(path, kind, shard_bytes)
-    folder = container.is_folder or shard_bytes is not None
+    folder = container.makes_folder(shard_bytes)
     target = check_place(path, folder=folder, force=force, inputs=inputs)
     with writing_errors(path):
         if folder and target.is_dir() and any(target.iterdir()):
