@@ -15,7 +15,7 @@ from typing import Any
 
 from lastcli.errors import InputError
 
-__all__ = ["SIZE_LIMIT", "convert", "load_mapping", "parse_mapping", "suggestion"]
+__all__ = ["SIZE_LIMIT", "convert", "load_mapping", "parse_json", "parse_mapping", "suggestion"]
 
 SIZE_LIMIT = 1 << 20
 _NODE_LIMIT = 20_000
@@ -50,7 +50,7 @@ def parse_mapping(text: str, where: str, *, is_json: bool = False) -> dict[str, 
     Raises:
         InputError: not a mapping, or not well-formed.
     """
-    value = _parse_json(text, where) if is_json else _parse_yaml(text, where)
+    value = parse_json(text, where, remedy="correct it", finite=False) if is_json else _parse_yaml(text, where)
     if value is None:
         value = {}
     if not isinstance(value, dict):
@@ -61,23 +61,46 @@ def parse_mapping(text: str, where: str, *, is_json: bool = False) -> dict[str, 
     return value
 
 
-def _parse_json(text: str, where: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in seen:
-                raise InputError(f"{where}: the key {key!r} appears twice; keep one.")
-            seen[key] = value
-        return seen
+def parse_json(data: bytes | str, what: str, *, remedy: str = "the file is damaged", finite: bool = True) -> Any:
+    """Strict JSON: UTF-8, no duplicate keys, bounded depth.
 
+    Args:
+        data: the document.
+        what: names it in messages.
+        remedy: how messages end.
+        finite: refuse NaN and infinity, which are no JSON but which Python writes as such.
+
+    Raises:
+        InputError: not such a document.
+    """
     try:
-        return json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}."
-        ) from None
-    except RecursionError:
-        raise InputError(f"{where}: nested too deeply to be a model description.") from None
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant if finite else None)
+        if "\\ud" in text.lower():
+            # half of a surrogate pair is no text: it could be neither printed nor written again
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
+    except UnicodeError as error:
+        raise InputError(f"{what} is not valid Unicode text (UTF-8); {remedy}.") from error
+    except RecursionError as error:
+        raise InputError(f"{what} is nested too deep to be real; {remedy}.") from error
+    except ValueError as error:
+        raise InputError(f"{what} is not valid JSON ({error}); {remedy}.") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:60]!r} appears twice")
+            seen.add(key)
+    return result
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
 
 
 def _parse_yaml(text: str, where: str) -> Any:

@@ -96,6 +96,7 @@ def test_lists_and_keys_with_a_slash_survive_a_flat_container(tmp_path):
         copy(reader, tmp_path / "x.safetensors")
     with containers.open_reader(tmp_path / "x.safetensors") as reader:
         copy(reader, tmp_path / "y.msgpack")
+    assert not (tmp_path / "y.json").exists()  # the file itself shows its paths
     back = serialization.msgpack_restore((tmp_path / "y.msgpack").read_bytes())
     assert set(back) == set(tree)
     np.testing.assert_array_equal(back["a/b"]["w"], np.ones(2))

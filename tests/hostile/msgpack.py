@@ -54,6 +54,7 @@ MSGPACK: list[Case] = [
     _mp("wrong_shape", "needs 12 bytes", {"w": array_ext(shape=(3,))}),
     _mp("negative_shape", "whole numbers", {"w": array_ext(shape=(-2,))}),
     _mp("overflowing_shape", "impossible", {"w": array_ext(shape=(2**40, 2**40))}),
+    _mp("shape_2_62_beside_zero", "impossible", {"w": array_ext(shape=(2**62, 0), data=b"")}),
     _mp("text_for_bytes", "needs 8 bytes but has 2", {"w": array_ext(data="ab")}),
     _mp("number_for_bytes", "not bytes", {"w": array_ext(data=5)}),
     _mp("array_of_two_parts", "shape, dtype and bytes", {"w": msgpack.ExtType(1, msgpack.packb([[2], "float32"]))}),

@@ -75,6 +75,7 @@ ORBAX: list[Case] = [
     _ob("array_metadata_emptied", "JSON", lambda path: (path / "params.w" / ".zarray").write_text("") and None),
     _ob("shape_not_numbers", "sound shape", _edit("params.w/.zarray", lambda d: d.update(shape=["8", 8]))),
     _ob("shape_impossible", "impossible", _edit("params.w/.zarray", lambda d: d.update(shape=[2**40, 2**40]))),
+    _ob("shape_2_62_beside_zero", "impossible", _edit("params.w/.zarray", lambda d: d.update(shape=[2**62, 0]))),
     _ob("dtype_big_endian", "dtype >f4", _edit("params.w/.zarray", lambda d: d.update(dtype=">f4"))),
     _ob("write_shape_too_large", "do not fit", _edit("_METADATA", lambda d: _value(d).update(write_shape=[16, 8]))),
     _ob("manifest_named_but_missing", "missing", _edit("_METADATA", lambda d: d.update(use_ocdbt=True))),

@@ -64,6 +64,7 @@ SAFETENSORS: list[Case] = [
     _st("wrong_size", "needs 8 bytes", safetensors_bytes({"a": entry(0, 12)}, b"\0" * 12)),
     _st("shape_product_overflows", "impossible", safetensors_bytes({"a": entry(0, 8, (2**32, 2**32))}, _EIGHT)),
     _st("shape_zero_beside_2_62", "impossible", safetensors_bytes({"a": entry(0, 0, (0, 2**62))})),
+    _st("shape_2_62_beside_zero", "impossible", safetensors_bytes({"a": entry(0, 0, (2**62, 0))})),
     _st("rank_70", "impossible", safetensors_bytes({"a": entry(0, 4, (1,) * 70)}, b"\0" * 4)),
     _st("negative_axis", "whole numbers", safetensors_bytes({"a": entry(0, 8, (-2,))}, _EIGHT)),
     _st("float_axis", "whole numbers", safetensors_bytes({"a": entry(0, 8, [2.0])}, _EIGHT)),

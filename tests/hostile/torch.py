@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -85,6 +86,15 @@ def _zip_bomb() -> bytes:
     return buffer.getvalue()
 
 
+def _overstated() -> bytes:
+    """The directory gives the storage of w 2 GiB: its length in the file is only what the directory says it is."""
+    data = bytearray(_saved(_weights()))
+    name = data.rindex(b"/data/0")
+    entry = data.rindex(b"PK\x01\x02", 0, name)
+    struct.pack_into("<II", data, entry + 20, 2**31, 2**31)
+    return bytes(data)
+
+
 def _member(suffix: str, change: Callable[[bytes], bytes | None]) -> bytes:
     """A sound archive with one member changed, or left out where `change` gives None."""
     return repacked(_saved(_weights()), lambda name, content: change(content) if name.endswith(suffix) else content)
@@ -117,6 +127,7 @@ TORCH: list[Case] = [
     _pt("memo_bomb", "too many values|deep", lambda: _saved({"w": _bomb()})),
     _pt("deflated_zip_bomb", "compressed", _zip_bomb),
     _pt("duplicate_member", "twice", _duplicated),
+    _pt("member_longer_than_the_file", "declares more bytes", _overstated),
     _pt("storage_too_short", "fewer bytes", lambda: _member("data/0", lambda content: content[:8])),
     _pt("storage_missing", "fewer bytes", lambda: _member("data/0", lambda content: None)),
     _pt("more_elements", "fewer bytes", lambda: _member("data.pkl", lambda c: c.replace(b"K\x06t", b"K\xfat"))),

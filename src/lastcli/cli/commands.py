@@ -138,15 +138,19 @@ def prune(session: Any, console: Console, out: Path | None, dry_run: bool, shard
 )
 def sweep(session: Any, console: Console, certify: bool, plot: Path | None, force: bool) -> int:
     """Accuracy against pruning ratio on a held-out split, methods and refits side by side."""
+    from lastcli import containers
+    from lastcli.report.plots import plot_format, plot_sweep
+
+    if plot is not None:
+        plot_format(plot)
+        containers.check_place(plot, force=force)
     _prepare_jax()
     from lastcli.verbs.sweep import sweep
 
     result = sweep(session, certify=certify)
     console.show(result)
     if plot is not None:
-        from lastcli.report.plots import plot_sweep
-
-        plot_sweep(result, plot, force=force)
+        containers.write_file(plot, plot_sweep(result, plot_format(plot)), force=force)
     missed = result.max_drop is not None and result.chosen is None
     return ExitCode.GATE if result.passed is False or missed else ExitCode.DONE
 

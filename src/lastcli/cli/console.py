@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -67,8 +66,10 @@ class Console:
 @contextlib.contextmanager
 def guarded(debug: bool) -> Iterator[None]:
     """Turn every way a command can end into its exit code and one sentence on standard error."""
+    from lastcli.containers import terminable
+
     try:
-        with _terminable():
+        with terminable():
             yield
             sys.stdout.flush()
     except LastError as error:
@@ -95,21 +96,3 @@ def _fail(sentence: str, code: ExitCode) -> None:
 
     print(f"Error: {safe_text(sentence)}", file=sys.stderr)
     raise SystemExit(int(code)) from None
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does, so that temporary files are removed."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: the caller handles its own signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,25 +1,36 @@
 """Bytes ↔ named tensors. A container knows bytes, never what a tensor means.
 
-* `open_reader(path)`: an open checkpoint: names, shapes and dtypes; a tensor's bytes when asked.
-* `write(path, sources, ...)`: a checkpoint, written atomically and read back.
-* `kind_for(path)`: the container for an output path.
+* `registry`: the containers there are, found by content or suffix; `open_reader(path)` opens whichever it is.
+* one folder a container: its `CONTAINER` (see `base`), its reader, its writer.
+* `writing`: `write(path, sources, ...)`, a checkpoint written atomically and read back; `place` and `atomic` below it
+  say where an output may stand and put it there.
+* `tree`, `structure`, `extras`, `sidecar`: what a file holds besides tensors, so that a conversion loses nothing.
 """
 
-from lastcli.containers.base import Reader, TensorInfo, TensorSource
-from lastcli.containers.reading import open_reader
-from lastcli.containers.registry import kind_for, kind_of
+from lastcli.containers.atomic import terminable, write_file
+from lastcli.containers.base import Container, Reader, TensorInfo, TensorSource
+from lastcli.containers.inputs import stored_bytes
+from lastcli.containers.place import check_place
+from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_reader
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
-from lastcli.containers.writing import Receipt, write
+from lastcli.containers.writing import Receipt, check_output, write
 
 __all__ = [
+    "CONTAINERS",
     "DESCRIPTION_KEY",
+    "Container",
     "Reader",
     "Receipt",
     "TensorInfo",
     "TensorSource",
+    "check_output",
+    "check_place",
     "kind_for",
     "kind_of",
     "open_reader",
     "sidecar_path",
+    "stored_bytes",
+    "terminable",
     "write",
+    "write_file",
 ]

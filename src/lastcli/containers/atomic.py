@@ -26,9 +26,10 @@ from types import FrameType
 from typing import NoReturn
 
 from lastcli.containers.inputs import shown
+from lastcli.containers.place import check_place, writing_errors
 from lastcli.errors import OutputError
 
-__all__ = ["Stage", "staged", "writing_errors"]
+__all__ = ["Stage", "check_sidecar", "staged", "terminable", "write_file"]
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -49,29 +50,11 @@ class Stage:
             OutputError: something stands there and `force` is not given, or nothing can be written there.
         """
         self.path, self._folder, self._force = path, folder, force
-        if "\0" in str(path):
-            raise OutputError(f"{shown(path, 1000)} is not a possible file name; choose another.")
-        with writing_errors(path):
-            self.target = Path(os.path.realpath(path))
-            if self.target.is_symlink():
-                raise OutputError(f"{shown(path, 1000)}: the symbolic links run in a circle; remove them.")
-            self._check_place()
-            self.temp = self.target.parent / f".last-{secrets.token_hex(6)}.tmp"
-            if folder:
+        self.target = check_place(path, folder=folder, force=force)
+        self.temp = self.target.parent / f".last-{secrets.token_hex(6)}.tmp"
+        if folder:
+            with writing_errors(path):
                 self.temp.mkdir()
-
-    def _check_place(self) -> None:
-        name = shown(self.path, 1000)
-        if not self.target.parent.is_dir():
-            raise OutputError(f"{name}: the folder {shown(self.target.parent, 1000)} does not exist; create it first.")
-        if not os.path.lexists(self.target):
-            return
-        if not self._force:
-            raise OutputError(f"{name} exists; choose another name or give --force to replace it.")
-        if self._folder and not self.target.is_dir():
-            raise OutputError(f"{name} is a file and the output is a folder; choose another name.")
-        if not self._folder and not self.target.is_file():
-            raise OutputError(f"{name} is not a regular file and will not be replaced; choose another name.")
 
     def flush(self) -> None:
         """Put everything written so far on the disk."""
@@ -112,7 +95,7 @@ class Stage:
             self.temp.rename(self.target)
             return
         if not self._force:
-            raise OutputError(f"{shown(self.path, 1000)} exists; choose another name or give --force to replace it.")
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.target))
         aside = self.target.parent / f".last-{secrets.token_hex(6)}.old"
         self.target.rename(aside)
         try:
@@ -133,8 +116,12 @@ class Stage:
 
 @contextlib.contextmanager
 def staged(path: Path, *, folder: bool, force: bool) -> Iterator[Stage]:
-    """A `Stage` whose temporary output is gone at the end, whatever happens; call `commit` inside to keep it."""
-    with _terminable():
+    """A `Stage` whose temporary output is gone at the end, whatever happens; call `commit` inside to keep it.
+
+    Raises:
+        OutputError: see `check_place`.
+    """
+    with terminable():
         stage = Stage(path, folder, force)
         try:
             yield stage
@@ -142,31 +129,57 @@ def staged(path: Path, *, folder: bool, force: bool) -> Iterator[Stage]:
             stage.discard()
 
 
+def write_file(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a file that is no checkpoint (a plot), as safely as one.
+
+    Raises:
+        OutputError: something stands there and `force` is not given, or it cannot be written.
+    """
+    with staged(path, folder=False, force=force) as stage:
+        with writing_errors(path):
+            stage.temp.write_bytes(data)
+        stage.flush()
+        stage.commit()
+
+
 @contextlib.contextmanager
-def writing_errors(path: Path) -> Iterator[None]:
-    """Turn operating system errors into an `OutputError` about `path`."""
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the body as Ctrl-C does, so that temporary files are removed.
+
+    Only where nobody handles it: not in another thread, not in a program with a handler of its own, not twice.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except OSError as error:
-        raise OutputError(f"{shown(path, 1000)}: {_reason(error)}") from error
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _reason(error: OSError) -> str:
-    reasons = {
-        errno.ENOSPC: "the disk is full; free some space or write elsewhere.",
-        errno.EDQUOT: "the disk quota is used up; free some space or write elsewhere.",
-        errno.EFBIG: "the file grows over the allowed size; raise the limit (ulimit -f) or write elsewhere.",
-        errno.EACCES: "no permission to write there; choose another place.",
-        errno.EPERM: "no permission to write there; choose another place.",
-        errno.EROFS: "the file system is read-only; choose another place.",
-        errno.ENOENT: "the folder does not exist; create it first.",
-        errno.ENOTDIR: "a part of the path is not a folder; choose another place.",
-        errno.ELOOP: "the symbolic links run in a circle; remove them.",
-        errno.ENAMETOOLONG: "the name is too long; choose a shorter one.",
-        errno.EEXIST: "something was put there meanwhile; choose another name or give --force to replace it.",
-    }
-    text = reasons.get(error.errno or 0)
-    return text or f"writing failed ({error.strerror or error}); choose another place."
+def check_sidecar(sidecar: Path, text: str, force: bool) -> None:
+    """Refuse to replace a sidecar.
+
+    Raises:
+        OutputError: one that says something else than `text` is there and `force` is not given, or it is no file.
+    """
+    sidecar = Path(os.path.realpath(sidecar))
+    if not os.path.lexists(sidecar):
+        return
+    old = sidecar.read_bytes() if sidecar.is_file() else None
+    if old is None or (old != _encoded(text) and not force):
+        raise OutputError(
+            f"{shown(sidecar, 1000)} says something else; choose another name or give --force to replace it."
+        )
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _place_new(temp: Path, target: Path) -> None:
@@ -186,13 +199,10 @@ def _place_new(temp: Path, target: Path) -> None:
 @contextlib.contextmanager
 def _replaced(sidecar: Path, text: str, force: bool) -> Iterator[None]:
     """Put the sidecar in place; put the old one back if the body fails."""
-    data = text.encode("utf-8", "backslashreplace")
+    data = _encoded(text)
     sidecar = Path(os.path.realpath(sidecar))
+    check_sidecar(sidecar, text, force)
     old = sidecar.read_bytes() if sidecar.is_file() else None
-    if os.path.lexists(sidecar) and old != data and (old is None or not force):
-        raise OutputError(
-            f"{shown(sidecar, 1000)} says something else; choose another name or give --force to replace it."
-        )
     temp = sidecar.parent / f".last-{secrets.token_hex(6)}.tmp"
     try:
         _write_bytes(temp, data)
@@ -227,20 +237,3 @@ def _fsync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the program through the exception handlers, where nobody else handles it."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -90,6 +90,4 @@ def safe_nbytes(shape: tuple[int, ...], dtype: str) -> int | None:
     itemsize = ITEMSIZE[dtype]
     if math.prod(axis for axis in shape if axis) * itemsize > _LARGEST:
         return None
-    if any(axis > _LARGEST // itemsize for axis in shape):
-        return None
     return math.prod(shape) * itemsize

@@ -14,8 +14,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lastcli.containers.inputs import parse_json
 from lastcli.errors import InputError
+from lastcli.mappings import parse_json
 
 __all__ = ["EXTRAS_KEY", "STRUCTURE_KEY", "dumps", "loads", "representable", "take"]
 

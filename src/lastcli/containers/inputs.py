@@ -1,20 +1,18 @@
-"""Guarded reading: regular files only, bounded sizes, strict JSON, names that are safe to print."""
+"""Guarded reading: regular files only, bounded sizes, names that are safe to print."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import unicodedata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lastcli.errors import InputError
 
-__all__ = ["RandomAccess", "is_folder", "parse_json", "read_small", "shown"]
+__all__ = ["RandomAccess", "is_folder", "is_unicode", "read_small", "shown", "stored_bytes"]
 
 
 def shown(name: object, limit: int = 100) -> str:
@@ -36,6 +34,18 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8: no half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes on disk of a file, or of all files of a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 class RandomAccess:
@@ -121,41 +131,6 @@ def read_small(path: Path, limit: int) -> bytes:
         return file.read(0, file.size, "the file")
     finally:
         file.close()
-
-
-def parse_json(data: bytes, what: str) -> Any:
-    """Strict JSON: UTF-8, no duplicate keys, no NaN, bounded depth.
-
-    Raises:
-        InputError: `what` names the document.
-    """
-    try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        if b"\\ud" in data.lower():
-            # half of a surrogate pair is no text: it could be neither printed nor written again
-            json.dumps(document, ensure_ascii=False).encode()
-        return document
-    except UnicodeError as error:
-        raise InputError(f"{what} is not valid Unicode text (UTF-8); the file is damaged.") from error
-    except RecursionError as error:
-        raise InputError(f"{what} is nested too deep to be real; the file is damaged or hostile.") from error
-    except ValueError as error:
-        raise InputError(f"{what} is not valid JSON ({shown(error, 200)}); the file is damaged.") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"the key {shown(key)!r} appears twice")
-            seen.add(key)
-    return result
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _reason(error: OSError | ValueError) -> str:

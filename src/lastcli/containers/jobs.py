@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lastcli.containers.base import Reader, TensorInfo, TensorSource
+from lastcli.containers.base import Container, Reader, TensorInfo, TensorSource
 from lastcli.containers.extras import EXTRAS_KEY, dumps
 from lastcli.containers.inputs import shown
 from lastcli.containers.structure import without
+from lastcli.containers.tree import build
 from lastcli.errors import OutputError
 
 __all__ = ["Job", "fingerprint", "raw"]
@@ -34,6 +36,7 @@ class Job:
     """One output to be written.
 
     Attributes:
+        container: the container to write.
         path: the output as the user named it, for messages.
         sources: the tensors, in order.
         metadata: text to keep with the file.
@@ -44,6 +47,7 @@ class Job:
         digests: filled by `load`: what was written.
     """
 
+    container: Container
     path: Path
     sources: tuple[TensorSource, ...]
     metadata: Mapping[str, str]
@@ -76,16 +80,27 @@ class Job:
             self.progress(info.nbytes)
         return array
 
-    def split(self, native: Callable[[Any], bool], shows: str = "") -> tuple[dict[str, Any], dict[str, str]]:
-        """The extras that the container holds in its own way, and the metadata with the others in it.
+    @cached_property
+    def own(self) -> dict[str, Any]:
+        """The extras that the container holds in its own way."""
+        native = self.container.native
+        return {name: value for name, value in self.extras.items() if not name.startswith("last.") and native(value)}
 
-        Args:
-            native: whether the container holds such a value.
-            shows: the part of the structure that the container shows by itself.
+    @cached_property
+    def text(self) -> dict[str, str]:
+        """The metadata, and in them, as one text, the extras that the container does not hold in its own way."""
+        rest = {key: item for key, item in without(self.extras, self.container.shows).items() if key not in self.own}
+        return {**self.metadata, **({EXTRAS_KEY: dumps(rest)} if rest else {})}
+
+    def tree(self) -> dict[str, Any]:
+        """The sources and the container's own extras, nested as the paths of their names say.
+
+        Raises:
+            OutputError: one name is a branch of another.
         """
-        own = {name: value for name, value in self.extras.items() if not name.startswith("last.") and native(value)}
-        rest = {name: value for name, value in without(self.extras, shows).items() if name not in own}
-        return own, {**self.metadata, **({EXTRAS_KEY: dumps(rest)} if rest else {})}
+        structure = {key: value for key, value in self.extras.items() if key.startswith("last.")}
+        sources = {source.info.name: source for source in self.sources}
+        return build(sources, {**self.own, **structure}, self.where)
 
     def infos(self) -> dict[str, TensorInfo]:
         """What the output will hold."""

@@ -1,21 +1,36 @@
-"""Which container a path holds, by its content; the suffix decides only where the content says nothing."""
+"""Every container there is, and which one a path holds or gets.
+
+To add one: a folder here with a `CONTAINER` (see `base.Container`), and its name in `CONTAINERS`; docs/development.md
+shows it whole. Everything else asks this table.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lastcli.containers.base import Container, Reader
 from lastcli.containers.inputs import RandomAccess, is_folder, shown
-from lastcli.containers.orbax.layout import CHECKPOINT_FILE, TEMPORARY, TREE_FILE
-from lastcli.containers.safetensors.reader import looks_like_safetensors
-from lastcli.containers.safetensors.sharded import INDEX_SUFFIX
-from lastcli.errors import InputError, OutputError
+from lastcli.errors import InputError, OutputError, UsageError
 
-__all__ = ["SUFFIXES", "kind_for", "kind_of"]
+__all__ = ["CONTAINERS", "container_for", "container_named", "container_of", "kind_for", "kind_of", "open_reader"]
 
-SUFFIXES = {".safetensors": "safetensors", ".msgpack": "msgpack", ".pt": "torch", ".pth": "torch", ".ckpt": "torch"}
-"""Container by suffix."""
 
-_ORBAX_MARKS = (TREE_FILE, CHECKPOINT_FILE, "manifest.ocdbt")
+def _container(name: str) -> Container:
+    return importlib.import_module(f"lastcli.containers.{name}").CONTAINER
+
+
+CONTAINERS: dict[str, Container] = {
+    name: _container(name)
+    for name in (
+        "safetensors",
+        "msgpack",
+        "orbax",
+        "torch",
+    )
+}
+"""The containers by name, in the order in which a path's content is held against them."""
 
 _FOREIGN = (
     (b"\x89HDF", "an HDF5 file"),
@@ -27,66 +42,125 @@ _FOREIGN = (
 )
 
 
-def kind_for(path: Path) -> str:
-    """The container to write for an output path, by its suffix; a name without a suffix is an orbax folder.
+def container_named(name: str) -> Container:
+    """The container of that name.
+
+    Raises:
+        UsageError: there is none; lists those there are.
+    """
+    if name not in CONTAINERS:
+        raise UsageError(f"There is no container '{shown(name)}'; use {_listed(CONTAINERS, 'or')}.")
+    return CONTAINERS[name]
+
+
+def container_for(path: Path) -> Container:
+    """The container to write for an output path, by its suffix; a name without a suffix is a folder.
 
     Raises:
         OutputError: another suffix.
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
+    found = _by_suffix(suffix)
+    if found is not None:
+        return found
+    folder = next(container for container in CONTAINERS.values() if container.is_folder)
     if suffix == "" or is_folder(path) or suffix[1:].isdecimal():
-        return "orbax"
+        return folder
+    known = ", ".join(suffix for container in CONTAINERS.values() for suffix in container.suffixes)
     raise OutputError(
-        f"{shown(path, 1000)}: no container is known for '{shown(suffix)}'; use .safetensors, .msgpack, .pt, .pth, "
-        ".ckpt or a name without a suffix (orbax folder)."
+        f"{shown(path, 1000)}: no container is known for '{shown(suffix)}'; use {known} or a name without a suffix "
+        f"({folder.title} folder)."
     )
 
 
-def kind_of(path: Path) -> str:
-    """The container that is there.
+def container_of(path: Path) -> Container:
+    """The container that is there: by its content, and by the suffix only where the content says nothing.
 
     Raises:
         InputError: nothing is there, or nothing that is known.
     """
-    where = shown(path, 1000)
+    path = Path(path)
     if is_folder(path):
-        return _kind_of_folder(path)
-    if path.name.endswith(INDEX_SUFFIX):
-        return "safetensors"
+        return _of_folder(path)
     file = RandomAccess(path)
     try:
         start, size = file.read(0, min(file.size, 512), "its beginning"), file.size
     finally:
         file.close()
-    if looks_like_safetensors(start, size):
-        return "safetensors"
-    if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
-        return "torch"
+    known = _listed((container.title for container in CONTAINERS.values()), "and")
+    certain = _first(lambda container: container.certain and container.begins(path.name, start, size))
+    if certain is not None:
+        return certain
     for magic, name in _FOREIGN:
         if start.startswith(magic):
-            raise InputError(f"{where} is {name}; last reads safetensors, flax msgpack, orbax and torch checkpoints.")
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
-    if start and (start[0] & 0xF0 == 0x80 or start[0] in (0xDE, 0xDF)):
-        return "msgpack"
-    raise InputError(f"{where} is no checkpoint that last knows; it reads safetensors, flax msgpack, orbax and torch.")
+            raise InputError(f"{shown(path, 1000)} is {name}; last reads {known} checkpoints.")
+    found = _by_suffix(path.suffix.lower()) or _first(lambda container: container.begins(path.name, start, size))
+    if found is None:
+        raise InputError(f"{shown(path, 1000)} is no checkpoint that last knows; it reads {known}.")
+    return found
 
 
-def _kind_of_folder(path: Path) -> str:
+def kind_for(path: Path) -> str:
+    """The name of `container_for`.
+
+    Raises:
+        OutputError: a suffix that no container has.
+    """
+    return container_for(path).name
+
+
+def kind_of(path: Path) -> str:
+    """The name of `container_of`.
+
+    Raises:
+        InputError: nothing is there, or nothing that is known.
+    """
+    return container_of(path).name
+
+
+def open_reader(path: Path, *, model: str | None = None) -> Reader:
+    """Open a checkpoint, whatever its container.
+
+    Args:
+        path: a file, a folder, or the index of a sharded folder.
+        model: which one of several models of a file.
+
+    Raises:
+        InputError: the checkpoint is missing, unfinished, damaged or of no known kind.
+        UsageError: a file has several models and none, or one it has not, is named.
+    """
+    path = Path(path)
+    container = container_of(path)
+    if model is not None and not container.several_models:
+        can = _listed((name for name, other in CONTAINERS.items() if other.several_models), "and")
+        raise UsageError(
+            f"{shown(path, 1000)} is a {container.name} checkpoint; only {can} files can name one of several models."
+        )
+    return container.open(path, model)
+
+
+def _of_folder(path: Path) -> Container:
     where = shown(path, 1000)
     try:
         names = [item.name for item in path.iterdir()]
     except OSError as error:
         raise InputError(f"{where}: the folder cannot be read ({error.strerror}).") from error
-    if any(name.endswith((INDEX_SUFFIX, ".safetensors")) for name in names):
-        return "safetensors"
-    if any(TEMPORARY in name for name in (path.name, *names)) or any(mark in names for mark in _ORBAX_MARKS):
-        return "orbax"
-    below = [path / name for name in names if (path / name).is_dir()]
-    if any((folder / mark).is_file() for folder in below for mark in _ORBAX_MARKS):
-        return "orbax"
-    raise InputError(f"{where} is a folder without a checkpoint: no safetensors files and no orbax metadata.")
+    found = _first(lambda container: container.folder is not None and container.folder.holds(path, names))
+    if found is None:
+        marks = " and ".join(f"no {other.folder.mark}" for other in CONTAINERS.values() if other.folder is not None)
+        raise InputError(f"{where} is a folder without a checkpoint: {marks}.")
+    return found
+
+
+def _by_suffix(suffix: str) -> Container | None:
+    return _first(lambda container: suffix in container.suffixes)
+
+
+def _first(fits: Callable[[Container], bool]) -> Container | None:
+    return next((container for container in CONTAINERS.values() if fits(container)), None)
+
+
+def _listed(words: Iterable[str], last: str) -> str:
+    *first, end = words
+    return f"{', '.join(first)} {last} {end}" if first else end

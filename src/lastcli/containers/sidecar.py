@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers.inputs import parse_json, read_small
+from lastcli.containers.inputs import read_small
 from lastcli.errors import InputError, OutputError
+from lastcli.mappings import parse_json
 
 __all__ = ["DESCRIPTION_KEY", "sidecar_metadata", "sidecar_path", "sidecar_text", "without_kept"]
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers.atomic import staged, writing_errors
-from lastcli.containers.base import Reader, TensorSource
+from lastcli.containers.atomic import check_sidecar, staged
+from lastcli.containers.base import Container, Reader, TensorSource
 from lastcli.containers.dtypes import ITEMSIZE, safe_nbytes
 from lastcli.containers.extras import STRUCTURE_KEY, dumps, representable
-from lastcli.containers.inputs import shown
+from lastcli.containers.inputs import shown, stored_bytes
 from lastcli.containers.jobs import Job, fingerprint
-from lastcli.containers.reading import open_kind
-from lastcli.containers.registry import kind_for, kind_of
+from lastcli.containers.place import check_place, writing_errors
+from lastcli.containers.registry import CONTAINERS, container_for, container_named, container_of
 from lastcli.containers.sidecar import sidecar_path, sidecar_text, without_kept
 from lastcli.containers.structure import of, restricted
 from lastcli.errors import InputError, OutputError, UsageError
 
-__all__ = ["Receipt", "write"]
-
-_SHARD_SUFFIXES = (".safetensors", ".safetensors.index.json")
+__all__ = ["Receipt", "check_output", "write"]
 
 
 @dataclass(frozen=True)
@@ -74,50 +71,83 @@ def write(
         InputError: a source could not be read.
     """
     path = Path(path)
-    kind = kind or ("safetensors" if shard_bytes is not None else kind_for(path))
-    if shard_bytes is not None and (kind != "safetensors" or shard_bytes < 1):
-        raise UsageError("Shards are written only as safetensors, of at least one byte each.")
-    folder = kind == "orbax" or shard_bytes is not None
+    container = _chosen(path, kind, shard_bytes)
     sources = tuple(sources)
     form = {STRUCTURE_KEY: of(template.extras)} if template is not None and of(template.extras) else {}
     kept = restricted({**form, **(extras or {})}, {source.info.name for source in sources})
-    job = Job(path, sources, without_kept(metadata), kept, template, shard_bytes, progress)
+    job = Job(container, path, sources, without_kept(metadata), kept, template, shard_bytes, progress)
     _check(job)
-    with writing_errors(path):
-        _check_place(job, folder, force)
-    emit, sidecar, held = _writer(kind, job)
-    with staged(path, folder=folder, force=force) as stage:
+    inputs = () if template is None else (template.path,)
+    check_output(path, inputs=inputs, kind=container.name, shard_bytes=shard_bytes, force=force)
+    text = None if container.keeps_metadata else sidecar_text(job.text)
+    beside = None if text is None else sidecar_path(path)
+    if beside is not None:
+        with writing_errors(beside):
+            check_sidecar(beside, text or "", force)
+    with staged(path, folder=container.makes_folder(shard_bytes), force=force) as stage:
         with writing_errors(path):
-            emit(stage.temp, job)
+            container.write(stage.temp, job)
         stage.flush()
-        _compare(stage.temp, kind, job, held)
-        size = _size(stage.temp)
-        beside = sidecar_path(path) if sidecar is not None else None
-        stage.commit(beside, sidecar or "")
-    return Receipt(path, kind, size, beside)
+        _compare(stage.temp, job)
+        size = stored_bytes(stage.temp)
+        stage.commit(beside, text or "")
+    return Receipt(path, container.name, size, beside)
 
 
-def _writer(kind: str, job: Job) -> tuple[Callable[[Path, Job], None], str | None, set[str]]:
-    """The container's writer, the text of the sidecar it needs, and the extras that the file itself will show."""
-    if kind == "safetensors":
-        from lastcli.containers.safetensors.writer import write_safetensors, write_sharded
+def check_output(
+    path: Path,
+    *,
+    inputs: Sequence[Path] = (),
+    kind: str | None = None,
+    shard_bytes: int | None = None,
+    force: bool = False,
+) -> None:
+    """Refuse an output that `write` would refuse for its place or name: to be called before any work.
 
-        return (write_safetensors if job.shard_bytes is None else write_sharded), None, set(job.extras)
-    if kind == "msgpack":
-        from lastcli.containers.msgpack.writer import native, write_msgpack
+    Args:
+        path: the output.
+        inputs: the checkpoints that were read, which are never replaced.
+        kind: as in `write`.
+        shard_bytes: as in `write`.
+        force: whether what is there may be replaced.
 
-        own, rest = job.split(native, "paths")
-        return write_msgpack, sidecar_text(rest), set(own)
-    if kind == "orbax":
-        from lastcli.containers.orbax.writer import write_orbax
+    Raises:
+        OutputError: the output is an input, is taken, has an unknown suffix, or nothing can be written there.
+        UsageError: shards were asked for in another container.
+    """
+    path = Path(path)
+    container = _chosen(path, kind, shard_bytes)
+    folder = container.makes_folder(shard_bytes)
+    target = check_place(path, folder=folder, force=force, inputs=inputs)
+    with writing_errors(path):
+        if folder and target.is_dir() and any(target.iterdir()):
+            _refuse_loss(path, target)
 
-        return write_orbax, None, set(job.extras)
-    if kind == "torch":
-        from lastcli.containers.torch.writer import native, write_torch
 
-        own, rest = job.split(native, "torch")
-        return write_torch, sidecar_text(rest), set(own)
-    raise UsageError(f"There is no container '{shown(kind)}'; use safetensors, msgpack, orbax or torch.")
+def _chosen(path: Path, kind: str | None, shard_bytes: int | None) -> Container:
+    """The container to write."""
+    if kind is not None:
+        container = container_named(kind)
+    elif shard_bytes is not None:
+        container = next(item for item in CONTAINERS.values() if item.shards)
+    else:
+        container = container_for(path)
+    if shard_bytes is not None and (not container.shards or shard_bytes < 1):
+        able = " or ".join(item.name for item in CONTAINERS.values() if item.shards)
+        raise UsageError(f"Shards are written only as {able}, of at least one byte each.")
+    return container
+
+
+def _refuse_loss(path: Path, target: Path) -> None:
+    """A folder is replaced only if nothing but a checkpoint is lost."""
+    where = shown(path, 1000)
+    try:
+        existing = container_of(target).folder
+    except InputError as error:
+        raise OutputError(f"{where} is a folder that is no checkpoint; choose another name.") from error
+    alien = sorted(item.name for item in target.iterdir() if existing is not None and not existing.owns(item.name))
+    if alien:
+        raise OutputError(f"{where} also holds '{shown(alien[0])}', which would be lost; choose another name.")
 
 
 def _check(job: Job) -> None:
@@ -141,31 +171,16 @@ def _check(job: Job) -> None:
             raise OutputError(f"{job.where}: '{shown(key)}' is a {type(value).__name__}, which last cannot store.")
 
 
-def _check_place(job: Job, folder: bool, force: bool) -> None:
-    """The output must not be the input, and a folder is replaced only if nothing but a checkpoint is lost."""
-    template, target = job.template, job.path
-    if template is not None and target.exists() and template.path.exists() and target.samefile(template.path):
-        raise OutputError(f"{job.where} is the input itself; choose another output.")
-    if not (folder and force and target.is_dir() and any(target.iterdir())):
-        return
-    try:
-        existing = kind_of(target)
-    except InputError as error:
-        raise OutputError(f"{job.where} is a folder that is no checkpoint; choose another name.") from error
-    if existing == "safetensors":
-        alien = sorted({item.name for item in target.iterdir() if not item.name.endswith(_SHARD_SUFFIXES)})
-        if alien:
-            raise OutputError(f"{job.where} also holds '{shown(alien[0])}', which would be lost; choose another name.")
-
-
-def _compare(temp: Path, kind: str, job: Job, held: set[str]) -> None:
+def _compare(temp: Path, job: Job) -> None:
     """Read the output back and compare it with what was given.
 
     Raises:
         OutputError: they differ.
     """
+    keeps = job.container.keeps_metadata
+    held = set(job.extras if keeps else job.own)
     try:
-        with open_kind(temp, kind) as reader:
+        with job.container.open(temp, None) as reader:
             if dict(reader.tensors) != job.infos():
                 raise OutputError(f"{job.where}: the file read back lists other tensors than were written.")
             for name in reader.tensors:
@@ -173,7 +188,7 @@ def _compare(temp: Path, kind: str, job: Job, held: set[str]) -> None:
                     raise OutputError(f"{job.where}: tensor '{shown(name)}' read back differs from what was written.")
             if _text(reader.extras, held) != _text(job.extras, held):
                 raise OutputError(f"{job.where}: the leaves that are no tensors read back differ from what was given.")
-            if kind in ("safetensors", "orbax") and dict(reader.metadata) != dict(job.metadata):
+            if keeps and dict(reader.metadata) != dict(job.metadata):
                 raise OutputError(f"{job.where}: the metadata read back differ from what was written.")
     except InputError as error:
         raise OutputError(f"{job.where}: what was written cannot be read back ({error}).") from error
@@ -186,9 +201,3 @@ def _text(extras: Mapping[str, Any], held: set[str]) -> str:
     """
     names = sorted(name for name in extras if name in held and name != STRUCTURE_KEY and extras[name] != [])
     return dumps({name: extras[name] for name in names})
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum((Path(folder) / file).stat().st_size for folder, _, files in os.walk(path) for file in files)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lastcli.containers import DESCRIPTION_KEY
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.families.base import Family, Tensors
 from lastcli.mappings import convert, load_mapping, parse_mapping, suggestion
 
 __all__ = [
-    "METADATA_KEY",
     "PROVENANCE_KEY",
     "Description",
     "Setting",
@@ -28,7 +28,6 @@ __all__ = [
     "resolve",
 ]
 
-METADATA_KEY = "last.description"
 PROVENANCE_KEY = "last"
 
 
@@ -117,9 +116,9 @@ def gather(
     if model_config is not None:
         layers.append(("flag", str(model_config), load_mapping(model_config)))
     layers.append(("recipe", "the recipe", dict(recipe)))
-    if METADATA_KEY in metadata:
-        where = f"{path}: metadata {METADATA_KEY}"
-        layers.append(("file", where, parse_mapping(metadata[METADATA_KEY], where, is_json=True)))
+    if DESCRIPTION_KEY in metadata:
+        where = f"{path}: metadata {DESCRIPTION_KEY}"
+        layers.append(("file", where, parse_mapping(metadata[DESCRIPTION_KEY], where, is_json=True)))
     sidecar = find_sidecar(path)
     if sidecar is not None:
         beside = load_mapping(sidecar)

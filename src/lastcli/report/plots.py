@@ -1,14 +1,13 @@
-"""A sweep as a picture. Needs Matplotlib, which is the extra `plot`."""
+"""A sweep as a picture, in memory: whoever asked writes it. Needs Matplotlib, which is the extra `plot`."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lastcli.errors import OutputError, UsageError
+from lastcli.errors import UsageError
 from lastcli.report.sweeps import variants
 from lastcli.report.text import safe_text
 from lastcli.results import SweepResult
@@ -16,32 +15,35 @@ from lastcli.results import SweepResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["SUFFIXES", "plot_sweep"]
+__all__ = ["SUFFIXES", "plot_format", "plot_sweep"]
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _MARKERS = "osD^v<>Ph*X"
 
 
-def plot_sweep(result: SweepResult, path: Path, *, force: bool = False) -> None:
-    """Draw the metric against the ratio, a line for each method and refit, into a .png, .svg or .pdf.
+def plot_format(path: Path) -> str:
+    """The format of a plot by its suffix: "png", "svg" or "pdf"; to be asked before the sweep is computed.
 
     Raises:
         UsageError: another suffix, or Matplotlib is not installed.
-        OutputError: the file exists and `force` is not set, or it cannot be written.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise UsageError(f"{path}: a plot is written as {', '.join(SUFFIXES)}.")
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("Plots need Matplotlib: pip install 'lastcli[plot]'.")
-    if path.exists() and not force:
-        raise OutputError(f"{path} is already there; use --force to replace it, or name another file.")
+    return suffix[1:]
+
+
+def plot_sweep(result: SweepResult, form: str) -> bytes:
+    """The metric against the ratio, a line for each method and refit, as a file of a format of `plot_format`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     _draw(figure.add_subplot(), result)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.lower()[1:], dpi=150)
-    _write(path, buffer.getvalue())
+    figure.savefig(buffer, format=form, dpi=150)
+    return buffer.getvalue()
 
 
 def _draw(axes: Axes, result: SweepResult) -> None:
@@ -69,13 +71,3 @@ def _draw(axes: Axes, result: SweepResult) -> None:
 def _literal(text: Any) -> str:
     """A name as it is: no mathematics between dollar signs, and no leading underscore that would hide it."""
     return "\u200a" * str(text).startswith("_") + safe_text(text, 60).replace("$", r"\$")
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path} could not be written: {error.strerror or error}.") from error

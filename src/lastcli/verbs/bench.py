@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lastcli import containers
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.results import BenchResult, BenchRun
-from lastcli.verbs.inspect import stored_bytes
 from lastcli.verbs.shared.session import Session
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _run(checkpoint: Checkpoint, timing: Timing) -> BenchRun:
         checkpoint=checkpoint.label,
         states=sum(system.stored_states for system in checkpoint.systems),
         parameters=checkpoint.parameters,
-        bytes=stored_bytes(checkpoint.path),
+        bytes=containers.stored_bytes(checkpoint.path),
         latency=timing.latency,
         latency_low=low,
         latency_high=high,

@@ -11,8 +11,7 @@ from lastcli.errors import UnsupportedModelError
 from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.results import ConvertResult
-from lastcli.verbs.inspect import stored_bytes
-from lastcli.verbs.shared.rebuilding import changed_sources, refuse_input_as_output
+from lastcli.verbs.shared.rebuilding import changed_sources
 from lastcli.verbs.shared.session import Session
 
 __all__ = ["convert"]
@@ -30,7 +29,7 @@ def convert(
         UnsupportedModelError: the family has no exact conversion to `to_family`.
     """
     path = session.source.path
-    refuse_input_as_output([path], out)
+    containers.check_output(out, inputs=[path], shard_bytes=shard_bytes, force=force)
     try:
         checkpoint: Checkpoint | None = session.checkpoint
     except UnsupportedModelError:
@@ -45,11 +44,11 @@ def convert(
         sources = changed_sources(checkpoint, changes)
         family_after = config.pop("family", to_family)
         config = checkpoint.without_idle(config)
-        metadata[description.METADATA_KEY] = description.to_json(family_after, config)
+        metadata[containers.DESCRIPTION_KEY] = description.to_json(family_after, config)
     else:
         sources = tuple(TensorSource(info, partial(reader.read, name)) for name, info in reader.tensors.items())
         if checkpoint is not None:
-            metadata[description.METADATA_KEY] = description.to_json(
+            metadata[containers.DESCRIPTION_KEY] = description.to_json(
                 checkpoint.family.name, _known(checkpoint), checkpoint.provenance
             )
     receipt = containers.write(
@@ -61,7 +60,7 @@ def convert(
         container_before=reader.kind,
         container_after=receipt.kind,
         tensors=len(sources),
-        bytes_before=stored_bytes(path),
+        bytes_before=containers.stored_bytes(path),
         bytes_after=receipt.bytes,
         family=checkpoint.family.name if checkpoint is not None else None,
         family_after=family_after,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
+from lastcli import containers
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.results import ConfigValue, InspectResult, LayerInfo
 
-__all__ = ["inspect", "stored_bytes"]
+__all__ = ["inspect"]
 
 
 def inspect(checkpoint: Checkpoint) -> InspectResult:
@@ -33,7 +33,7 @@ def inspect(checkpoint: Checkpoint) -> InspectResult:
         layers=layers,
         states=checkpoint.states,
         parameters=checkpoint.parameters,
-        bytes=stored_bytes(checkpoint.path),
+        bytes=containers.stored_bytes(checkpoint.path),
         config={
             key: ConfigValue(value=s.value, source=s.source)
             for key, s in checkpoint.settings.items()
@@ -61,10 +61,3 @@ def _layer(checkpoint: Checkpoint, index: int) -> LayerInfo:
         max_abs_pole=float(np.max(np.abs(system.poles))),
         parameters=sum(info.size for info in own),
     )
-
-
-def stored_bytes(path: Path) -> int:
-    """Bytes on disk of a file, or of all files of a folder."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

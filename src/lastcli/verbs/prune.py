@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from lastcli import containers
 from lastcli.engine.system import Reduction
-from lastcli.errors import GateError, OutputError, UsageError
+from lastcli.errors import GateError, UsageError
 from lastcli.evaluation.significance import compare
 from lastcli.plan import Method, Refit
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import LayerPruned, Measured, PruneResult, SearchResult
-from lastcli.verbs.inspect import stored_bytes
 from lastcli.verbs.shared.certificates import certificates
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
-from lastcli.verbs.shared.rebuilding import Rebuilt, provenance, rebuild, refuse_input_as_output, write_checkpoint
+from lastcli.verbs.shared.rebuilding import Rebuilt, provenance, rebuild, write_checkpoint
 from lastcli.verbs.shared.search import search
 from lastcli.verbs.shared.session import Session
 
@@ -53,15 +53,13 @@ def prune(
     if out is None and not dry_run:
         raise UsageError("Say where the smaller checkpoint goes with --out, or look first with --dry-run.")
     if out is not None:
-        refuse_input_as_output([checkpoint.path], out)
-        if out.exists() and not force and not dry_run:
-            raise OutputError(f"{out} exists; choose another name or replace it with --force.")
+        containers.check_output(out, inputs=[checkpoint.path], shard_bytes=shard_bytes, force=force or dry_run)
     compressor, goal = _reduce(session)
     rebuilt = rebuild(checkpoint, goal.reductions, plan.layout)
     before = sum(system.stored_states for system in compressor.systems)
     after = sum(reduction.system.stored_states for reduction in goal.reductions)
     ratio = float(plan.ratio) if plan.ratio is not None else 1 - after / before
-    size_before = stored_bytes(checkpoint.path)
+    size_before = containers.stored_bytes(checkpoint.path)
     layers = _layers(compressor, goal.reductions)
     measured = _measured(session, goal) if plan.data is not None and goal.search is None else None
     written, size_after = None, _estimate(session, rebuilt, size_before)

@@ -2,8 +2,9 @@
 
 Flax stores an array as extension type 1 and a NumPy scalar as type 3, both with the payload
 msgpack((shape, dtype name, bytes)), a Python complex as type 2, and an array of more than 2³⁰ bytes as a map
-`{"__msgpack_chunked_array__": True, "shape": {"0": ...}, "chunks": {"0": flat array, ...}}`. The walk is written here
-because it must not load what it passes, and must check every length against the file before memory is asked for.
+`{"__msgpack_chunked_array__": True, "shape": {"0": ...}, "chunks": {"0": flat array, ...}}`. The walk is written here,
+and not left to the msgpack library, because it must not load what it passes, and must check every length against the
+file before memory is asked for; flax's own `msgpack_restore` loads everything at once.
 """
 
 from __future__ import annotations

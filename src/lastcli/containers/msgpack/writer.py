@@ -12,26 +12,12 @@ from lastcli.containers.dtypes import dtype_of
 from lastcli.containers.inputs import shown
 from lastcli.containers.jobs import Job, raw
 from lastcli.containers.msgpack.reader import CHUNK_KEY, MsgpackReader
-from lastcli.containers.tree import build
 from lastcli.errors import OutputError
 
-__all__ = ["MAX_CHUNK", "native", "write_msgpack"]
+__all__ = ["MAX_CHUNK", "write_msgpack"]
 
 MAX_CHUNK = 2**30
 """The largest array, in bytes, that flax stores in one piece."""
-
-
-def native(value: Any) -> bool:
-    """Whether a leaf that is no tensor has its own place in flax msgpack and is read back as it was."""
-    if value is None or type(value) in (bool, float, complex, bytes):
-        return True
-    if type(value) is int:
-        return -(2**63) <= value < 2**64
-    if type(value) is str:
-        return not any("\ud800" <= character <= "\udfff" for character in value)
-    if type(value) is list:
-        return all(native(item) and type(item) is not dict for item in value)
-    return type(value) is dict and not value
 
 
 def write_msgpack(temp: Path, job: Job) -> None:
@@ -40,9 +26,7 @@ def write_msgpack(temp: Path, job: Job) -> None:
     Raises:
         OutputError: the names make no tree, or flax cannot hold one of them.
     """
-    own, _ = job.split(native, "paths")
-    structure = {key: value for key, value in job.extras.items() if key.startswith("last.")}
-    tree = build({source.info.name: source for source in job.sources}, {**own, **structure}, job.where)
+    tree = job.tree()
     template = job.template
     scalars = template.scalars if isinstance(template, MsgpackReader) else frozenset()
     with temp.open("xb") as file:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers.inputs import parse_json, read_small, shown
+from lastcli.containers.inputs import read_small, shown
 from lastcli.errors import InputError
+from lastcli.mappings import parse_json
 
 __all__ = ["CHECKPOINT_FILE", "COMMIT_FILE", "STEP", "TEMPORARY", "TREE_FILE", "Items", "find_items", "read_json"]
 

@@ -2,9 +2,12 @@
 
 Written against orbax-checkpoint 0.11 and 0.12 (StandardCheckpointer, PyTreeCheckpointer, CheckpointManager), whose
 arrays are zarr (version 2 or 3), each in a folder of its own or all in one OCDBT key-value store. Shapes and dtypes
-are those of the arrays' own metadata, never of what a caller expects. TensorStore would give zeros for a chunk that is
-not there and does not notice every flipped byte: missing chunks are made errors here, and for checkpoints that `last`
-wrote the digest of every tensor is compared.
+are those of the arrays' own metadata, never of what a caller expects.
+
+Not through orbax, which imports JAX (`last inspect` would wait seconds for it), restores an unfinished folder without
+a word, and hands out the whole tree at once. The arrays come from TensorStore, as orbax's do. It would give zeros for
+a chunk that is not there and does not notice every flipped byte: missing chunks are made errors here, and for
+checkpoints that `last` wrote the digest of every tensor is compared.
 """
 
 from __future__ import annotations

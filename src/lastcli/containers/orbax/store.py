@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from lastcli.containers.base import TensorInfo
-from lastcli.containers.inputs import parse_json, read_small, shown
+from lastcli.containers.inputs import read_small, shown
 from lastcli.errors import InputError
+from lastcli.mappings import parse_json
 
 __all__ = ["Store"]
 

@@ -19,14 +19,13 @@ import numpy as np
 
 from lastcli.containers.base import TensorInfo, TensorSource
 from lastcli.containers.dtypes import EXTENDED, dtype_of
-from lastcli.containers.inputs import shown
+from lastcli.containers.inputs import is_unicode, shown
 from lastcli.containers.jobs import Job, raw
 from lastcli.containers.orbax.layout import CHECKPOINT_FILE, COMMIT_FILE, TREE_FILE
 from lastcli.containers.orbax.reader import DIGESTS_KEY
-from lastcli.containers.tree import build
 from lastcli.errors import OutputError
 
-__all__ = ["MAX_CHUNK", "native", "write_orbax"]
+__all__ = ["MAX_CHUNK", "write_orbax"]
 
 MAX_CHUNK = 2**30
 """The largest chunk in bytes; a larger tensor is cut along its first axis."""
@@ -37,31 +36,17 @@ _UNKNOWN_TO_TENSORSTORE = {"float8_e8m0fnu"}
 _SEQUENCE, _DICT = 1, 2
 
 
-def native(value: Any) -> bool:
-    """Whether a leaf that is no tensor has its own place in orbax and is read back as it was."""
-    if value is None or type(value) in (bool, float):
-        return True
-    if type(value) is int:
-        return -(2**63) <= value < 2**63
-    if type(value) is str:
-        return not any("\ud800" <= character <= "\udfff" for character in value)
-    return type(value) in (dict, list, tuple) and not value
-
-
 def write_orbax(temp: Path, job: Job) -> None:
     """Write the tree of the names into the folder `temp`.
 
     Raises:
         OutputError: the names make no tree, or cannot be folder names.
     """
-    own, metadata = job.split(native, "paths")
-    structure = {key: value for key, value in job.extras.items() if key.startswith("last.")}
-    tree = build({source.info.name: source for source in job.sources}, {**own, **structure}, job.where)
     writer = _Writer(temp, job)
-    for path, kinds, value in _leaves(tree, (), ()):
+    for path, kinds, value in _leaves(job.tree(), (), ()):
         writer.leaf(path, kinds, value)
     digests = {name: digest.hex() for name, digest in job.digests.items()}
-    writer.close({**metadata, DIGESTS_KEY: digests})
+    writer.close({**job.text, DIGESTS_KEY: digests})
 
 
 def _leaves(
@@ -145,7 +130,7 @@ class _Writer:
                 f"{self._job.where}: '{shown(name)}' cannot be the name of a tensor in an orbax folder; write a "
                 ".safetensors or .msgpack file instead."
             )
-        if any("\ud800" <= character <= "\udfff" for character in name):
+        if not is_unicode(name):
             raise OutputError(f"{self._job.where}: the name '{shown(name)}' is not valid Unicode text; rename it.")
         if name in self._names:
             raise OutputError(

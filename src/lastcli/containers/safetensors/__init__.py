@@ -1,1 +1,45 @@
 """safetensors: one file, or a folder of shards with its index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lastcli.containers.base import Container, Folder, Reader
+from lastcli.containers.jobs import Job
+from lastcli.containers.safetensors.reader import looks_like_safetensors
+from lastcli.containers.safetensors.sharded import INDEX_SUFFIX, open_safetensors
+
+__all__ = ["CONTAINER"]
+
+_SUFFIX = ".safetensors"
+
+
+def _open(path: Path, model: str | None) -> Reader:
+    return open_safetensors(path)
+
+
+def _write(temp: Path, job: Job) -> None:
+    from lastcli.containers.safetensors.writer import write_safetensors, write_sharded
+
+    (write_safetensors if job.shard_bytes is None else write_sharded)(temp, job)
+
+
+CONTAINER = Container(
+    name="safetensors",
+    title="safetensors",
+    help="one file with a header of names, shapes and dtypes, or a folder of such shards with an index",
+    source="https://github.com/huggingface/safetensors#format",
+    page="README.md",
+    suffixes=(_SUFFIX,),
+    begins=lambda name, start, size: name.endswith(INDEX_SUFFIX) or looks_like_safetensors(start, size),
+    folder=Folder(
+        mark="safetensors files",
+        holds=lambda path, names: any(name.endswith((INDEX_SUFFIX, _SUFFIX)) for name in names),
+        owns=lambda name: name.endswith((INDEX_SUFFIX, _SUFFIX)),
+    ),
+    open=_open,
+    write=_write,
+    native=lambda value: False,
+    keeps_metadata=True,
+    shards=True,
+)

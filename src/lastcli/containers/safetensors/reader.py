@@ -1,5 +1,8 @@
 """Reading safetensors: the header is parsed and checked here, the bytes are read by position, one tensor at a time.
 
+Not through the safetensors library (0.8), which maps the file, so that one cut short while it is open ends the process
+with SIGBUS; which takes one of two tensors of the same name without a word; and whose NumPy side has no float8.
+
 Layout (safetensors format, version 1): 8 bytes little-endian header length n, n bytes of JSON
 `{name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {text: text}}`, then the tensors without
 holes or overlaps to the end of the file. Everything is checked before memory is asked for.
@@ -15,9 +18,10 @@ import numpy as np
 
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.dtypes import SAFETENSORS_CODES, dtype_of, safe_nbytes
-from lastcli.containers.inputs import RandomAccess, parse_json, shown
+from lastcli.containers.inputs import RandomAccess, shown
 from lastcli.containers.structure import take_metadata
 from lastcli.errors import InputError
+from lastcli.mappings import parse_json
 
 __all__ = ["MAX_HEADER", "Header", "SafetensorsReader", "looks_like_safetensors", "read_header"]
 

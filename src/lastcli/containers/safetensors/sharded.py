@@ -10,22 +10,40 @@ from typing import Any
 import numpy as np
 
 from lastcli.containers.base import Reader, TensorInfo
-from lastcli.containers.inputs import parse_json, read_small, shown
+from lastcli.containers.inputs import read_small, shown
 from lastcli.containers.safetensors.reader import MAX_HEADER, SafetensorsReader
 from lastcli.containers.structure import take_metadata
 from lastcli.errors import InputError
+from lastcli.mappings import parse_json
 
-__all__ = ["INDEX_SUFFIX", "ShardedReader", "find_index"]
+__all__ = ["INDEX_SUFFIX", "ShardedReader", "open_safetensors"]
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
-def find_index(folder: Path) -> Path | None:
-    """The index in a folder, None where there is none.
+def open_safetensors(path: Path) -> Reader:
+    """Open one file, an index, or a folder by its index or its only file.
 
     Raises:
-        InputError: more than one.
+        InputError: damaged, or a folder that does not say which files count.
     """
+    if path.name.endswith(INDEX_SUFFIX):
+        return ShardedReader(path)
+    if not path.is_dir():
+        return SafetensorsReader(path)
+    index = _find_index(path)
+    if index is not None:
+        return ShardedReader(index)
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) != 1:
+        raise InputError(
+            f"{shown(path, 1000)} has {len(files)} safetensors files and no index; give one of them or add "
+            f"NAME{INDEX_SUFFIX}."
+        )
+    return SafetensorsReader(files[0])
+
+
+def _find_index(folder: Path) -> Path | None:
     found = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
     if len(found) > 1:
         raise InputError(f"{shown(folder, 1000)} has {len(found)} safetensors indexes; give the path of one of them.")

@@ -28,8 +28,7 @@ def write_safetensors(temp: Path, job: Job) -> None:
     Raises:
         OutputError: the format cannot hold a tensor, a name or that much header.
     """
-    _, metadata = job.split(lambda value: False)
-    _write_file(temp, job, job.sources, metadata)
+    _write_file(temp, job, job.sources, job.text)
 
 
 def write_sharded(temp: Path, job: Job) -> None:
@@ -38,7 +37,7 @@ def write_sharded(temp: Path, job: Job) -> None:
     Raises:
         OutputError: as `write_safetensors`.
     """
-    _, metadata = job.split(lambda value: False)
+    metadata = job.text
     shards = _shards(job.sources, job.shard_bytes or 1)
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):

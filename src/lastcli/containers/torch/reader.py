@@ -1,8 +1,8 @@
 """Reading torch files through PyTorch: always `weights_only=True`, on the CPU, memory-mapped where the file allows.
 
-Before PyTorch sees a file, its archive is checked (see `torch_archive`). What the safe loader refuses is an error that
-names the global asked for; nothing is ever loaded the unsafe way. A mapped file that is cut short while it is read ends
-the process, as with any mapping.
+The format is a pickle, which PyTorch's safe loader knows best. Before PyTorch sees a file, its archive is checked (see
+`archive`). What the safe loader refuses is an error that names the global asked for; nothing is ever loaded the unsafe
+way. A mapped file that is cut short while it is read ends the process, as with any mapping.
 """
 
 from __future__ import annotations

@@ -22,14 +22,9 @@ from lastcli.containers.torch.reader import INSTALL
 from lastcli.containers.tree import build, path_of
 from lastcli.errors import OutputError
 
-__all__ = ["native", "write_torch"]
+__all__ = ["write_torch"]
 
 _BITS = {1: "uint8", 2: "int16"}
-
-
-def native(value: Any) -> bool:
-    """Whether a leaf that is no tensor has its own place in a torch file and is read back as it was."""
-    return not (type(value) is dict and value and all(isinstance(key, str) for key in value))
 
 
 def write_torch(temp: Path, job: Job) -> None:
@@ -58,7 +53,6 @@ def write_torch(temp: Path, job: Job) -> None:
 
 def _tree(torch: ModuleType, job: Job) -> dict[str, Any]:
     """The dictionary to save: the state_dict in its wrapper, the extras where they were."""
-    own, _ = job.split(native, "torch")
     structure = of(job.extras)
     form = structure.get("torch", {})
     at = tuple(form.get("at", ()))
@@ -72,7 +66,7 @@ def _tree(torch: ModuleType, job: Job) -> dict[str, Any]:
     if form.get("versions"):
         state_dict._metadata = OrderedDict(form["versions"])  # type: ignore[attr-defined]
     tree = _place(state_dict, at)
-    for name, value in own.items():
+    for name, value in job.own.items():
         _insert(tree, path_of(name, job.extras), value, job)
     return tree
 

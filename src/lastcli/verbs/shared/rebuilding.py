@@ -13,12 +13,12 @@ from lastcli import containers
 from lastcli._version import __version__
 from lastcli.containers.base import TensorSource
 from lastcli.engine.system import Reduction
-from lastcli.errors import OutputError, UsageError
+from lastcli.errors import UsageError
 from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Plan
 
-__all__ = ["Rebuilt", "changed_sources", "provenance", "rebuild", "refuse_input_as_output", "write_checkpoint"]
+__all__ = ["Rebuilt", "changed_sources", "provenance", "rebuild", "write_checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -116,19 +116,6 @@ def provenance(
     return record
 
 
-def refuse_input_as_output(inputs: Sequence[Path], out: Path) -> None:
-    """Raise where `out` is one of the inputs, under whatever name.
-
-    Raises:
-        OutputError: writing would replace an input.
-    """
-    for path in inputs:
-        if out.exists() and path.exists() and out.resolve() == path.resolve():
-            raise OutputError(f"{out}: this is the input; choose another name for the output.")
-        if out.exists() and path.exists() and out.samefile(path):
-            raise OutputError(f"{out}: this is the input under another name; choose another output.")
-
-
 def write_checkpoint(
     checkpoint: Checkpoint,
     rebuilt: Rebuilt,
@@ -144,11 +131,10 @@ def write_checkpoint(
     Raises:
         OutputError: `out` is the input, exists (without force), or cannot be written.
     """
-    refuse_input_as_output([checkpoint.path], out)
     config = checkpoint.without_idle(checkpoint.family.rebuilt_config(checkpoint.config))
     family = config.pop("family", checkpoint.family.name)
     metadata = dict(checkpoint.reader.metadata)
-    metadata[description.METADATA_KEY] = description.to_json(family, config, record)
+    metadata[containers.DESCRIPTION_KEY] = description.to_json(family, config, record)
     return containers.write(
         out,
         rebuilt.sources,
