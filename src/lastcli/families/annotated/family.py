@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lastcli.errors import UnsupportedModelError, UsageError
+from lastcli.errors import UnsupportedModelError
 from lastcli.families.annotated.model import STACK_OPTIONS, stacked_forward
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
 from lastcli.families.parts.discretise import continuous, discrete
 from lastcli.families.parts.dplr import diagonalise, truncation_factor
-from lastcli.families.parts.leaves import groups, layer_name
+from lastcli.families.parts.leaves import expect_shape, groups, layer_name, match_of
 from lastcli.families.parts.row_softmax import reciprocal
+from lastcli.families.parts.storage import as_complex, gather, pad_states, store
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem, Reduction
@@ -46,15 +47,18 @@ class Annotated(Family):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are the paths with the layer's own two-dimensional poles."""
-        layers: list[str] = []
-        missing: list[str] = []
-        found = 0
-        for prefix, leaves in self._candidates(tensors).items():
-            lacking = [prefix + role for role in (*self.marks, "log_step") if role not in leaves]
-            found += sum(role in leaves for role in (*self.marks, "log_step"))
-            missing += lacking
-            layers += [] if lacking else [layer_name(prefix)]
-        return Match(self.name, tuple(layers), tuple(missing), found)
+        roles = (*self.marks, "log_step")
+        return match_of(
+            self.name,
+            (
+                (
+                    layer_name(prefix),
+                    sum(role in leaves for role in roles),
+                    [prefix + role for role in roles if role not in leaves],
+                )
+                for prefix, leaves in self._candidates(tensors).items()
+            ),
+        )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Nothing: the options are those of the kernel and of the model around the layers."""
@@ -69,7 +73,7 @@ class Annotated(Family):
             for role, name in roles.items():
                 pair = () if tensors[name].dtype.startswith("complex") else (2,)
                 shapes = {"C": (N, H, *pair), "W": (1, H, N, *pair), "log_step": (1, H), "D": (1, H)}
-                ms.expect_shape(tensors[name], shapes.get(role, (N, H)))
+                expect_shape(tensors[name], shapes.get(role, (N, H)))
             # "params/layers_0/seq/" → "layers_0/seq/", under each of the other collections.
             inside = prefix.split("params/", 1)[-1]
             decoding = [n for n in tensors if n.startswith(_DECODING) and inside and f"/{inside}" in f"/{n}"]
@@ -105,7 +109,7 @@ class AnnotatedS4D(Annotated):
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
         """B = 1 as published; the hold's gain is part of C."""
         poles, gain = _held(layer, config, read)
-        C = ms.as_complex(read(layer.tensors["C"])).T * gain
+        C = as_complex(read(layer.tensors["C"])).T * gain
         return _system(layer, read, poles, C)
 
     def rebuild(
@@ -115,13 +119,13 @@ class AnnotatedS4D(Annotated):
         stored = {role: read(name) for role, name in layer.tensors.items() if not role.startswith("decoding")}
         kept, reduced = np.asarray(reduction.kept), reduction.system
         fills = {"A_re": -ms.INERT_DECAY, "A_im": 0.0, "B_re": 1.0, "B_im": 0.0, "C": 0.0}
-        new = {role: ms.select(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
+        new = {role: gather(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
         if reduction.changed == "all":
-            new |= {f"{role}": values for role, values in _as_s4d(reduced, _step(layer, read), size, stored).items()}
+            new |= _as_s4d(layer, reduced, _step(layer, read), size, stored)
         elif reduction.changed == "readout":
             gain = np.take_along_axis(_held(layer, config, read)[1], kept, axis=1)
             C = np.asarray(reduced.C)[:, 0, 0] * np.asarray(reduced.B)[..., 0] / gain
-            new["C"][: kept.shape[1]] = ms.store_complex(C.T, stored["C"])
+            new["C"][: kept.shape[1]] = store(C.T, stored["C"], layer.tensors["C"])
         return _named(layer, new, reduction, stored)
 
 
@@ -142,7 +146,7 @@ class AnnotatedDSS(Annotated):
         """B = 1; the softmax is part of C."""
         a, step = _poles(layer, read), _step(layer, read)
         gain = _softmax(layer, config, a, step)
-        return _system(layer, read, np.exp(a * step), ms.as_complex(read(layer.tensors["W"]))[0] * gain)
+        return _system(layer, read, np.exp(a * step), as_complex(read(layer.tensors["W"]))[0] * gain)
 
     def rebuild(
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
@@ -151,17 +155,17 @@ class AnnotatedDSS(Annotated):
         stored = {role: read(name) for role, name in layer.tensors.items() if not role.startswith("decoding")}
         kept, reduced, count = np.asarray(reduction.kept), reduction.system, reduction.kept.shape[1]
         fills = {"Lambda_re": -ms.INERT_DECAY, "Lambda_im": 0.0}
-        new = {role: ms.select(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
-        new["W"] = ms.select(stored["W"], kept, size, state=2, group=1)
+        new = {role: gather(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
+        new["W"] = gather(stored["W"], kept, size, state=2, group=1)
         if reduction.changed != "none":
             step = _step(layer, read)
             a = np.take_along_axis(_poles(layer, read), kept, axis=1)
             if reduction.changed == "all":
                 a = continuous("zoh", np.asarray(reduced.poles), step)
-                new["Lambda_re"][:count] = ms.store_real(a.real.T, stored["Lambda_re"])
-                new["Lambda_im"][:count] = ms.store_real(a.imag.T, stored["Lambda_im"])
+                for role, values in zip(_POLES, (a.real.T, a.imag.T)):
+                    new[role][:count] = store(values, stored[role], layer.tensors[role])
             W = np.asarray(reduced.C)[:, 0, 0] * np.asarray(reduced.B)[..., 0] / _softmax(layer, config, a, step)
-            new["W"][:, :, :count] = ms.store_complex(W[None], stored["W"])
+            new["W"][:, :, :count] = store(W[None], stored["W"], layer.tensors["W"])
         return _named(layer, new, reduction, stored)
 
 
@@ -193,7 +197,7 @@ class AnnotatedS4(Annotated):
         eigenvalues = np.minimum(read(layer.tensors["Lambda_re"]).astype(np.float64), CLIP).T
         eigenvalues = eigenvalues + 1j * read(layer.tensors["Lambda_im"]).astype(np.float64).T
         P, B = (read(layer.tensors[role]).astype(np.complex128).T for role in ("P", "B"))
-        C = ms.as_complex(read(layer.tensors["C"])).conj().T
+        C = as_complex(read(layer.tensors["C"])).conj().T
         a, residues = diagonalise(eigenvalues, P, B, C, layer.name)
         poles, gain = discrete(np, "bilinear", a, _step(layer, read))
         return _system(layer, read, poles, residues * gain / truncation_factor(poles, length))
@@ -204,7 +208,7 @@ class AnnotatedS4(Annotated):
         """The reduced layer as annotated S4D; there is nothing to gather, the file has no diagonal states."""
         stored = {role: read(name) for role, name in layer.tensors.items() if not role.startswith("decoding")}
         stem = layer.tensors["C"].removesuffix("C")
-        written = _as_s4d(reduction.system, _step(layer, read), size, stored)
+        written = _as_s4d(layer, reduction.system, _step(layer, read), size, stored)
         changes = _named(layer, {}, reduction, stored)
         changes |= {layer.tensors[role]: None for role in (*_POLES, "P", "B")}
         return changes | {stem + role: values for role, values in written.items()}
@@ -220,10 +224,7 @@ class AnnotatedS4(Annotated):
     def convert(
         self, tensors: Tensors, config: Config, read: Read, target: str
     ) -> tuple[dict[str, np.ndarray | None], dict[str, Any]]:
-        """The whole model with annotated S4D layers, with the same response.
-
-        Returns:
-            {tensor name: new array, or None where the tensor goes} and the description of the new model.
+        """As `Family.convert`, with annotated S4D layers.
 
         Raises:
             UsageError: the target is another one.
@@ -231,7 +232,7 @@ class AnnotatedS4(Annotated):
         from lastcli.engine.system import Reduction
 
         if target not in self.converts_to:
-            raise UsageError(f"A model of family {self.name} converts to annotated_s4d, not to {target!r}.")
+            return super().convert(tensors, config, read, target)
         changes: dict[str, np.ndarray | None] = {}
         for layer in self.layers(tensors, config):
             system = self.system(layer, config, read)
@@ -291,20 +292,21 @@ def _system(layer: Layer, read: Read, poles: np.ndarray, C: np.ndarray) -> Diago
 
 
 def _as_s4d(
-    system: DiagonalSystem, step: np.ndarray, size: int, stored: dict[str, np.ndarray]
+    layer: Layer, system: DiagonalSystem, step: np.ndarray, size: int, stored: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """A_re, A_im, B_re, B_im and C of a system with moved poles; B is 1."""
     a = continuous("zoh", np.asarray(system.poles), step)
     a = np.minimum(a.real, CLIP) + 1j * a.imag
     C = np.asarray(system.C)[:, 0, 0] * np.asarray(system.B)[..., 0] / discrete(np, "zoh", a, step)[1]
-    pad, real = [(0, size - a.shape[1]), (0, 0)], stored["C"].real
-    return {
-        "A_re": ms.store_real(np.pad(a.real.T, pad, constant_values=-ms.INERT_DECAY), real),
-        "A_im": ms.store_real(np.pad(a.imag.T, pad), real),
-        "B_re": ms.store_real(np.ones((size, len(a))), real),
-        "B_im": ms.store_real(np.zeros((size, len(a))), real),
-        "C": ms.store_complex(np.pad(C.T, pad), stored["C"]),
+    values = {
+        "A_re": pad_states(a.real, size, -ms.INERT_DECAY),
+        "A_im": pad_states(a.imag, size),
+        "B_re": np.ones((len(a), size)),
+        "B_im": np.zeros((len(a), size)),
+        "C": pad_states(C, size),
     }
+    stem, like = layer.tensors["C"].removesuffix("C"), {"C": stored["C"]}
+    return {role: store(array.T, like.get(role, stored["C"].real), stem + role) for role, array in values.items()}
 
 
 def _named(
@@ -312,6 +314,6 @@ def _named(
 ) -> dict[str, np.ndarray | None]:
     """By tensor name, with D where it changed and the decoding collections gone."""
     if reduction.changed != "none" and "D" in stored and reduction.system.D is not None:
-        new["D"] = ms.store_feedthrough(np.asarray(reduction.system.D), stored["D"])
+        new["D"] = ms.store_feedthrough(np.asarray(reduction.system.D), stored["D"], layer.tensors["D"])
     changes: dict[str, np.ndarray | None] = {layer.tensors[role]: array for role, array in new.items()}
     return changes | {name: None for role, name in layer.tensors.items() if role.startswith("decoding")}

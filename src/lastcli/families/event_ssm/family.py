@@ -9,6 +9,7 @@ events, the option `timestep`; every pooling before it multiplies that by its st
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
-from lastcli.families.parts.leaves import canonical, layer_name
+from lastcli.families.parts.leaves import canonical, layer_name, match_of
 from lastcli.families.s5.layers import S5Layers, candidates, check_shapes, decode, lacking
 
 if TYPE_CHECKING:
@@ -50,14 +51,15 @@ class EventSSM(S5Layers):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are S5 layers below `encoder/stages_s/SequenceLayer_l/S5SSM_0`."""
-        complete, missing = [], []
-        for prefix, roles in _staged(tensors).items():
-            needed = lacking(roles)
-            missing += [prefix + role for role in needed]
-            if not needed:
-                complete.append(layer_name(prefix))
-        explained = _wrapper(tensors) if complete or missing else {}
-        return Match(self.name, tuple(complete), tuple(missing), len(explained))
+        found = match_of(
+            self.name,
+            (
+                (layer_name(prefix), len(roles), [prefix + role for role in lacking(roles)])
+                for prefix, roles in _staged(tensors).items()
+            ),
+        )
+        # Below such paths the tensors around the layers are this family's too.
+        return dataclasses.replace(found, found=len(_wrapper(tensors)) if found.found else 0)
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """The norm, by its name."""

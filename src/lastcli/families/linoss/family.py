@@ -20,8 +20,8 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
-from lastcli.families.parts.leaves import gather, groups, layer_name, read_complex, write_complex
-from lastcli.families.parts.multi_siso import expect_shape
+from lastcli.families.parts.leaves import expect_shape, groups, layer_name, match_of
+from lastcli.families.parts.storage import gather, pad_states, read_complex, store, write_complex
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem, Reduction
@@ -32,8 +32,8 @@ _STATE_AXIS = {"A_diag": 0, "steps": 0, "B": 0, "C": 1}
 # Without stiffness M is a double integrator and has one eigenvector only. At this Δ²A the oscillator turns by 1e-4 a
 # step, which is the integrator to 1e-3 over a thousand steps, and the eigenvectors are still told apart in float32.
 _LEAST_STIFFNESS = 1e-8
-# What an inert state is given: a stable oscillator without input and output.
-_INERT_STIFFNESS = 1.0
+# An inert state is a stable oscillator without input and output.
+_INERT = {"A_diag": 1.0}
 
 
 class LinOSS(Family):
@@ -61,16 +61,14 @@ class LinOSS(Family):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are the paths that hold `A_diag`, or `steps` beside B and C."""
-        layers: list[str] = []
-        missing: list[str] = []
-        found = 0
-        for prefix, leaves in _candidates(tensors).items():
-            roles = _roles(leaves)
-            lacking = [prefix + role for role in _STATE_AXIS if role not in roles]
-            found, missing = found + len(roles), missing + lacking
-            if not lacking:
-                layers.append(layer_name(prefix))
-        return Match(self.name, tuple(layers), tuple(missing), found)
+        candidates = ((prefix, _roles(leaves)) for prefix, leaves in _candidates(tensors).items())
+        return match_of(
+            self.name,
+            (
+                (layer_name(prefix), len(roles), [prefix + role for role in _STATE_AXIS if role not in roles])
+                for prefix, roles in candidates
+            ),
+        )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Nothing: both discretisations have the same tensors."""
@@ -90,6 +88,13 @@ class LinOSS(Family):
             found.append(Layer(layer_name(prefix), states, 1, roles))
         return tuple(found)
 
+    def refuses_moved_poles(self, layer: Layer, config: Config) -> str | None:
+        """Two poles of a state are bound to each other."""
+        return (
+            f"Layer {layer.name}: LinOSS cannot store freely chosen poles, only those of an oscillator; use a method "
+            "that keeps the poles."
+        )
+
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
         """One MIMO group, two poles a state."""
         from lastcli.engine.system import DiagonalSystem
@@ -107,6 +112,7 @@ class LinOSS(Family):
             D=None if D is None else D[None],
             modes=2,
             shared_readout=True,
+            fixed_poles=True,
             feedthrough="none" if D is None else "diagonal",
         )
 
@@ -114,24 +120,18 @@ class LinOSS(Family):
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
     ) -> dict[str, np.ndarray | None]:
         """Gathered tensors; a new read-out is written where both poles of every state share it."""
-        names, kept = layer.tensors, np.asarray(reduction.kept)[0]
-        new: dict[str, np.ndarray | None] = {}
-        for role, axis in _STATE_AXIS.items():
-            taken = gather(read(names[role]), kept, axis, size)
-            if role == "A_diag":
-                taken[len(kept) :] = _INERT_STIFFNESS
-            new[names[role]] = taken
-        if reduction.changed == "all":
-            raise UnsupportedModelError(
-                f"Layer {layer.name}: LinOSS cannot store freely chosen poles, only those of an oscillator; use a "
-                "method that keeps the poles."
-            )
+        self.check_moved_poles(layer, config, reduction)
+        names, kept = layer.tensors, np.asarray(reduction.kept)
+        new: dict[str, np.ndarray | None] = {
+            names[role]: gather(read(names[role]), kept, size, state=axis, fill=_INERT.get(role, 0.0))
+            for role, axis in _STATE_AXIS.items()
+        }
         if reduction.changed == "readout":
             C = _shared_readout(layer.name, np.asarray(reduction.system.C)[0, 0])
-            new.update(write_complex(names, "C", read, gather(C, range(C.shape[1]), 1, size)))
+            new.update(write_complex(names, "C", read, pad_states(C, size)))
             if "D" in names and reduction.system.D is not None:
                 D = np.diagonal(np.asarray(reduction.system.D)[0])
-                new[names["D"]] = D.astype(read(names["D"]).dtype)
+                new[names["D"]] = store(D, read(names["D"]), names["D"])
         return new
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:

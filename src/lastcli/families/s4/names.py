@@ -21,7 +21,8 @@ from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Layer, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
-from lastcli.families.parts.leaves import groups, layer_name
+from lastcli.families.parts.leaves import expect_shape, groups, layer_name
+from lastcli.families.parts.storage import as_complex
 
 __all__ = [
     "S4_OPTIONS",
@@ -164,17 +165,17 @@ def check_shapes(kernel: Kernel, tensors: Tensors) -> tuple[int, int, int, int]:
         raise UnsupportedModelError(
             f"Tensor {kernel.roles['C']} has {H} channels, which {S} independent state matrices cannot share evenly."
         )
-    ms.expect_shape(info["C"], (rows, H, N, *pair))
+    expect_shape(info["C"], (rows, H, N, *pair))
     if "imag" in info:
-        ms.expect_shape(info["imag"], (S, N))
-    ms.expect_shape(info["dt"], (H,), (H, 1), (H, N))
+        expect_shape(info["imag"], (S, N))
+    expect_shape(info["dt"], (H,), (H, 1), (H, N))
     if "B" in info:
-        ms.expect_shape(info["B"], (1, S, N, *pair), (S, N, *pair), (1, H, N, *pair))
+        expect_shape(info["B"], (1, S, N, *pair), (S, N, *pair), (1, H, N, *pair))
     for role in ("P", "Q"):
         if role in info:
-            ms.expect_shape(info[role], (info[role].shape[0], S, N, *pair), (info[role].shape[0], H, N, *pair))
+            expect_shape(info[role], (info[role].shape[0], S, N, *pair), (info[role].shape[0], H, N, *pair))
     if "D" in info:
-        ms.expect_shape(info["D"], (rows, H), (rows // 2, H), *([(H,)] if rows <= 2 else []))
+        expect_shape(info["D"], (rows, H), (rows // 2, H), *([(H,)] if rows <= 2 else []))
     return H, N, S, rows
 
 
@@ -202,7 +203,7 @@ def poles_of(layer: Layer, config: Config, read: Read) -> np.ndarray:
     """Continuous poles (S, N) of the stored half, complex128, with the sign of the layer's version."""
     roles = layer.tensors
     if "w" in roles:
-        w = ms.as_complex(read(roles["w"]))
+        w = as_complex(read(roles["w"]))
         return w if w.ndim == 2 else w[None]
     real = _positive(read(roles["real"]), config["real_transform"], relu_floor(layer))
     if "imag" not in roles:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Tensors
-from lastcli.families.parts.leaves import groups, layer_name
+from lastcli.families.parts.leaves import groups, layer_name, match_of
 from lastcli.families.s5.layers import S5Layers
 
 __all__ = ["S5Pytorch"]
@@ -34,14 +34,13 @@ class S5Pytorch(S5Layers):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are the paths with a one-dimensional `Lambda` beside `log_step`, `B` or `C`."""
-        complete, missing, found = [], [], 0
-        for prefix, roles in _candidates(tensors).items():
-            needed = [prefix + role for role in _ROLES if role not in roles]
-            missing += needed
-            found += len(roles)
-            if not needed:
-                complete.append(layer_name(prefix))
-        return Match(self.name, tuple(complete), tuple(missing), found)
+        return match_of(
+            self.name,
+            (
+                (layer_name(prefix), len(roles), [prefix + role for role in _ROLES if role not in roles])
+                for prefix, roles in _candidates(tensors).items()
+            ),
+        )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """The direction, from the width of the read-out."""
