@@ -13,19 +13,18 @@ states and discrete matrices for decoding; both are computed anew, so a reduced 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.annotated.model import STACK_OPTIONS, stacked_forward
-from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.families.annotated.model import STACK_OPTIONS
+from lastcli.families.annotated.names import Annotated
+from lastcli.families.base import Config, Layer, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
 from lastcli.families.parts.discretise import continuous, discrete
 from lastcli.families.parts.dplr import diagonalise, truncation_factor
-from lastcli.families.parts.leaves import expect_shape, groups, layer_name, match_of
 from lastcli.families.parts.row_softmax import reciprocal
 from lastcli.families.parts.storage import as_complex, gather, pad_states, store
 
@@ -36,62 +35,6 @@ __all__ = ["AnnotatedDSS", "AnnotatedS4", "AnnotatedS4D"]
 
 CLIP = -1e-4
 _POLES = ("Lambda_re", "Lambda_im")
-_DECODING = ("cache/", "prime/")
-
-
-class Annotated(Family):
-    """What the three layers share: names, shapes and the model around them."""
-
-    marks: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
-
-    def match(self, tensors: Tensors) -> Match:
-        """Layers are the paths with the layer's own two-dimensional poles."""
-        roles = (*self.marks, "log_step")
-        return match_of(
-            self.name,
-            (
-                (
-                    layer_name(prefix),
-                    sum(role in leaves for role in roles),
-                    [prefix + role for role in roles if role not in leaves],
-                )
-                for prefix, leaves in self._candidates(tensors).items()
-            ),
-        )
-
-    def infer(self, tensors: Tensors) -> dict[str, Any]:
-        """Nothing: the options are those of the kernel and of the model around the layers."""
-        return {}
-
-    def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
-        """One `Layer` a path, with its decoding collections, every shape checked."""
-        found = []
-        for prefix, leaves in self._candidates(tensors).items():
-            roles = {role: leaves[role] for role in (*self.marks, "log_step", "D") if role in leaves}
-            N, H = ms.two_axes(tensors[roles[self.marks[0]]])
-            for role, name in roles.items():
-                pair = () if tensors[name].dtype.startswith("complex") else (2,)
-                shapes = {"C": (N, H, *pair), "W": (1, H, N, *pair), "log_step": (1, H), "D": (1, H)}
-                expect_shape(tensors[name], shapes.get(role, (N, H)))
-            # "params/layers_0/seq/" → "layers_0/seq/", under each of the other collections.
-            inside = prefix.split("params/", 1)[-1]
-            decoding = [n for n in tensors if n.startswith(_DECODING) and inside and f"/{inside}" in f"/{n}"]
-            roles |= {f"decoding {i}": name for i, name in enumerate(decoding)}
-            found.append(Layer(layer_name(prefix), N, H, roles))
-        return tuple(found)
-
-    def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
-        """The annotated S4's stacked model."""
-        return stacked_forward(tensors, config, layers)
-
-    def _candidates(self, tensors: Tensors) -> dict[str, dict[str, str]]:
-        found = {}
-        for prefix, leaves in groups(tensors).items():
-            own = self.marks[0] in leaves and len(tensors[leaves[self.marks[0]]].shape) == 2
-            if own and not prefix.startswith(_DECODING) and not any(role in leaves for role in self.absent):
-                found[prefix] = leaves
-        return found
 
 
 class AnnotatedS4D(Annotated):
@@ -99,6 +42,9 @@ class AnnotatedS4D(Annotated):
 
     name = "annotated_s4d"
     title = "annotated S4, S4D layer"
+    help = "S4D layers of the annotated S4 in flax"
+    source = "arXiv 2206.11893, github.com/srush/annotated-s4"
+    page = "docs/families/annotated_s4.md"
     marks = ("A_re", "A_im", "B_re", "B_im", "C")
     options = (
         Option("use_b", bool, False, "the kernel multiplies by B; the published one does not"),
@@ -134,6 +80,9 @@ class AnnotatedDSS(Annotated):
 
     name = "annotated_dss"
     title = "annotated S4, DSS layer"
+    help = "DSS layers of the annotated S4 in flax"
+    source = "arXiv 2203.14343, github.com/srush/annotated-s4"
+    page = "docs/families/annotated_s4.md"
     marks = (*_POLES, "W")
     absent = ("P", "B", "C")
     options = (
@@ -174,6 +123,9 @@ class AnnotatedS4(Annotated):
 
     name = "annotated_s4"
     title = "annotated S4, S4 layer"
+    help = "S4 layers of the annotated S4 in flax, diagonalised"
+    source = "arXiv 2111.00396, github.com/srush/annotated-s4"
+    page = "docs/families/annotated_s4.md"
     marks = (*_POLES, "P", "B", "C")
     absent = ("W",)
     converts_to = ("annotated_s4d",)

@@ -11,7 +11,7 @@ r go into the input map, so that both poles of a state share the one read-out th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
-from lastcli.families.parts.leaves import expect_shape, groups, layer_name, match_of
+from lastcli.families.linoss.names import STATE_AXIS, candidates, check_shapes, roles_of
+from lastcli.families.parts.leaves import layer_name, match_of
 from lastcli.families.parts.storage import gather, pad_states, read_complex, store, write_complex
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LinOSS"]
 
-_STATE_AXIS = {"A_diag": 0, "steps": 0, "B": 0, "C": 1}
 # Without stiffness M is a double integrator and has one eigenvector only. At this Δ²A the oscillator turns by 1e-4 a
 # step, which is the integrator to 1e-3 over a thousand steps, and the eigenvectors are still told apart in float32.
 _LEAST_STIFFNESS = 1e-8
@@ -41,7 +41,10 @@ class LinOSS(Family):
 
     name = "linoss"
     title = "LinOSS (IM and IMEX)"
-    axes = MappingProxyType({role: (None, axis) for role, axis in _STATE_AXIS.items()})
+    help = "forced oscillators, two poles a state"
+    source = "arXiv 2410.03943, github.com/tk-rusch/linoss"
+    page = "docs/families/linoss.md"
+    axes = MappingProxyType({role: (None, axis) for role, axis in STATE_AXIS.items()})
     options = (
         Option(
             "discretization", str, "IM", "how the oscillator is stepped: implicit or implicit-explicit", ("IM", "IMEX")
@@ -61,13 +64,10 @@ class LinOSS(Family):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are the paths that hold `A_diag`, or `steps` beside B and C."""
-        candidates = ((prefix, _roles(leaves)) for prefix, leaves in _candidates(tensors).items())
+        found = ((prefix, roles_of(leaves)) for prefix, leaves in candidates(tensors).items())
         return match_of(
             self.name,
-            (
-                (layer_name(prefix), len(roles), [prefix + role for role in _STATE_AXIS if role not in roles])
-                for prefix, roles in candidates
-            ),
+            ((prefix, len(roles), [role for role in STATE_AXIS if role not in roles]) for prefix, roles in found),
         )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
@@ -76,15 +76,15 @@ class LinOSS(Family):
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """Everything about the published model around other layers."""
-        known = find_equinox(tensors, list(_candidates(tensors))) is not None
+        known = find_equinox(tensors, list(candidates(tensors))) is not None
         return frozenset() if known else EQUINOX_KEYS | {"task", "norm", "gelu"}
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every LinOSS layer, its shapes checked."""
         found = []
-        for prefix, leaves in _candidates(tensors).items():
-            roles = _roles(leaves)
-            states = _check(roles, tensors)
+        for prefix, leaves in candidates(tensors).items():
+            roles = roles_of(leaves)
+            states = check_shapes(roles, tensors)
             found.append(Layer(layer_name(prefix), states, 1, roles))
         return tuple(found)
 
@@ -124,7 +124,7 @@ class LinOSS(Family):
         names, kept = layer.tensors, np.asarray(reduction.kept)
         new: dict[str, np.ndarray | None] = {
             names[role]: gather(read(names[role]), kept, size, state=axis, fill=_INERT.get(role, 0.0))
-            for role, axis in _STATE_AXIS.items()
+            for role, axis in STATE_AXIS.items()
         }
         if reduction.changed == "readout":
             C = _shared_readout(layer.name, np.asarray(reduction.system.C)[0, 0])
@@ -143,42 +143,6 @@ class LinOSS(Family):
     def lacks(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> str | None:
         """The statistics, where only they are missing."""
         return equinox_lacks(tensors, config, layers)
-
-
-def _candidates(tensors: Tensors) -> dict[str, dict[str, str]]:
-    found = groups(tensors)
-    return {
-        prefix: leaves
-        for prefix, leaves in found.items()
-        if "A_diag" in leaves or ({"steps", "B", "C"} <= leaves.keys() and "log_step" not in leaves)
-    }
-
-
-def _roles(leaves: Mapping[str, str]) -> dict[str, str]:
-    """role → tensor name; `dt` is a later spelling of `steps`."""
-    roles = {"steps" if leaf == "dt" else leaf: name for leaf, name in leaves.items()}
-    return {role: roles[role] for role in (*_STATE_AXIS, "D") if role in roles}
-
-
-def _check(roles: Mapping[str, str], tensors: Tensors) -> int:
-    """The state count.
-
-    Raises:
-        UnsupportedModelError: a tensor's shape contradicts that of A_diag or B.
-    """
-    shape = tensors[roles["A_diag"]].shape
-    if len(shape) != 1 or shape[0] < 1:
-        raise UnsupportedModelError(f"Tensor {roles['A_diag']} has shape {shape}; expected one axis, the states.")
-    states, B, C = shape[0], tensors[roles["B"]], tensors[roles["C"]]
-    expect_shape(tensors[roles["steps"]], (states,))
-    for info, axis in ((B, 0), (C, 1)):
-        pair = () if info.dtype.startswith("complex") else (2,)
-        width = info.shape[1 - axis] if len(info.shape) > 1 else 0
-        expect_shape(info, (*((states, width) if axis == 0 else (width, states)), *pair))
-    if "D" in roles:
-        width = C.shape[0] if C.shape[0] == B.shape[1] else -1
-        expect_shape(tensors[roles["D"]], (width,))
-    return states
 
 
 def _modes(discretization: str, A: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

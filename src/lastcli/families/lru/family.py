@@ -44,6 +44,9 @@ class LRU(Family):
     name = "lru"
     axes = MappingProxyType({role: (None, axis) for role, axis in _STATE_AXIS.items() if role != "x0"})
     title = "LRU (minimal-LRU, compressm, LRU-pytorch, lru-reduction, DecodEPFL)"
+    help = "Linear Recurrent Units: complex decays stored by their logarithms"
+    source = "arXiv 2303.06349"
+    page = "docs/families/lru.md"
     options = (
         Option(
             "architecture",
@@ -72,10 +75,7 @@ class LRU(Family):
         """Layers are the paths that hold any of `nu_log`, `theta_log`, `gamma_log`."""
         return match_of(
             self.name,
-            (
-                (layer_name(prefix), len(_roles(leaves)), [prefix + leaf for leaf in _lacking(leaves)])
-                for prefix, leaves in _candidates(tensors).items()
-            ),
+            ((prefix, len(_roles(leaves)), _lacking(leaves)) for prefix, leaves in _candidates(tensors).items()),
         )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:

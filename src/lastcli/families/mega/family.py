@@ -48,6 +48,9 @@ class Mega(Family):
 
     name = "mega"
     title = "Mega (damped EMA)"
+    help = "real damped moving averages, several in every channel"
+    source = "arXiv 2209.10655, github.com/facebookresearch/mega"
+    page = "docs/families/mega.md"
     axes = MappingProxyType(dict.fromkeys(_ROLES, (0, 1)))
     options = (
         Option(
@@ -64,10 +67,7 @@ class Mega(Family):
         """Layers are the paths where two of delta, alpha, beta have the shape (D, n, 1)."""
         return match_of(
             self.name,
-            (
-                (layer_name(prefix), len(_roles(leaves)), [prefix + leaf for leaf in _lacking(leaves)])
-                for prefix, leaves in _candidates(tensors).items()
-            ),
+            ((prefix, len(_roles(leaves)), _lacking(leaves)) for prefix, leaves in _candidates(tensors).items()),
         )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Flax, equinox and torch join the parts of a path by "/" or "."; the leaf is what
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
@@ -53,20 +53,22 @@ def in_running_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=key)
 
 
-def match_of(family: str, candidates: Iterable[tuple[str, int, Sequence[str]]]) -> Match:
+def match_of(
+    family: str, candidates: Iterable[tuple[str, int, Sequence[str]]], named: Callable[[str], str] = layer_name
+) -> Match:
     """A `Match` from what looks like a family's layers.
 
     Args:
-        candidates: of each, its name, how many of its tensors the family explains, and the full names of those that
-            it lacks.
+        candidates: of each, its path, how many of its tensors the family explains, and the leaves that it lacks.
+        named: from the path to the layer's name.
     """
     layers: list[str] = []
     missing: list[str] = []
     found = 0
-    for name, explained, lacking in candidates:
+    for prefix, explained, lacking in candidates:
         found += explained
-        missing += lacking
-        layers += [] if lacking else [name]
+        missing += [prefix + leaf for leaf in lacking]
+        layers += [] if lacking else [named(prefix)]
     return Match(family, tuple(layers), tuple(missing), found)
 
 

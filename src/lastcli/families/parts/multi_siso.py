@@ -12,12 +12,14 @@ import numpy as np
 
 from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
+from lastcli.families.parts.leaves import layer_name
 from lastcli.families.parts.storage import store
 
 __all__ = [
     "TRANSFORMS",
     "feedthrough_of",
     "inverse_transform",
+    "layer_of",
     "owner",
     "store_feedthrough",
     "transform",
@@ -35,6 +37,11 @@ _TINY = 1e-12
 def owner(prefix: str) -> str:
     """The prefix of the layer that owns the kernel at `prefix`: without its `kernel.` levels."""
     return re.sub(r"(?:(?<![^./])kernel[./])+$", "", prefix)
+
+
+def layer_of(prefix: str) -> str:
+    """The name of the layer that owns the kernel at `prefix`."""
+    return layer_name(owner(prefix))
 
 
 def two_axes(info: TensorInfo) -> tuple[int, int]:

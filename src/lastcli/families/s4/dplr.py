@@ -50,6 +50,9 @@ class S4DPLR(S4Names):
 
     name = "s4_dplr"
     title = "S4 repository, diagonal plus low rank, V1 to V4"
+    help = "low-rank kernels of the S4 repository, diagonalised"
+    source = "arXiv 2111.00396, github.com/state-spaces/s4"
+    page = "docs/families/s4_dplr.md"
     low_rank = True
     converts_to = ("s4d", "s4")
     options = (

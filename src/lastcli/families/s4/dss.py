@@ -21,12 +21,12 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
-from lastcli.families.parts.leaves import expect_shape, groups, layer_name, match_of
+from lastcli.families.parts.leaves import expect_shape, groups, match_of
 from lastcli.families.parts.row_softmax import EPSILON, softmax_gain
 from lastcli.families.parts.storage import as_complex, gather, pad_states, store
 from lastcli.families.parts.two_sided import split_modes
 from lastcli.families.s4.kernel import unfold
-from lastcli.families.s4.models.choice import idle_options, model_forward
+from lastcli.families.s4.model import idle_options, model_forward
 from lastcli.families.s4.models.sequence_names import proofs, sequence_options
 from lastcli.families.s4.to_s4d import Convertible
 
@@ -45,6 +45,9 @@ class DSS(Convertible):
 
     name = "dss"
     title = "DSS, exp and softmax"
+    help = "diagonal state spaces whose poles all channels share"
+    source = "arXiv 2203.14343, github.com/ag1988/dss"
+    page = "docs/families/dss.md"
     options = (
         Option(
             "version",
@@ -64,13 +67,10 @@ class DSS(Convertible):
         return match_of(
             self.name,
             (
-                (
-                    layer_name(ms.owner(prefix)),
-                    sum(leaf in leaves for leaf in (*_POLES, "W", "log_dt")),
-                    [prefix + leaf for leaf in _lacking(leaves)],
-                )
+                (prefix, sum(leaf in leaves for leaf in (*_POLES, "W", "log_dt")), _lacking(leaves))
                 for prefix, leaves in _kernels(tensors).items()
             ),
+            ms.layer_of,
         )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class DSS(Convertible):
             D = tensors.get(ms.owner(prefix) + "D")
             if D is not None:
                 directions.add(tensors[leaves["W"]].shape[0] == 2 * (D.shape[0] if len(D.shape) == 2 else 1))
-        proven = proofs(tensors, [layer_name(ms.owner(prefix)) for prefix in kernels])
+        proven = proofs(tensors, [ms.layer_of(prefix) for prefix in kernels])
         return proven | ({"bidirectional": directions.pop()} if len(directions) == 1 else {})
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
@@ -109,7 +109,7 @@ class DSS(Convertible):
             if D in tensors:
                 expect_shape(tensors[D], (rows // 2 if config["bidirectional"] else rows, H), (H,))
                 roles["D"] = D
-            found.append(Layer(layer_name(ms.owner(prefix)), N, 1, roles))
+            found.append(Layer(ms.layer_of(prefix), N, 1, roles))
         return tuple(found)
 
     def refuses_moved_poles(self, layer: Layer, config: Config) -> str | None:

@@ -34,7 +34,7 @@ from lastcli.families.s4.kernel import (
     unfold,
     write_poles,
 )
-from lastcli.families.s4.models.choice import idle_options, model_forward
+from lastcli.families.s4.model import idle_options, model_forward
 from lastcli.families.s4.models.sequence_names import find_sequence_model, proofs, sequence_options
 from lastcli.families.s4.names import (
     S4_OPTIONS,
@@ -64,7 +64,7 @@ class S4Names(Convertible):
     def match(self, tensors: Tensors) -> Match:
         """Kernels of the repository's own names; a `P` tells the low-rank ones from the diagonal ones."""
         own = (kernel for kernel in find_kernels(tensors) if kernel.low_rank == self.low_rank)
-        return match_of(self.name, ((kernel.name, len(kernel.roles), kernel.missing) for kernel in own))
+        return match_of(self.name, ((kernel.prefix, len(kernel.roles), kernel.missing) for kernel in own), ms.layer_of)
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Direction, from the rows of C against those of D; and what the model around the layers shows."""
@@ -122,6 +122,9 @@ class S4(S4Names):
 
     name = "s4"
     title = "S4 repository, diagonal kernel, V2 to V4"
+    help = "diagonal kernels of the S4 repository"
+    source = "arXiv 2206.11893, github.com/state-spaces/s4"
+    page = "docs/families/s4.md"
     options = (
         Option(
             "discretization",

@@ -21,7 +21,7 @@ from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Layer, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
-from lastcli.families.parts.leaves import expect_shape, groups, layer_name
+from lastcli.families.parts.leaves import expect_shape, groups
 from lastcli.families.parts.storage import as_complex
 
 __all__ = [
@@ -76,7 +76,7 @@ class Kernel:
         prefix: what all their names start with.
         version: 4, 3 (and 2), or 1.
         roles: role → tensor name, D included.
-        missing: full names of what it lacks.
+        missing: leaves that it lacks.
     """
 
     prefix: str
@@ -92,7 +92,7 @@ class Kernel:
     @property
     def name(self) -> str:
         """The layer that owns the kernel."""
-        return layer_name(ms.owner(self.prefix))
+        return ms.layer_of(self.prefix)
 
 
 def find_kernels(tensors: Tensors) -> list[Kernel]:
@@ -112,7 +112,7 @@ def find_kernels(tensors: Tensors) -> list[Kernel]:
         D = next((name for name in (ms.owner(prefix) + "D", prefix + "D") if name in tensors), None)
         if D is not None:
             roles["D"] = D
-        found.append(Kernel(prefix, version, roles, _missing(prefix, version, roles, tensors)))
+        found.append(Kernel(prefix, version, roles, _missing(version, roles, tensors)))
     return found
 
 
@@ -128,7 +128,7 @@ def _version(leaves: Mapping[str, str], tensors: Tensors) -> int | None:
     return 1 if {"w", "log_dt", "C"} <= leaves.keys() and heads else None
 
 
-def _missing(prefix: str, version: int, roles: Mapping[str, str], tensors: Tensors) -> tuple[str, ...]:
+def _missing(version: int, roles: Mapping[str, str], tensors: Tensors) -> tuple[str, ...]:
     wanted = ["C", "dt", *{4: ("real", "B"), 3: ("real", "imag"), 1: ("w", "B")}[version]]
     if version == 4 and not _real_valued(roles, tensors):
         wanted.append("imag")
@@ -136,7 +136,7 @@ def _missing(prefix: str, version: int, roles: Mapping[str, str], tensors: Tenso
         wanted.append("B")
     names = {"dt": "inv_dt" if version == 4 else "log_dt", "real": "A_real" if version == 4 else "inv_w_real"}
     names["imag"] = "A_imag" if version == 4 else "w_imag"
-    return tuple(prefix + names.get(role, role) for role in dict.fromkeys(wanted) if role not in roles)
+    return tuple(names.get(role, role) for role in dict.fromkeys(wanted) if role not in roles)
 
 
 def _real_valued(roles: Mapping[str, str], tensors: Tensors) -> bool:

@@ -21,9 +21,9 @@ import numpy as np
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
 from lastcli.families.parts.discretise import continuous, discrete
-from lastcli.families.parts.leaves import expect_shape, groups, layer_name, match_of
+from lastcli.families.parts.leaves import expect_shape, groups, match_of
 from lastcli.families.parts.storage import as_complex, gather, store
-from lastcli.families.s4.models.choice import idle_options, model_forward
+from lastcli.families.s4.model import idle_options, model_forward
 from lastcli.families.s4.models.sequence_names import proofs, sequence_options
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class S4D(Family):
 
     name = "s4d"
     title = "S4D, stand-alone file"
+    help = "diagonal multi-SISO layers of the one-file version"
+    source = "arXiv 2206.11893, github.com/state-spaces/s4"
+    page = "docs/families/s4d.md"
     options = sequence_options(mask_padding=False)
     axes = MappingProxyType(dict.fromkeys(("C", "log_A_real", "A_imag"), (0, 1)))
 
@@ -49,13 +52,10 @@ class S4D(Family):
         return match_of(
             self.name,
             (
-                (
-                    layer_name(ms.owner(prefix)),
-                    sum(role in leaves for role in ROLES),
-                    [prefix + role for role in ROLES if role not in leaves],
-                )
+                (prefix, sum(role in leaves for role in ROLES), [role for role in ROLES if role not in leaves])
                 for prefix, leaves in _kernels(tensors).items()
             ),
+            ms.layer_of,
         )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class S4D(Family):
             if D is not None:
                 expect_shape(tensors[D], (H,), (1, H))
                 roles["D"] = D
-            found.append(Layer(layer_name(ms.owner(prefix)), N, H, roles))
+            found.append(Layer(ms.layer_of(prefix), N, H, roles))
         return tuple(found)
 
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:

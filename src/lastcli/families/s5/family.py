@@ -20,6 +20,9 @@ class S5(S5Layers):
 
     name = "s5"
     title = "S5 (flax)"
+    help = "diagonal MIMO layers with a learned step for every state"
+    source = "arXiv 2208.04933, github.com/lindermanlab/S5"
+    page = "docs/families/s5.md"
     options = (
         Option("discretization", str, "zoh", "how the layers are made discrete", ("zoh", "bilinear")),
         Option("conj_sym", bool, True, "each stored state stands for a conjugate pair"),
@@ -44,10 +47,7 @@ class S5(S5Layers):
         """Layers are the paths with one-dimensional `Lambda_re` and `Lambda_im` or most of their companions."""
         return match_of(
             self.name,
-            (
-                (layer_name(prefix), len(roles), [prefix + role for role in lacking(roles)])
-                for prefix, roles in candidates(tensors).items()
-            ),
+            ((prefix, len(roles), lacking(roles)) for prefix, roles in candidates(tensors).items()),
         )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
