@@ -6,7 +6,7 @@ import pytest
 from lastcli.engine.system import Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
-from lastcli.families.s5.pytorch import S5Pytorch
+from lastcli.families.s5_pytorch.family import S5Pytorch
 from tests.builders.named import infos
 from tests.builders.s5_pytorch import s5_torch_block, s5_torch_layer
 from tests.families.rebuilding import config_of, documented, forward_of, keep, pruned, rebuilt, systems_of

@@ -131,6 +131,9 @@ class Family(abc.ABC):
 
     name: str = ""
     title: str = ""
+    help: str = ""  # one line: what its layers are
+    source: str = ""  # where the layer is published: paper and code
+    page: str = ""  # its documentation, from the root of the repository
     converts_to: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     # Where a stored tensor carries its states: role → (axis of the index sets or None, axis of the states). Roles
@@ -156,6 +159,24 @@ class Family(abc.ABC):
         Raises:
             UnsupportedModelError: shapes contradict each other or the configuration; says which tensor and how.
         """
+
+    def refuses_moved_poles(self, layer: Layer, config: Config) -> str | None:
+        """Why the format can only hold the poles and B that are there, as a sentence; None where it can hold others.
+
+        What `system` says as `fixed_poles`, and what `rebuild` raises through `check_moved_poles`. A format that
+        holds others, but not all, says so in `rebuild` once it sees them.
+        """
+        return None
+
+    def check_moved_poles(self, layer: Layer, config: Config, reduction: Reduction) -> None:
+        """Refuse a reduction with new poles where the format cannot hold any.
+
+        Raises:
+            UnsupportedModelError: the sentence of `refuses_moved_poles`.
+        """
+        why = self.refuses_moved_poles(layer, config) if reduction.changed == "all" else None
+        if why is not None:
+            raise UnsupportedModelError(why)
 
     @abc.abstractmethod
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:

@@ -13,20 +13,20 @@ states and discrete matrices for decoding; both are computed anew, so a reduced 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lastcli.errors import UnsupportedModelError, UsageError
-from lastcli.families.annotated.model import STACK_OPTIONS, stacked_forward
-from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.errors import UnsupportedModelError
+from lastcli.families.annotated.model import STACK_OPTIONS
+from lastcli.families.annotated.names import Annotated
+from lastcli.families.base import Config, Layer, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
 from lastcli.families.parts.discretise import continuous, discrete
 from lastcli.families.parts.dplr import diagonalise, truncation_factor
-from lastcli.families.parts.leaves import groups, layer_name
 from lastcli.families.parts.row_softmax import reciprocal
+from lastcli.families.parts.storage import as_complex, gather, pad_states, store
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem, Reduction
@@ -35,59 +35,6 @@ __all__ = ["AnnotatedDSS", "AnnotatedS4", "AnnotatedS4D"]
 
 CLIP = -1e-4
 _POLES = ("Lambda_re", "Lambda_im")
-_DECODING = ("cache/", "prime/")
-
-
-class Annotated(Family):
-    """What the three layers share: names, shapes and the model around them."""
-
-    marks: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
-
-    def match(self, tensors: Tensors) -> Match:
-        """Layers are the paths with the layer's own two-dimensional poles."""
-        layers: list[str] = []
-        missing: list[str] = []
-        found = 0
-        for prefix, leaves in self._candidates(tensors).items():
-            lacking = [prefix + role for role in (*self.marks, "log_step") if role not in leaves]
-            found += sum(role in leaves for role in (*self.marks, "log_step"))
-            missing += lacking
-            layers += [] if lacking else [layer_name(prefix)]
-        return Match(self.name, tuple(layers), tuple(missing), found)
-
-    def infer(self, tensors: Tensors) -> dict[str, Any]:
-        """Nothing: the options are those of the kernel and of the model around the layers."""
-        return {}
-
-    def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
-        """One `Layer` a path, with its decoding collections, every shape checked."""
-        found = []
-        for prefix, leaves in self._candidates(tensors).items():
-            roles = {role: leaves[role] for role in (*self.marks, "log_step", "D") if role in leaves}
-            N, H = ms.two_axes(tensors[roles[self.marks[0]]])
-            for role, name in roles.items():
-                pair = () if tensors[name].dtype.startswith("complex") else (2,)
-                shapes = {"C": (N, H, *pair), "W": (1, H, N, *pair), "log_step": (1, H), "D": (1, H)}
-                ms.expect_shape(tensors[name], shapes.get(role, (N, H)))
-            # "params/layers_0/seq/" → "layers_0/seq/", under each of the other collections.
-            inside = prefix.split("params/", 1)[-1]
-            decoding = [n for n in tensors if n.startswith(_DECODING) and inside and f"/{inside}" in f"/{n}"]
-            roles |= {f"decoding {i}": name for i, name in enumerate(decoding)}
-            found.append(Layer(layer_name(prefix), N, H, roles))
-        return tuple(found)
-
-    def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
-        """The annotated S4's stacked model."""
-        return stacked_forward(tensors, config, layers)
-
-    def _candidates(self, tensors: Tensors) -> dict[str, dict[str, str]]:
-        found = {}
-        for prefix, leaves in groups(tensors).items():
-            own = self.marks[0] in leaves and len(tensors[leaves[self.marks[0]]].shape) == 2
-            if own and not prefix.startswith(_DECODING) and not any(role in leaves for role in self.absent):
-                found[prefix] = leaves
-        return found
 
 
 class AnnotatedS4D(Annotated):
@@ -95,6 +42,9 @@ class AnnotatedS4D(Annotated):
 
     name = "annotated_s4d"
     title = "annotated S4, S4D layer"
+    help = "S4D layers of the annotated S4 in flax"
+    source = "arXiv 2206.11893, github.com/srush/annotated-s4"
+    page = "docs/families/annotated_s4.md"
     marks = ("A_re", "A_im", "B_re", "B_im", "C")
     options = (
         Option("use_b", bool, False, "the kernel multiplies by B; the published one does not"),
@@ -105,7 +55,7 @@ class AnnotatedS4D(Annotated):
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
         """B = 1 as published; the hold's gain is part of C."""
         poles, gain = _held(layer, config, read)
-        C = ms.as_complex(read(layer.tensors["C"])).T * gain
+        C = as_complex(read(layer.tensors["C"])).T * gain
         return _system(layer, read, poles, C)
 
     def rebuild(
@@ -115,13 +65,13 @@ class AnnotatedS4D(Annotated):
         stored = {role: read(name) for role, name in layer.tensors.items() if not role.startswith("decoding")}
         kept, reduced = np.asarray(reduction.kept), reduction.system
         fills = {"A_re": -ms.INERT_DECAY, "A_im": 0.0, "B_re": 1.0, "B_im": 0.0, "C": 0.0}
-        new = {role: ms.select(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
+        new = {role: gather(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
         if reduction.changed == "all":
-            new |= {f"{role}": values for role, values in _as_s4d(reduced, _step(layer, read), size, stored).items()}
+            new |= _as_s4d(layer, reduced, _step(layer, read), size, stored)
         elif reduction.changed == "readout":
             gain = np.take_along_axis(_held(layer, config, read)[1], kept, axis=1)
             C = np.asarray(reduced.C)[:, 0, 0] * np.asarray(reduced.B)[..., 0] / gain
-            new["C"][: kept.shape[1]] = ms.store_complex(C.T, stored["C"])
+            new["C"][: kept.shape[1]] = store(C.T, stored["C"], layer.tensors["C"])
         return _named(layer, new, reduction, stored)
 
 
@@ -130,6 +80,9 @@ class AnnotatedDSS(Annotated):
 
     name = "annotated_dss"
     title = "annotated S4, DSS layer"
+    help = "DSS layers of the annotated S4 in flax"
+    source = "arXiv 2203.14343, github.com/srush/annotated-s4"
+    page = "docs/families/annotated_s4.md"
     marks = (*_POLES, "W")
     absent = ("P", "B", "C")
     options = (
@@ -142,7 +95,7 @@ class AnnotatedDSS(Annotated):
         """B = 1; the softmax is part of C."""
         a, step = _poles(layer, read), _step(layer, read)
         gain = _softmax(layer, config, a, step)
-        return _system(layer, read, np.exp(a * step), ms.as_complex(read(layer.tensors["W"]))[0] * gain)
+        return _system(layer, read, np.exp(a * step), as_complex(read(layer.tensors["W"]))[0] * gain)
 
     def rebuild(
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
@@ -151,17 +104,17 @@ class AnnotatedDSS(Annotated):
         stored = {role: read(name) for role, name in layer.tensors.items() if not role.startswith("decoding")}
         kept, reduced, count = np.asarray(reduction.kept), reduction.system, reduction.kept.shape[1]
         fills = {"Lambda_re": -ms.INERT_DECAY, "Lambda_im": 0.0}
-        new = {role: ms.select(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
-        new["W"] = ms.select(stored["W"], kept, size, state=2, group=1)
+        new = {role: gather(stored[role], kept, size, state=0, group=1, fill=fill) for role, fill in fills.items()}
+        new["W"] = gather(stored["W"], kept, size, state=2, group=1)
         if reduction.changed != "none":
             step = _step(layer, read)
             a = np.take_along_axis(_poles(layer, read), kept, axis=1)
             if reduction.changed == "all":
                 a = continuous("zoh", np.asarray(reduced.poles), step)
-                new["Lambda_re"][:count] = ms.store_real(a.real.T, stored["Lambda_re"])
-                new["Lambda_im"][:count] = ms.store_real(a.imag.T, stored["Lambda_im"])
+                for role, values in zip(_POLES, (a.real.T, a.imag.T)):
+                    new[role][:count] = store(values, stored[role], layer.tensors[role])
             W = np.asarray(reduced.C)[:, 0, 0] * np.asarray(reduced.B)[..., 0] / _softmax(layer, config, a, step)
-            new["W"][:, :, :count] = ms.store_complex(W[None], stored["W"])
+            new["W"][:, :, :count] = store(W[None], stored["W"], layer.tensors["W"])
         return _named(layer, new, reduction, stored)
 
 
@@ -170,6 +123,9 @@ class AnnotatedS4(Annotated):
 
     name = "annotated_s4"
     title = "annotated S4, S4 layer"
+    help = "S4 layers of the annotated S4 in flax, diagonalised"
+    source = "arXiv 2111.00396, github.com/srush/annotated-s4"
+    page = "docs/families/annotated_s4.md"
     marks = (*_POLES, "P", "B", "C")
     absent = ("W",)
     converts_to = ("annotated_s4d",)
@@ -193,7 +149,7 @@ class AnnotatedS4(Annotated):
         eigenvalues = np.minimum(read(layer.tensors["Lambda_re"]).astype(np.float64), CLIP).T
         eigenvalues = eigenvalues + 1j * read(layer.tensors["Lambda_im"]).astype(np.float64).T
         P, B = (read(layer.tensors[role]).astype(np.complex128).T for role in ("P", "B"))
-        C = ms.as_complex(read(layer.tensors["C"])).conj().T
+        C = as_complex(read(layer.tensors["C"])).conj().T
         a, residues = diagonalise(eigenvalues, P, B, C, layer.name)
         poles, gain = discrete(np, "bilinear", a, _step(layer, read))
         return _system(layer, read, poles, residues * gain / truncation_factor(poles, length))
@@ -204,7 +160,7 @@ class AnnotatedS4(Annotated):
         """The reduced layer as annotated S4D; there is nothing to gather, the file has no diagonal states."""
         stored = {role: read(name) for role, name in layer.tensors.items() if not role.startswith("decoding")}
         stem = layer.tensors["C"].removesuffix("C")
-        written = _as_s4d(reduction.system, _step(layer, read), size, stored)
+        written = _as_s4d(layer, reduction.system, _step(layer, read), size, stored)
         changes = _named(layer, {}, reduction, stored)
         changes |= {layer.tensors[role]: None for role in (*_POLES, "P", "B")}
         return changes | {stem + role: values for role, values in written.items()}
@@ -220,10 +176,7 @@ class AnnotatedS4(Annotated):
     def convert(
         self, tensors: Tensors, config: Config, read: Read, target: str
     ) -> tuple[dict[str, np.ndarray | None], dict[str, Any]]:
-        """The whole model with annotated S4D layers, with the same response.
-
-        Returns:
-            {tensor name: new array, or None where the tensor goes} and the description of the new model.
+        """As `Family.convert`, with annotated S4D layers.
 
         Raises:
             UsageError: the target is another one.
@@ -231,7 +184,7 @@ class AnnotatedS4(Annotated):
         from lastcli.engine.system import Reduction
 
         if target not in self.converts_to:
-            raise UsageError(f"A model of family {self.name} converts to annotated_s4d, not to {target!r}.")
+            return super().convert(tensors, config, read, target)
         changes: dict[str, np.ndarray | None] = {}
         for layer in self.layers(tensors, config):
             system = self.system(layer, config, read)
@@ -291,20 +244,21 @@ def _system(layer: Layer, read: Read, poles: np.ndarray, C: np.ndarray) -> Diago
 
 
 def _as_s4d(
-    system: DiagonalSystem, step: np.ndarray, size: int, stored: dict[str, np.ndarray]
+    layer: Layer, system: DiagonalSystem, step: np.ndarray, size: int, stored: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """A_re, A_im, B_re, B_im and C of a system with moved poles; B is 1."""
     a = continuous("zoh", np.asarray(system.poles), step)
     a = np.minimum(a.real, CLIP) + 1j * a.imag
     C = np.asarray(system.C)[:, 0, 0] * np.asarray(system.B)[..., 0] / discrete(np, "zoh", a, step)[1]
-    pad, real = [(0, size - a.shape[1]), (0, 0)], stored["C"].real
-    return {
-        "A_re": ms.store_real(np.pad(a.real.T, pad, constant_values=-ms.INERT_DECAY), real),
-        "A_im": ms.store_real(np.pad(a.imag.T, pad), real),
-        "B_re": ms.store_real(np.ones((size, len(a))), real),
-        "B_im": ms.store_real(np.zeros((size, len(a))), real),
-        "C": ms.store_complex(np.pad(C.T, pad), stored["C"]),
+    values = {
+        "A_re": pad_states(a.real, size, -ms.INERT_DECAY),
+        "A_im": pad_states(a.imag, size),
+        "B_re": np.ones((len(a), size)),
+        "B_im": np.zeros((len(a), size)),
+        "C": pad_states(C, size),
     }
+    stem, like = layer.tensors["C"].removesuffix("C"), {"C": stored["C"]}
+    return {role: store(array.T, like.get(role, stored["C"].real), stem + role) for role, array in values.items()}
 
 
 def _named(
@@ -312,6 +266,6 @@ def _named(
 ) -> dict[str, np.ndarray | None]:
     """By tensor name, with D where it changed and the decoding collections gone."""
     if reduction.changed != "none" and "D" in stored and reduction.system.D is not None:
-        new["D"] = ms.store_feedthrough(np.asarray(reduction.system.D), stored["D"])
+        new["D"] = ms.store_feedthrough(np.asarray(reduction.system.D), stored["D"], layer.tensors["D"])
     changes: dict[str, np.ndarray | None] = {layer.tensors[role]: array for role, array in new.items()}
     return changes | {name: None for role, name in layer.tensors.items() if role.startswith("decoding")}

@@ -9,8 +9,8 @@ events, the option `timestep`; every pooling before it multiplies that by its st
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,14 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
-from lastcli.families.parts.leaves import canonical, layer_name
-from lastcli.families.s5.layers import S5Layers, candidates, check_shapes, decode, lacking
+from lastcli.families.event_ssm.names import around, needed_by, place_of, staged
+from lastcli.families.parts.leaves import canonical, layer_name, match_of
+from lastcli.families.s5.layers import S5Layers, check_shapes, decode, lacking
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem
 
 __all__ = ["EventSSM"]
-
-_LAYER = re.compile(r"(?:^|/)encoder/stages_(\d+)/SequenceLayer_(\d+)/S5SSM_0$")
 
 
 class EventSSM(S5Layers):
@@ -34,6 +33,9 @@ class EventSSM(S5Layers):
 
     name = "event_ssm"
     title = "Event-SSM"
+    help = "S5 layers over streams of events, in stages"
+    source = "arXiv 2404.18508, github.com/Efficient-Scalable-Machine-Learning/event-ssm"
+    page = "docs/families/event_ssm.md"
     options = (
         Option("discretization", str, "async", "how the layers are made discrete", ("async", "dirac", "zoh")),
         Option("conj_sym", bool, False, "each stored state stands for a conjugate pair"),
@@ -50,14 +52,12 @@ class EventSSM(S5Layers):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are S5 layers below `encoder/stages_s/SequenceLayer_l/S5SSM_0`."""
-        complete, missing = [], []
-        for prefix, roles in _staged(tensors).items():
-            needed = lacking(roles)
-            missing += [prefix + role for role in needed]
-            if not needed:
-                complete.append(layer_name(prefix))
-        explained = _wrapper(tensors) if complete or missing else {}
-        return Match(self.name, tuple(complete), tuple(missing), len(explained))
+        found = match_of(
+            self.name,
+            ((prefix, len(roles), lacking(roles)) for prefix, roles in staged(tensors).items()),
+        )
+        # Below such paths the tensors around the layers are this family's too.
+        return dataclasses.replace(found, found=len(around(tensors)) if found.found else 0)
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """The norm, by its name."""
@@ -69,12 +69,12 @@ class EventSSM(S5Layers):
         """Every layer in running order, its shapes checked."""
         return tuple(
             Layer(layer_name(prefix), check_shapes(roles, tensors, square=False), 1, dict(roles))
-            for prefix, roles in _staged(tensors).items()
+            for prefix, roles in staged(tensors).items()
         )
 
     def time(self, layer: Layer, config: Config) -> float:
         """The time between two inputs of the layer: `timestep` times the strides before it."""
-        stage, position = _place(layer)
+        stage, position = place_of(layer)
         return float(config["timestep"]) * int(config["pooling_stride"]) ** (stage + (position > 0))
 
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
@@ -96,12 +96,12 @@ class EventSSM(S5Layers):
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
         """The published classifier, where all its tensors are there."""
-        found = _wrapper(tensors)
+        found = around(tensors)
         if "encoder/encoder/embedding" not in found or "decoder/kernel" not in found:
             return None
-        names = _needed(found, config, layers)
+        names = needed_by(found, config, layers)
         tokens = tensors[names["encoder/encoder/embedding"]].shape[0]
-        places = [_place(layer) for layer in layers]
+        places = [place_of(layer) for layer in layers]
         times = [self.time(layer, config) for layer in layers]
 
         def apply(params: Mapping[str, Any], systems: Sequence[Any], x: Any, lengths: Any) -> tuple[Any, Any]:
@@ -116,52 +116,3 @@ class EventSSM(S5Layers):
             outputs=tensors[names["decoder/kernel"]].shape[1],
             params=tuple(names.values()),
         )
-
-
-def _staged(tensors: Tensors) -> dict[str, dict[str, str]]:
-    return {prefix: roles for prefix, roles in candidates(tensors).items() if _LAYER.search(canonical(prefix))}
-
-
-def _place(layer: Layer) -> tuple[int, int]:
-    """(stage, position in the stage)."""
-    found = _LAYER.search(canonical(layer.name))
-    if found is None:
-        raise UnsupportedModelError(f"{layer.name} is not a layer of a stage of Event-SSM.")
-    return int(found[1]), int(found[2])
-
-
-def _wrapper(tensors: Tensors) -> dict[str, str]:
-    """{path from `encoder`, `decoder` or `batch_stats` on: name} of the model's tensors."""
-    found = {}
-    for name in tensors:
-        path = canonical(name)
-        if "opt_state" not in path.split("/"):
-            at = re.search(r"(?:^|/)((?:batch_stats/)?(?:encoder|decoder)/.*)$", path)
-            if at:
-                found[at[1]] = name
-    return found
-
-
-def _needed(found: Mapping[str, str], config: Config, layers: Sequence[Layer]) -> dict[str, str]:
-    """The tensors around the layers that the described model uses.
-
-    Raises:
-        UnsupportedModelError: one is missing.
-    """
-    wanted = ["encoder/encoder/embedding", "decoder/kernel", "decoder/bias"]
-    norm = "BatchNorm_0" if config["norm"] == "batch" else "LayerNorm_0"
-    for layer in layers:
-        stage, position = _place(layer)
-        path = f"encoder/stages_{stage}/SequenceLayer_{position}"
-        wanted += [f"{path}/{norm}/scale", f"{path}/{norm}/bias", f"{path}/Dense_0/kernel", f"{path}/Dense_0/bias"]
-        if config["norm"] == "batch":
-            wanted += [f"batch_stats/{path}/{norm}/mean", f"batch_stats/{path}/{norm}/var"]
-        if f"{path}/Dense_1/kernel" in found:
-            wanted += [f"{path}/Dense_1/kernel", f"{path}/Dense_1/bias"]
-    missing = [path for path in wanted if path not in found]
-    if missing:
-        raise UnsupportedModelError(
-            f"The tensor {missing[0]} is missing, but a model with norm={config['norm']} has it; "
-            "correct the model description."
-        )
-    return {path: found[path] for path in wanted}

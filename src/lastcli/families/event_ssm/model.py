@@ -12,7 +12,7 @@ from jax import lax
 from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem
 from lastcli.errors import InputError
-from lastcli.families.parts.blocks import activation, layer_norm
+from lastcli.families.parts.blocks import activation, layer_norm, pool
 
 __all__ = ["classify", "irregular"]
 
@@ -63,9 +63,9 @@ def classify(
             )
         y = y[:, :kept:stride]
         if system.D is not None:
-            y = y + jnp.einsum("nlm,pm->nlp", _pool(u, times, stride, config), system.D[0], precision=_EXACT)
+            y = y + jnp.einsum("nlm,pm->nlp", _merge_steps(u, times, stride, config), system.D[0], precision=_EXACT)
         y = y * jax.nn.sigmoid(_dense(own, "Dense_0", activation("gelu_tanh", y)))
-        skip = _pool(h, times, stride, config)
+        skip = _merge_steps(h, times, stride, config)
         times = times[:, :kept].reshape(times.shape[0], -1, stride).sum(axis=2)
         h = (_dense(own, "Dense_1", skip) if "Dense_1/kernel" in own else skip) + y
         h = h if config["prenorm"] else _norm(own, h)
@@ -109,7 +109,7 @@ def _response(system: DiagonalSystem, u: Array, ratio: Array | None, rule: str) 
     return simulate(system.replace(D=None), u) if ratio is None else irregular(system, u, ratio, rule)
 
 
-def _pool(x: Array, times: Array, stride: int, config: Config) -> Array:
+def _merge_steps(x: Array, times: Array, stride: int, config: Config) -> Array:
     """`stride` steps into one. The mode called "last" takes the first of them, as the published code does."""
     if stride == 1:
         return x
@@ -127,9 +127,9 @@ def _head(h: Array, times: Array, lengths: Array | None, pooled: int, mode: str)
     if mode == "last":
         return h[:, -1]
     count = jnp.full(h.shape[0], h.shape[1]) if lengths is None else jnp.maximum(lengths // pooled, 1)
-    inside = (jnp.arange(h.shape[1]) < count[:, None])[..., None]
     if mode == "pool":
-        return jnp.where(inside, h, 0).sum(axis=1) / count[:, None].astype(h.dtype)
+        return pool(h, "pool", count)
+    inside = (jnp.arange(h.shape[1]) < count[:, None])[..., None]
     weighted = jnp.where(inside, h * (times[..., None] + _EPS), 0)
     return weighted.sum(axis=1) / times.sum(axis=1)[:, None]
 

@@ -11,7 +11,7 @@ r go into the input map, so that both poles of a state share the one read-out th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +20,20 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
-from lastcli.families.parts.leaves import gather, groups, layer_name, read_complex, write_complex
-from lastcli.families.parts.multi_siso import expect_shape
+from lastcli.families.linoss.names import STATE_AXIS, candidates, check_shapes, roles_of
+from lastcli.families.parts.leaves import layer_name, match_of
+from lastcli.families.parts.storage import gather, pad_states, read_complex, store, write_complex
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem, Reduction
 
 __all__ = ["LinOSS"]
 
-_STATE_AXIS = {"A_diag": 0, "steps": 0, "B": 0, "C": 1}
 # Without stiffness M is a double integrator and has one eigenvector only. At this Δ²A the oscillator turns by 1e-4 a
 # step, which is the integrator to 1e-3 over a thousand steps, and the eigenvectors are still told apart in float32.
 _LEAST_STIFFNESS = 1e-8
-# What an inert state is given: a stable oscillator without input and output.
-_INERT_STIFFNESS = 1.0
+# An inert state is a stable oscillator without input and output.
+_INERT = {"A_diag": 1.0}
 
 
 class LinOSS(Family):
@@ -41,7 +41,10 @@ class LinOSS(Family):
 
     name = "linoss"
     title = "LinOSS (IM and IMEX)"
-    axes = MappingProxyType({role: (None, axis) for role, axis in _STATE_AXIS.items()})
+    help = "forced oscillators, two poles a state"
+    source = "arXiv 2410.03943, github.com/tk-rusch/linoss"
+    page = "docs/families/linoss.md"
+    axes = MappingProxyType({role: (None, axis) for role, axis in STATE_AXIS.items()})
     options = (
         Option(
             "discretization", str, "IM", "how the oscillator is stepped: implicit or implicit-explicit", ("IM", "IMEX")
@@ -61,16 +64,11 @@ class LinOSS(Family):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are the paths that hold `A_diag`, or `steps` beside B and C."""
-        layers: list[str] = []
-        missing: list[str] = []
-        found = 0
-        for prefix, leaves in _candidates(tensors).items():
-            roles = _roles(leaves)
-            lacking = [prefix + role for role in _STATE_AXIS if role not in roles]
-            found, missing = found + len(roles), missing + lacking
-            if not lacking:
-                layers.append(layer_name(prefix))
-        return Match(self.name, tuple(layers), tuple(missing), found)
+        found = ((prefix, roles_of(leaves)) for prefix, leaves in candidates(tensors).items())
+        return match_of(
+            self.name,
+            ((prefix, len(roles), [role for role in STATE_AXIS if role not in roles]) for prefix, roles in found),
+        )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Nothing: both discretisations have the same tensors."""
@@ -78,17 +76,24 @@ class LinOSS(Family):
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """Everything about the published model around other layers."""
-        known = find_equinox(tensors, list(_candidates(tensors))) is not None
+        known = find_equinox(tensors, list(candidates(tensors))) is not None
         return frozenset() if known else EQUINOX_KEYS | {"task", "norm", "gelu"}
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every LinOSS layer, its shapes checked."""
         found = []
-        for prefix, leaves in _candidates(tensors).items():
-            roles = _roles(leaves)
-            states = _check(roles, tensors)
+        for prefix, leaves in candidates(tensors).items():
+            roles = roles_of(leaves)
+            states = check_shapes(roles, tensors)
             found.append(Layer(layer_name(prefix), states, 1, roles))
         return tuple(found)
+
+    def refuses_moved_poles(self, layer: Layer, config: Config) -> str | None:
+        """Two poles of a state are bound to each other."""
+        return (
+            f"Layer {layer.name}: LinOSS cannot store freely chosen poles, only those of an oscillator; use a method "
+            "that keeps the poles."
+        )
 
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
         """One MIMO group, two poles a state."""
@@ -107,6 +112,7 @@ class LinOSS(Family):
             D=None if D is None else D[None],
             modes=2,
             shared_readout=True,
+            fixed_poles=True,
             feedthrough="none" if D is None else "diagonal",
         )
 
@@ -114,24 +120,18 @@ class LinOSS(Family):
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
     ) -> dict[str, np.ndarray | None]:
         """Gathered tensors; a new read-out is written where both poles of every state share it."""
-        names, kept = layer.tensors, np.asarray(reduction.kept)[0]
-        new: dict[str, np.ndarray | None] = {}
-        for role, axis in _STATE_AXIS.items():
-            taken = gather(read(names[role]), kept, axis, size)
-            if role == "A_diag":
-                taken[len(kept) :] = _INERT_STIFFNESS
-            new[names[role]] = taken
-        if reduction.changed == "all":
-            raise UnsupportedModelError(
-                f"Layer {layer.name}: LinOSS cannot store freely chosen poles, only those of an oscillator; use a "
-                "method that keeps the poles."
-            )
+        self.check_moved_poles(layer, config, reduction)
+        names, kept = layer.tensors, np.asarray(reduction.kept)
+        new: dict[str, np.ndarray | None] = {
+            names[role]: gather(read(names[role]), kept, size, state=axis, fill=_INERT.get(role, 0.0))
+            for role, axis in STATE_AXIS.items()
+        }
         if reduction.changed == "readout":
             C = _shared_readout(layer.name, np.asarray(reduction.system.C)[0, 0])
-            new.update(write_complex(names, "C", read, gather(C, range(C.shape[1]), 1, size)))
+            new.update(write_complex(names, "C", read, pad_states(C, size)))
             if "D" in names and reduction.system.D is not None:
                 D = np.diagonal(np.asarray(reduction.system.D)[0])
-                new[names["D"]] = D.astype(read(names["D"]).dtype)
+                new[names["D"]] = store(D, read(names["D"]), names["D"])
         return new
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
@@ -143,42 +143,6 @@ class LinOSS(Family):
     def lacks(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> str | None:
         """The statistics, where only they are missing."""
         return equinox_lacks(tensors, config, layers)
-
-
-def _candidates(tensors: Tensors) -> dict[str, dict[str, str]]:
-    found = groups(tensors)
-    return {
-        prefix: leaves
-        for prefix, leaves in found.items()
-        if "A_diag" in leaves or ({"steps", "B", "C"} <= leaves.keys() and "log_step" not in leaves)
-    }
-
-
-def _roles(leaves: Mapping[str, str]) -> dict[str, str]:
-    """role → tensor name; `dt` is a later spelling of `steps`."""
-    roles = {"steps" if leaf == "dt" else leaf: name for leaf, name in leaves.items()}
-    return {role: roles[role] for role in (*_STATE_AXIS, "D") if role in roles}
-
-
-def _check(roles: Mapping[str, str], tensors: Tensors) -> int:
-    """The state count.
-
-    Raises:
-        UnsupportedModelError: a tensor's shape contradicts that of A_diag or B.
-    """
-    shape = tensors[roles["A_diag"]].shape
-    if len(shape) != 1 or shape[0] < 1:
-        raise UnsupportedModelError(f"Tensor {roles['A_diag']} has shape {shape}; expected one axis, the states.")
-    states, B, C = shape[0], tensors[roles["B"]], tensors[roles["C"]]
-    expect_shape(tensors[roles["steps"]], (states,))
-    for info, axis in ((B, 0), (C, 1)):
-        pair = () if info.dtype.startswith("complex") else (2,)
-        width = info.shape[1 - axis] if len(info.shape) > 1 else 0
-        expect_shape(info, (*((states, width) if axis == 0 else (width, states)), *pair))
-    if "D" in roles:
-        width = C.shape[0] if C.shape[0] == B.shape[1] else -1
-        expect_shape(tensors[roles["D"]], (width,))
-    return states
 
 
 def _modes(discretization: str, A: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

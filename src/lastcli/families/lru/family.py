@@ -18,7 +18,8 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
-from lastcli.families.parts.leaves import gather, groups, layer_name, read_complex, write_complex
+from lastcli.families.parts.leaves import groups, layer_name, match_of
+from lastcli.families.parts.storage import gather, pad_states, read_complex, store, write_complex
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem, Reduction
@@ -43,6 +44,9 @@ class LRU(Family):
     name = "lru"
     axes = MappingProxyType({role: (None, axis) for role, axis in _STATE_AXIS.items() if role != "x0"})
     title = "LRU (minimal-LRU, compressm, LRU-pytorch, lru-reduction, DecodEPFL)"
+    help = "Linear Recurrent Units: complex decays stored by their logarithms"
+    source = "arXiv 2303.06349"
+    page = "docs/families/lru.md"
     options = (
         Option(
             "architecture",
@@ -69,15 +73,10 @@ class LRU(Family):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are the paths that hold any of `nu_log`, `theta_log`, `gamma_log`."""
-        layers, missing, found = [], [], 0
-        for prefix, leaves in _candidates(tensors).items():
-            roles = _roles(leaves)
-            found += len(roles)
-            lacking = [prefix + leaf for leaf in _lacking(leaves)]
-            missing += lacking
-            if not lacking:
-                layers.append(layer_name(prefix))
-        return Match(self.name, tuple(layers), tuple(missing), found)
+        return match_of(
+            self.name,
+            ((prefix, len(_roles(leaves)), _lacking(leaves)) for prefix, leaves in _candidates(tensors).items()),
+        )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """The published model around the layers, where every tensor of the file has its place in it."""
@@ -100,6 +99,15 @@ class LRU(Family):
             found.append(Layer(layer_name(prefix), states, 1, roles))
         return tuple(found)
 
+    def refuses_moved_poles(self, layer: Layer, config: Config) -> str | None:
+        """A trained initial state is one of the states that are there."""
+        if "x0" not in layer.tensors:
+            return None
+        return (
+            f"Layer {layer.name} has a trained initial state ({layer.tensors['x0']}), which a method that moves the "
+            "poles cannot carry over; use a method that keeps them."
+        )
+
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
         """One MIMO group, no pairing, the delay of the configuration."""
         from lastcli.engine.system import DiagonalSystem
@@ -118,32 +126,29 @@ class LRU(Family):
             D=None if D is None else D[None],
             delay=_delay(layer, config),
             feedthrough=feedthrough,
+            fixed_poles=self.refuses_moved_poles(layer, config) is not None,
         )
 
     def rebuild(
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
     ) -> dict[str, np.ndarray | None]:
         """Gathered tensors, with C and D (and the poles, gamma and B) recomputed where the reduction changed them."""
-        names, kept = layer.tensors, np.asarray(reduction.kept)[0]
+        self.check_moved_poles(layer, config, reduction)
+        names, kept = layer.tensors, np.asarray(reduction.kept)
         new: dict[str, np.ndarray | None] = {
-            names[role]: gather(read(names[role]), kept, axis, size)
+            names[role]: gather(read(names[role]), kept, size, state=axis)
             for role, axis in _STATE_AXIS.items()
             if role in names
         }
         if reduction.changed == "none":
             return new
         system = reduction.system
-        new.update(write_complex(names, "C", read, _fill(np.asarray(system.C)[0, 0], 1, size)))
+        new.update(write_complex(names, "C", read, pad_states(np.asarray(system.C)[0, 0], size)))
         if "D" in names and system.D is not None:
             stored = read(names["D"])
             block = np.asarray(system.D)[0]
-            new[names["D"]] = (np.diagonal(block) if stored.ndim == 1 else block).astype(stored.dtype)
+            new[names["D"]] = store(np.diagonal(block) if stored.ndim == 1 else block, stored, names["D"])
         if reduction.changed == "all":
-            if "x0" in names:
-                raise UnsupportedModelError(
-                    f"Layer {layer.name} has a trained initial state ({names['x0']}), which a method that moves the "
-                    "poles cannot carry over; use a method that keeps them."
-                )
             new.update(_parametrise(layer, read, system, size))
         return new
 
@@ -235,10 +240,6 @@ def _delay(layer: Layer, config: Config) -> int:
     return 1 if config.get("architecture") == "deep-ssm" or layer.tensors.get("B", "").endswith("Bp") else 0
 
 
-def _fill(values: np.ndarray, axis: int, size: int) -> np.ndarray:
-    return gather(values, range(values.shape[axis]), axis, size)
-
-
 def _parametrise(layer: Layer, read: Read, system: DiagonalSystem, size: int) -> dict[str, np.ndarray]:
     """nu_log, theta_log, gamma_log and B of given poles and input map.
 
@@ -262,7 +263,9 @@ def _parametrise(layer: Layer, read: Read, system: DiagonalSystem, size: int) ->
         "theta_log": np.where(angle == 0, _LOG_OF_NO_ANGLE, log_angle),
         "gamma_log": 0.5 * np.log1p(-(modulus**2)),
     }
-    new = {names[role]: _fill(value, 0, size).astype(read(names[role]).dtype) for role, value in values.items()}
+    new = {
+        names[role]: store(pad_states(value, size), read(names[role]), names[role]) for role, value in values.items()
+    }
     gamma = np.exp(new[names["gamma_log"]].astype(np.float64))
-    B = _fill(np.asarray(system.B)[0], 0, size) / gamma[:, None]
+    B = pad_states(np.asarray(system.B)[0], size, axis=0) / gamma[:, None]
     return {**new, **write_complex(names, "B", read, B)}

@@ -20,8 +20,9 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.mega.model import MODEL_OPTIONS, idle_options, mega_forward, proven
-from lastcli.families.parts.leaves import groups, layer_name
-from lastcli.families.parts.multi_siso import expect_shape, inverse_transform, select, store_real, transform
+from lastcli.families.parts.leaves import expect_shape, groups, layer_name, match_of
+from lastcli.families.parts.multi_siso import inverse_transform, transform
+from lastcli.families.parts.storage import gather, store
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem, Reduction
@@ -47,6 +48,9 @@ class Mega(Family):
 
     name = "mega"
     title = "Mega (damped EMA)"
+    help = "real damped moving averages, several in every channel"
+    source = "arXiv 2209.10655, github.com/facebookresearch/mega"
+    page = "docs/families/mega.md"
     axes = MappingProxyType(dict.fromkeys(_ROLES, (0, 1)))
     options = (
         Option(
@@ -61,18 +65,10 @@ class Mega(Family):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are the paths where two of delta, alpha, beta have the shape (D, n, 1)."""
-        layers: list[str] = []
-        missing: list[str] = []
-        found = 0
-        for prefix, leaves in _candidates(tensors).items():
-            roles = _roles(leaves)
-            renamed = any(leaf in _ALIASES for leaf in leaves)
-            lacking = [prefix + (_SPELLINGS[role] if renamed else role) for role in _ROLES if role not in roles]
-            missing += lacking
-            found += len(roles)
-            if not lacking:
-                layers.append(layer_name(prefix))
-        return Match(self.name, tuple(layers), tuple(missing), found)
+        return match_of(
+            self.name,
+            ((prefix, len(_roles(leaves)), _lacking(leaves)) for prefix, leaves in _candidates(tensors).items()),
+        )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """What the tensors of a published model show: the norm and its place. Nothing about the moving average."""
@@ -119,26 +115,27 @@ class Mega(Family):
             sets=layer.sets,
             feedthrough="none" if D is None else "diagonal",
             multi=True,
+            real_readout=True,
         )
 
     def rebuild(
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
     ) -> dict[str, np.ndarray | None]:
         """Rows gathered one by one; γ rescaled to the new n, or computed from a new read-out."""
-        stored = {role: read(name) for role, name in layer.tensors.items()}
+        names, stored = layer.tensors, {role: read(name) for role, name in layer.tensors.items()}
         kept, reduced = np.asarray(reduction.kept), reduction.system
         count = kept.shape[1]
-        new = {role: select(stored[role], kept, size, state=1, group=0) for role in _ROLES}
+        new = {role: gather(stored[role], kept, size, state=1, group=0) for role in _ROLES}
         if reduction.changed == "none":
             if size != layer.states:
                 rescaled = new["gamma"].astype(np.float64) * np.sqrt(size / layer.states)
-                new["gamma"] = store_real(rescaled, stored["gamma"])
+                new["gamma"] = store(rescaled, stored["gamma"], names["gamma"])
         else:
             C = _real(np.asarray(reduced.C)[:, 0, 0], layer.name, "read-out")
-            new["gamma"][:, :count] = store_real(C * np.sqrt(size), stored["gamma"])
+            new["gamma"][:, :count] = store(C * np.sqrt(size), stored["gamma"], names["gamma"])
             if reduced.D is not None and "omega" in stored:
                 both = np.asarray(reduced.D)[:, 0, 0].reshape(-1, len(stored["omega"]))
-                new["omega"] = store_real(both.sum(axis=0), stored["omega"])
+                new["omega"] = store(both.sum(axis=0), stored["omega"], names["omega"])
         if reduction.changed == "all":
             poles = _real(np.asarray(reduced.poles), layer.name, "poles")
             B = _real(np.asarray(reduced.B)[..., 0], layer.name, "input map")
@@ -147,10 +144,10 @@ class Mega(Family):
                     f"Layer {layer.name}: Mega stores poles between 0 and 1 only; use a method that keeps the poles."
                 )
             # Both sigmoids take the same share of 1 - q.
-            share = store_real(inverse_transform(np.sqrt(1 - poles), "sigmoid"), stored["delta"])
+            share = store(inverse_transform(np.sqrt(1 - poles), "sigmoid"), stored["delta"], names["delta"])
             new["delta"][:, :count, 0] = new["alpha"][:, :count, 0] = share
-            new["beta"][:, :count, 0] = store_real(B / transform(share, "sigmoid"), stored["beta"])
-        return {layer.tensors[role]: array for role, array in new.items()}
+            new["beta"][:, :count, 0] = store(B / transform(share, "sigmoid"), stored["beta"], names["beta"])
+        return {names[role]: array for role, array in new.items()}
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
         """fairseq's classifiers and the encoders of transformers; None for other models."""
@@ -175,6 +172,12 @@ def _is_wide(shape: tuple[int, ...]) -> bool:
 def _roles(leaves: Mapping[str, str]) -> dict[str, str]:
     roles = {_ALIASES.get(leaf, leaf): name for leaf, name in leaves.items()}
     return {role: roles[role] for role in (*_ROLES, "omega") if role in roles}
+
+
+def _lacking(leaves: Mapping[str, str]) -> list[str]:
+    """Leaves that a layer still needs, in the spelling of the others."""
+    roles, renamed = _roles(leaves), any(leaf in _ALIASES for leaf in leaves)
+    return [_SPELLINGS[role] if renamed else role for role in _ROLES if role not in roles]
 
 
 def _real(values: np.ndarray, layer: str, what: str) -> np.ndarray:

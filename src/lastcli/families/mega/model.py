@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Option, Tensors
 from lastcli.families.mega.names import Published, published
-from lastcli.families.parts.multi_siso import expect_shape
+from lastcli.families.parts.leaves import expect_shape
 
 if TYPE_CHECKING:
     from lastcli.families.mega.attention import Settings, Steps

@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lastcli.families.base import Tensors
-from lastcli.families.parts.leaves import groups
-from lastcli.families.parts.multi_siso import expect_shape
+from lastcli.families.parts.leaves import expect_shape, groups
 
 __all__ = ["Published", "published"]
 

@@ -66,6 +66,6 @@ def pool(h: Array, mode: str, lengths: Array | None) -> Array:
     if lengths is None:
         return h.mean(axis=1) if mode == "pool" else h[:, -1]
     if mode == "pool":
-        valid = (jnp.arange(h.shape[1])[None, :] < lengths[:, None]).astype(h.dtype)
-        return (h * valid[..., None]).sum(axis=1) / jnp.maximum(lengths, 1)[:, None].astype(h.dtype)
+        inside = jnp.arange(h.shape[1]) < lengths[:, None]
+        return jnp.where(inside[..., None], h, 0).sum(axis=1) / jnp.maximum(lengths, 1)[:, None].astype(h.dtype)
     return jnp.take_along_axis(h, (jnp.maximum(lengths, 1) - 1)[:, None, None], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Tensor names split into a layer's path and a leaf, and complex tensors in the forms checkpoints store them.
+"""Tensor names split into a layer's path and a leaf, and what a family tells from names and shapes alone.
 
 Flax, equinox and torch join the parts of a path by "/" or "."; the leaf is what follows the last of either.
 """
@@ -6,14 +6,13 @@ Flax, equinox and torch join the parts of a path by "/" or "."; the leaf is what
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
+from lastcli.containers.base import TensorInfo
+from lastcli.errors import UnsupportedModelError
+from lastcli.families.base import Match, Tensors
 
-from lastcli.families.base import Read, Tensors
-from lastcli.families.parts.multi_siso import as_complex, in_running_order, store_complex
-
-__all__ = ["canonical", "gather", "groups", "layer_name", "read_complex", "split", "write_complex"]
+__all__ = ["canonical", "expect_shape", "groups", "in_running_order", "layer_name", "match_of", "split"]
 
 # The moments of an optimizer carry the names of the tensors they belong to.
 _OPTIMIZERS = {"opt_state", "optimizer", "optimizer_state_dict"}
@@ -45,26 +44,40 @@ def groups(tensors: Tensors) -> dict[str, dict[str, str]]:
     return {prefix: found[prefix] for prefix in in_running_order(found)}
 
 
-def gather(array: np.ndarray, kept: Sequence[int] | np.ndarray, axis: int, size: int) -> np.ndarray:
-    """The kept slices along `axis`, bit for bit, followed by zeros up to `size`."""
-    taken = np.take(array, np.asarray(kept, dtype=np.int64), axis=axis)
-    if size > taken.shape[axis]:
-        shape = list(taken.shape)
-        shape[axis] = size - taken.shape[axis]
-        taken = np.concatenate([taken, np.zeros(shape, taken.dtype)], axis=axis)
-    return np.ascontiguousarray(taken)
+def in_running_order(names: Iterable[str]) -> list[str]:
+    """Names sorted with their numbers as numbers: layer 10 comes after layer 2."""
+
+    def key(name: str) -> list[tuple[int, int, str]]:
+        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+    return sorted(names, key=key)
 
 
-def read_complex(names: Mapping[str, str], key: str, read: Read) -> np.ndarray:
-    """A tensor stored as `key` (complex, or real with a last axis of 2) or as `key`_re and `key`_im, in complex128."""
-    if key in names:
-        return as_complex(read(names[key]))
-    return read(names[f"{key}_re"]).astype(np.float64) + 1j * read(names[f"{key}_im"]).astype(np.float64)
+def match_of(
+    family: str, candidates: Iterable[tuple[str, int, Sequence[str]]], named: Callable[[str], str] = layer_name
+) -> Match:
+    """A `Match` from what looks like a family's layers.
+
+    Args:
+        candidates: of each, its path, how many of its tensors the family explains, and the leaves that it lacks.
+        named: from the path to the layer's name.
+    """
+    layers: list[str] = []
+    missing: list[str] = []
+    found = 0
+    for prefix, explained, lacking in candidates:
+        found += explained
+        missing += [prefix + leaf for leaf in lacking]
+        layers += [] if lacking else [named(prefix)]
+    return Match(family, tuple(layers), tuple(missing), found)
 
 
-def write_complex(names: Mapping[str, str], key: str, read: Read, value: np.ndarray) -> dict[str, np.ndarray]:
-    """{tensor name: array} of a complex value in the form and dtype of the tensors it replaces."""
-    if key in names:
-        return {names[key]: store_complex(value, read(names[key]))}
-    parts = {f"{key}_re": value.real, f"{key}_im": value.imag}
-    return {names[part]: np.ascontiguousarray(values.astype(read(names[part]).dtype)) for part, values in parts.items()}
+def expect_shape(info: TensorInfo, *shapes: tuple[int, ...]) -> None:
+    """Refuse a tensor whose shape is none of `shapes`.
+
+    Raises:
+        UnsupportedModelError: names the tensor, its shape and what was expected.
+    """
+    if tuple(info.shape) not in shapes:
+        wanted = " or ".join(str(shape) for shape in dict.fromkeys(shapes))
+        raise UnsupportedModelError(f"Tensor {info.name} has shape {tuple(info.shape)}; expected {wanted}.")

@@ -49,21 +49,13 @@ def split_modes(
 
 
 def merge_modes(
-    poles: np.ndarray, B: np.ndarray, C: np.ndarray, pairing: int, layer: str
+    poles: np.ndarray, B: np.ndarray, C: np.ndarray, pairing: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The inverse of `split_modes`, with what only D can hold.
+    """The inverse of `split_modes`, with what only D can hold. The second mode of every state is its pole at zero.
 
     Returns:
         poles (G, K), B (G, K), C (G, 2, p, K) as the format stores them, and the direct term (G, p) to add to D.
-
-    Raises:
-        UnsupportedModelError: the second mode of a state is not a pole at zero (a method that moved the poles).
     """
-    if np.any(poles[:, 1::2] != 0):
-        raise UnsupportedModelError(
-            f"{layer}: a method that moves the poles cannot be written back into a bidirectional layer of this family; "
-            "choose one that keeps them, with a refit of the read-out."
-        )
     main, rest = C[..., 0::2], C[..., 1::2]
     direct = (rest[:, 0] * B[:, None, 1::2]).sum(-1)
     direct = direct + (main[:, 1] * B[:, None, 0::2] + rest[:, 1] * B[:, None, 1::2]).sum(-1)

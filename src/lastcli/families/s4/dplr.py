@@ -19,9 +19,10 @@ from lastcli.families.parts import multi_siso as ms
 from lastcli.families.parts.discretise import continuous, discrete
 from lastcli.families.parts.dplr import half_spectrum, truncation_factor
 from lastcli.families.parts.leaves import split
+from lastcli.families.parts.storage import as_complex, pad_states, store
 from lastcli.families.parts.two_sided import split_modes
 from lastcli.families.s4.family import S4Names
-from lastcli.families.s4.kernel import pad_states, read_outs, store_read_outs, unfold
+from lastcli.families.s4.kernel import read_outs, store_read_outs, unfold
 from lastcli.families.s4.models.sequence_names import find_sequence_model, sequence_options
 from lastcli.families.s4.names import (
     S4_OPTIONS,
@@ -49,6 +50,9 @@ class S4DPLR(S4Names):
 
     name = "s4_dplr"
     title = "S4 repository, diagonal plus low rank, V1 to V4"
+    help = "low-rank kernels of the S4 repository, diagonalised"
+    source = "arXiv 2111.00396, github.com/state-spaces/s4"
+    page = "docs/families/s4_dplr.md"
     low_rank = True
     converts_to = ("s4d", "s4")
     options = (
@@ -91,11 +95,11 @@ class S4DPLR(S4Names):
                 f"{layer.name}: {layer.tensors['dt']} gives every state a step of its own, which a low-rank kernel "
                 "does not have; the tensors of two models may be mixed."
             )
-        P = ms.as_complex(read(layer.tensors["P"]))
-        Q = ms.as_complex(read(layer.tensors["Q"])) if "Q" in layer.tensors else P.conj()
+        P = as_complex(read(layer.tensors["P"]))
+        Q = as_complex(read(layer.tensors["Q"])) if "Q" in layer.tensors else P.conj()
         eigenvalues = poles_of(layer, config, read)
         C = read_outs(layer, config, read)
-        B = ms.as_complex(read(layer.tensors["B"])).reshape(-1, layer.states)
+        B = as_complex(read(layer.tensors["B"])).reshape(-1, layer.states)
         copies = max(len(eigenvalues), P.shape[1], len(B))
         own = np.arange(copies)
         # The limit is on the frequencies before the low-rank term, as the file has them.
@@ -127,12 +131,14 @@ class S4DPLR(S4Names):
             sets=len(C),
             feedthrough="none" if D is None else "dense",
             multi=True,
+            fixed_poles=self.refuses_moved_poles(layer, config) is not None,
         )
 
     def rebuild(
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
     ) -> dict[str, np.ndarray | None]:
         """The reduced layer in its diagonal form; there is nothing to gather, the file has no diagonal states."""
+        self.check_moved_poles(layer, config, reduction)
         if config["form"] == "s4d":
             return s4d_layer(layer, reduction.system, self.step_sizes(layer, config, read), size, read)
         return _diagonal_kernel(layer, config, read, reduction.system, size)
@@ -196,11 +202,11 @@ def _diagonal_kernel(
     # V3's diagonal kernel keeps B without the leading axis that its low-rank one has.
     ones = ones[None] if imag_sign(layer) < 0 else ones
     changes |= {
-        prefix + real: ms.store_real(rate, stored["C"].real),
-        prefix + imag: ms.store_real(frequency, stored["C"].real),
-        layer.tensors["B"]: ms.store_complex(ones, stored["B"]),
+        prefix + real: store(rate, stored["C"].real, prefix + real),
+        prefix + imag: store(frequency, stored["C"].real, prefix + imag),
+        layer.tensors["B"]: store(ones, stored["B"], layer.tensors["B"]),
         layer.tensors["C"]: store_read_outs(layer, pad_states(C, size), stored["C"]),
     }
     if D is not None:
-        changes[layer.tensors["D"]] = ms.store_feedthrough(D[..., None], stored["D"])
+        changes[layer.tensors["D"]] = ms.store_feedthrough(D[..., None], stored["D"], layer.tensors["D"])
     return changes

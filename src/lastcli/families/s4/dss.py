@@ -21,11 +21,12 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
-from lastcli.families.parts.leaves import groups, layer_name
+from lastcli.families.parts.leaves import expect_shape, groups, match_of
 from lastcli.families.parts.row_softmax import EPSILON, softmax_gain
+from lastcli.families.parts.storage import as_complex, gather, pad_states, store
 from lastcli.families.parts.two_sided import split_modes
-from lastcli.families.s4.kernel import pad_states, unfold
-from lastcli.families.s4.models.choice import idle_options, model_forward
+from lastcli.families.s4.kernel import unfold
+from lastcli.families.s4.model import idle_options, model_forward
 from lastcli.families.s4.models.sequence_names import proofs, sequence_options
 from lastcli.families.s4.to_s4d import Convertible
 
@@ -44,6 +45,9 @@ class DSS(Convertible):
 
     name = "dss"
     title = "DSS, exp and softmax"
+    help = "diagonal state spaces whose poles all channels share"
+    source = "arXiv 2203.14343, github.com/ag1988/dss"
+    page = "docs/families/dss.md"
     options = (
         Option(
             "version",
@@ -60,15 +64,14 @@ class DSS(Convertible):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are found by a shared `Lambda` (or its logarithms) beside `W` and `log_dt`."""
-        layers: list[str] = []
-        missing: list[str] = []
-        found = 0
-        for prefix, leaves in _kernels(tensors).items():
-            lacking = _lacking(leaves)
-            found += sum(leaf in leaves for leaf in (*_POLES, "W", "log_dt"))
-            missing += [prefix + leaf for leaf in lacking]
-            layers += [] if lacking else [layer_name(ms.owner(prefix))]
-        return Match(self.name, tuple(layers), tuple(missing), found)
+        return match_of(
+            self.name,
+            (
+                (prefix, sum(leaf in leaves for leaf in (*_POLES, "W", "log_dt")), _lacking(leaves))
+                for prefix, leaves in _kernels(tensors).items()
+            ),
+            ms.layer_of,
+        )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Direction, from the rows of W against those of D; and what the model around the layers shows."""
@@ -78,7 +81,7 @@ class DSS(Convertible):
             D = tensors.get(ms.owner(prefix) + "D")
             if D is not None:
                 directions.add(tensors[leaves["W"]].shape[0] == 2 * (D.shape[0] if len(D.shape) == 2 else 1))
-        proven = proofs(tensors, [layer_name(ms.owner(prefix)) for prefix in kernels])
+        proven = proofs(tensors, [ms.layer_of(prefix) for prefix in kernels])
         return proven | ({"bidirectional": directions.pop()} if len(directions) == 1 else {})
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
@@ -100,21 +103,28 @@ class DSS(Convertible):
             for role in _POLES:
                 if role in roles:
                     pair = role == "Lambda" and not tensors[roles[role]].dtype.startswith("complex")
-                    ms.expect_shape(tensors[roles[role]], (N, 2) if pair else (N,))
-            ms.expect_shape(tensors[roles["log_dt"]], (H,), (H, 1), (H, 2))
+                    expect_shape(tensors[roles[role]], (N, 2) if pair else (N,))
+            expect_shape(tensors[roles["log_dt"]], (H,), (H, 1), (H, 2))
             D = ms.owner(prefix) + "D"
             if D in tensors:
-                ms.expect_shape(tensors[D], (rows // 2 if config["bidirectional"] else rows, H), (H,))
+                expect_shape(tensors[D], (rows // 2 if config["bidirectional"] else rows, H), (H,))
                 roles["D"] = D
-            found.append(Layer(layer_name(ms.owner(prefix)), N, 1, roles))
+            found.append(Layer(ms.layer_of(prefix), N, 1, roles))
         return tuple(found)
+
+    def refuses_moved_poles(self, layer: Layer, config: Config) -> str | None:
+        """All channels have the same ones."""
+        return (
+            f"{layer.name}: DSS shares its poles over all channels, so poles that moved in each of them cannot be "
+            "written; choose a method that keeps the poles, or convert the model to s4d first."
+        )
 
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
         """B = 1; the scaling of the modes is part of C, as in the published kernel."""
         from lastcli.engine.system import DiagonalSystem
 
         poles, gain = _discrete(layer, config, read)
-        W = ms.as_complex(read(layer.tensors["W"]))
+        W = as_complex(read(layer.tensors["W"]))
         R = 2 if config["bidirectional"] else 1
         C = (W * gain).reshape(R, W.shape[0] // R, *poles.shape).transpose(2, 0, 1, 3)
         B = np.ones_like(poles)
@@ -129,33 +139,32 @@ class DSS(Convertible):
             modes=R,
             feedthrough="none" if D is None else "dense",
             multi=True,
+            fixed_poles=True,
         )
 
     def rebuild(
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
     ) -> dict[str, np.ndarray | None]:
         """Gathers of the shared states; a computed read-out is divided by the scaling of its modes again."""
+        self.check_moved_poles(layer, config, reduction)
         stored = {role: read(name) for role, name in layer.tensors.items()}
         kept = np.asarray(reduction.kept)
-        if reduction.changed == "all":
-            raise UnsupportedModelError(
-                f"{layer.name}: DSS shares its poles over all channels, so poles that moved in each of them cannot be "
-                "written; choose a method that keeps the poles, or convert the model to s4d first."
-            )
-        new = {role: ms.select(stored[role], kept, size, state=0) for role in _POLES if role in stored}
-        new["W"] = ms.select(stored["W"], kept, size, state=2)
+        new = {role: gather(stored[role], kept, size, state=0) for role in _POLES if role in stored}
+        new["W"] = gather(stored["W"], kept, size, state=2)
         # Beyond the kept ones, a decaying mode that nothing reads.
         if "Lambda" in new:
-            new["Lambda"][kept.shape[1] :] = ms.store_complex(np.array(-ms.INERT_DECAY + 0j), stored["Lambda"])
+            new["Lambda"][kept.shape[1] :] = store(
+                np.array(-ms.INERT_DECAY + 0j), stored["Lambda"], layer.tensors["Lambda"]
+            )
         if "Lambda_log_neg_re" in new:
             new["Lambda_log_neg_re"][kept.shape[1] :] = np.log(ms.INERT_DECAY)
         if reduction.changed == "readout":
             _, B, C, D = unfold(reduction.system, layer)
             gain = _discrete(layer, config, read)[1][:, kept[0]]
             W = (C * (B / gain)[:, None, None]).transpose(1, 2, 0, 3).reshape(-1, *B.shape)
-            new["W"] = ms.store_complex(pad_states(W, size), stored["W"])
+            new["W"] = store(pad_states(W, size), stored["W"], layer.tensors["W"])
             if D is not None and "D" in stored:
-                new["D"] = ms.store_feedthrough(D[..., None], stored["D"])
+                new["D"] = ms.store_feedthrough(D[..., None], stored["D"], layer.tensors["D"])
         return {layer.tensors[role]: array for role, array in new.items()}
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
@@ -197,7 +206,7 @@ def _discrete(layer: Layer, config: Config, read: Read) -> tuple[np.ndarray, np.
     version = _version(layer, config)
     roles = layer.tensors
     if "Lambda" in roles:
-        a = ms.as_complex(read(roles["Lambda"]))
+        a = as_complex(read(roles["Lambda"]))
         if version.startswith("clip"):
             a = np.minimum(a.real, _LARGEST_REAL) + 1j * a.imag
     else:

@@ -20,11 +20,12 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
+from lastcli.families.parts.leaves import match_of
+from lastcli.families.parts.storage import gather, pad_states, store
 from lastcli.families.parts.two_sided import split_modes
 from lastcli.families.s4.kernel import (
     input_map,
     is_real_valued,
-    pad_states,
     read_outs,
     state_axes,
     store_read_outs,
@@ -33,7 +34,7 @@ from lastcli.families.s4.kernel import (
     unfold,
     write_poles,
 )
-from lastcli.families.s4.models.choice import idle_options, model_forward
+from lastcli.families.s4.model import idle_options, model_forward
 from lastcli.families.s4.models.sequence_names import find_sequence_model, proofs, sequence_options
 from lastcli.families.s4.names import (
     S4_OPTIONS,
@@ -62,15 +63,8 @@ class S4Names(Convertible):
 
     def match(self, tensors: Tensors) -> Match:
         """Kernels of the repository's own names; a `P` tells the low-rank ones from the diagonal ones."""
-        layers: list[str] = []
-        missing: list[str] = []
-        found = 0
-        for kernel in find_kernels(tensors):
-            if kernel.low_rank == self.low_rank:
-                found += len(kernel.roles)
-                missing += kernel.missing
-                layers += [] if kernel.missing else [kernel.name]
-        return Match(self.name, tuple(layers), tuple(missing), found)
+        own = (kernel for kernel in find_kernels(tensors) if kernel.low_rank == self.low_rank)
+        return match_of(self.name, ((kernel.prefix, len(kernel.roles), kernel.missing) for kernel in own), ms.layer_of)
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Direction, from the rows of C against those of D; and what the model around the layers shows."""
@@ -105,6 +99,15 @@ class S4Names(Convertible):
             found.append(Layer(kernel.name, N, H if self.low_rank else S, dict(kernel.roles)))
         return tuple(found)
 
+    def refuses_moved_poles(self, layer: Layer, config: Config) -> str | None:
+        """A bidirectional layer has one pole for two modes of its diagonal system (`parts.two_sided`)."""
+        if not config["bidirectional"]:
+            return None
+        return (
+            f"{layer.name}: a method that moves the poles cannot be written back into a bidirectional layer of this "
+            "family; choose one that keeps them, with a refit of the read-out."
+        )
+
     def step_sizes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
         """One step a channel; where every state has its own, their geometric mean."""
         return np.exp(np.log(steps_of(layer, config, read)).mean(axis=1))
@@ -119,6 +122,9 @@ class S4(S4Names):
 
     name = "s4"
     title = "S4 repository, diagonal kernel, V2 to V4"
+    help = "diagonal kernels of the S4 repository"
+    source = "arXiv 2206.11893, github.com/state-spaces/s4"
+    page = "docs/families/s4.md"
     options = (
         Option(
             "discretization",
@@ -168,19 +174,22 @@ class S4(S4Names):
             sets=layer.sets,
             feedthrough="none" if D is None else "dense",
             multi=True,
+            fixed_poles=self.refuses_moved_poles(layer, config) is not None,
+            real_readout=is_real_valued(layer),
         )
 
     def rebuild(
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
     ) -> dict[str, np.ndarray | None]:
         """Gathers per set; moved poles are written one copy a channel, which upstream reads with `n_ssm` = H."""
+        self.check_moved_poles(layer, config, reduction)
         stored = {role: read(name) for role, name in layer.tensors.items()}
         kept = np.asarray(reduction.kept)
         fills = dict.fromkeys(stored, 0.0)
         fills["real"] = float(parameter_of(np.array(ms.INERT_DECAY), config["real_transform"], relu_floor(layer)))
         fills["dt"] = float(stored["dt"].flat[0])
         new = {
-            role: ms.select(stored[role], kept, size, state=state, group=group, fill=fills[role])
+            role: gather(stored[role], kept, size, state=state, group=group, fill=fills[role])
             for role, (group, state) in state_axes(layer, read).items()
         }
         if reduction.changed != "none":
@@ -191,7 +200,7 @@ class S4(S4Names):
                 new |= moved
             new["C"] = store_read_outs(layer, pad_states(C, size), stored["C"])
             if D is not None and "D" in stored:
-                new["D"] = ms.store_feedthrough(D[..., None], stored["D"])
+                new["D"] = ms.store_feedthrough(D[..., None], stored["D"], layer.tensors["D"])
         return {layer.tensors[role]: array for role, array in new.items()}
 
 
@@ -214,6 +223,6 @@ def _move(
         return new, B, C * B[:, None, None]
     like = read(layer.tensors["B"])
     padded = pad_states(B, size)
-    values = ms.store_real(padded.real, like) if is_real_valued(layer) else ms.store_complex(padded, like)
+    values = store(padded.real if is_real_valued(layer) else padded, like, layer.tensors["B"])
     # The stored tensor may have a leading axis of one.
     return new | {"B": values[None] if values.ndim < like.ndim else values}, B, C

@@ -11,6 +11,7 @@ from lastcli.families.base import Config, Layer, Read
 from lastcli.families.parts import multi_siso as ms
 from lastcli.families.parts.discretise import continuous, discrete
 from lastcli.families.parts.row_softmax import softmax_gain
+from lastcli.families.parts.storage import as_complex, pad_states, store
 from lastcli.families.parts.two_sided import merge_modes
 from lastcli.families.s4.names import imag_sign, parameter_of, relu_floor
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "input_map",
     "is_real_valued",
-    "pad_states",
     "read_outs",
     "state_axes",
     "store_read_outs",
@@ -40,7 +40,7 @@ def is_real_valued(layer: Layer) -> bool:
 
 
 def _complex(layer: Layer, array: np.ndarray) -> np.ndarray:
-    return array.astype(np.complex128) if is_real_valued(layer) else ms.as_complex(array)
+    return array.astype(np.complex128) if is_real_valued(layer) else as_complex(array)
 
 
 def read_outs(layer: Layer, config: Config, read: Read) -> np.ndarray:
@@ -54,7 +54,7 @@ def read_outs(layer: Layer, config: Config, read: Read) -> np.ndarray:
 def store_read_outs(layer: Layer, C: np.ndarray, like: np.ndarray) -> np.ndarray:
     """A stored C (R·heads, H, K[, 2]) from (H, R, heads, K)."""
     rows = C.transpose(1, 2, 0, 3).reshape(-1, C.shape[0], C.shape[3])
-    return ms.store_real(rows.real, like) if is_real_valued(layer) else ms.store_complex(rows, like)
+    return store(rows.real if is_real_valued(layer) else rows, like, layer.tensors["C"])
 
 
 def input_map(layer: Layer, read: Read, channels: int) -> np.ndarray | None:
@@ -110,19 +110,13 @@ def unfold(system: DiagonalSystem, layer: Layer) -> tuple[np.ndarray, np.ndarray
     D = None if system.D is None else np.asarray(system.D)[..., 0]
     if system.modes == 1:
         return poles, B, C, D
-    poles, B, C, direct = merge_modes(poles, B, C, system.pairing, layer.name)
+    poles, B, C, direct = merge_modes(poles, B, C, system.pairing)
     if D is None and np.abs(direct).max(initial=0.0) > 0:
         raise UnsupportedModelError(
             f"{layer.name}: a refit of a bidirectional layer needs a D to hold its direct part, and this one has none; "
             "use --refit none."
         )
     return poles, B, C, None if D is None else D + direct
-
-
-def pad_states(values: np.ndarray, size: int, fill: float = 0.0) -> np.ndarray:
-    """`values` with the last axis filled up to `size`."""
-    pad = [(0, 0)] * (values.ndim - 1) + [(0, size - values.shape[-1])]
-    return np.pad(values, pad, constant_values=fill)
 
 
 def write_poles(
@@ -138,10 +132,11 @@ def write_poles(
     """
     if "w" in layer.tensors:
         padded = pad_states(a, size, -ms.INERT_DECAY)
-        return {"w": ms.store_complex(padded, read(layer.tensors["w"]))}, np.zeros(a.shape, bool)
+        return {"w": store(padded, read(layer.tensors["w"]), layer.tensors["w"])}, np.zeros(a.shape, bool)
     kind, floor = config["real_transform"], relu_floor(layer)
     real = pad_states(np.maximum(-a.real, 0.0), size, ms.INERT_DECAY)
-    new = {"real": ms.store_real(parameter_of(real, kind, floor, "a decay rate"), read(layer.tensors["real"]))}
+    rate = parameter_of(real, kind, floor, "a decay rate")
+    new = {"real": store(rate, read(layer.tensors["real"]), layer.tensors["real"])}
     frequency = imag_sign(layer) * a.imag
     if is_real_valued(layer):
         if np.abs(frequency).max(initial=0.0) > _REAL:
@@ -156,4 +151,4 @@ def write_poles(
     # The frequency of inert states is any that the transform can hold.
     frequency = pad_states(frequency, size, floor)
     frequency = parameter_of(frequency, config["imag_transform"], floor, "a frequency")
-    return new | {"imag": ms.store_real(frequency, read(layer.tensors["imag"]))}, flipped
+    return new | {"imag": store(frequency, read(layer.tensors["imag"]), layer.tensors["imag"])}, flipped

@@ -21,7 +21,8 @@ from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Layer, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
-from lastcli.families.parts.leaves import groups, layer_name
+from lastcli.families.parts.leaves import expect_shape, groups
+from lastcli.families.parts.storage import as_complex
 
 __all__ = [
     "S4_OPTIONS",
@@ -75,7 +76,7 @@ class Kernel:
         prefix: what all their names start with.
         version: 4, 3 (and 2), or 1.
         roles: role → tensor name, D included.
-        missing: full names of what it lacks.
+        missing: leaves that it lacks.
     """
 
     prefix: str
@@ -91,7 +92,7 @@ class Kernel:
     @property
     def name(self) -> str:
         """The layer that owns the kernel."""
-        return layer_name(ms.owner(self.prefix))
+        return ms.layer_of(self.prefix)
 
 
 def find_kernels(tensors: Tensors) -> list[Kernel]:
@@ -111,7 +112,7 @@ def find_kernels(tensors: Tensors) -> list[Kernel]:
         D = next((name for name in (ms.owner(prefix) + "D", prefix + "D") if name in tensors), None)
         if D is not None:
             roles["D"] = D
-        found.append(Kernel(prefix, version, roles, _missing(prefix, version, roles, tensors)))
+        found.append(Kernel(prefix, version, roles, _missing(version, roles, tensors)))
     return found
 
 
@@ -127,7 +128,7 @@ def _version(leaves: Mapping[str, str], tensors: Tensors) -> int | None:
     return 1 if {"w", "log_dt", "C"} <= leaves.keys() and heads else None
 
 
-def _missing(prefix: str, version: int, roles: Mapping[str, str], tensors: Tensors) -> tuple[str, ...]:
+def _missing(version: int, roles: Mapping[str, str], tensors: Tensors) -> tuple[str, ...]:
     wanted = ["C", "dt", *{4: ("real", "B"), 3: ("real", "imag"), 1: ("w", "B")}[version]]
     if version == 4 and not _real_valued(roles, tensors):
         wanted.append("imag")
@@ -135,7 +136,7 @@ def _missing(prefix: str, version: int, roles: Mapping[str, str], tensors: Tenso
         wanted.append("B")
     names = {"dt": "inv_dt" if version == 4 else "log_dt", "real": "A_real" if version == 4 else "inv_w_real"}
     names["imag"] = "A_imag" if version == 4 else "w_imag"
-    return tuple(prefix + names.get(role, role) for role in dict.fromkeys(wanted) if role not in roles)
+    return tuple(names.get(role, role) for role in dict.fromkeys(wanted) if role not in roles)
 
 
 def _real_valued(roles: Mapping[str, str], tensors: Tensors) -> bool:
@@ -164,17 +165,17 @@ def check_shapes(kernel: Kernel, tensors: Tensors) -> tuple[int, int, int, int]:
         raise UnsupportedModelError(
             f"Tensor {kernel.roles['C']} has {H} channels, which {S} independent state matrices cannot share evenly."
         )
-    ms.expect_shape(info["C"], (rows, H, N, *pair))
+    expect_shape(info["C"], (rows, H, N, *pair))
     if "imag" in info:
-        ms.expect_shape(info["imag"], (S, N))
-    ms.expect_shape(info["dt"], (H,), (H, 1), (H, N))
+        expect_shape(info["imag"], (S, N))
+    expect_shape(info["dt"], (H,), (H, 1), (H, N))
     if "B" in info:
-        ms.expect_shape(info["B"], (1, S, N, *pair), (S, N, *pair), (1, H, N, *pair))
+        expect_shape(info["B"], (1, S, N, *pair), (S, N, *pair), (1, H, N, *pair))
     for role in ("P", "Q"):
         if role in info:
-            ms.expect_shape(info[role], (info[role].shape[0], S, N, *pair), (info[role].shape[0], H, N, *pair))
+            expect_shape(info[role], (info[role].shape[0], S, N, *pair), (info[role].shape[0], H, N, *pair))
     if "D" in info:
-        ms.expect_shape(info["D"], (rows, H), (rows // 2, H), *([(H,)] if rows <= 2 else []))
+        expect_shape(info["D"], (rows, H), (rows // 2, H), *([(H,)] if rows <= 2 else []))
     return H, N, S, rows
 
 
@@ -202,7 +203,7 @@ def poles_of(layer: Layer, config: Config, read: Read) -> np.ndarray:
     """Continuous poles (S, N) of the stored half, complex128, with the sign of the layer's version."""
     roles = layer.tensors
     if "w" in roles:
-        w = ms.as_complex(read(roles["w"]))
+        w = as_complex(read(roles["w"]))
         return w if w.ndim == 2 else w[None]
     real = _positive(read(roles["real"]), config["real_transform"], relu_floor(layer))
     if "imag" not in roles:

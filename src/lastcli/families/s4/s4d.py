@@ -21,8 +21,9 @@ import numpy as np
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
 from lastcli.families.parts.discretise import continuous, discrete
-from lastcli.families.parts.leaves import groups, layer_name
-from lastcli.families.s4.models.choice import idle_options, model_forward
+from lastcli.families.parts.leaves import expect_shape, groups, match_of
+from lastcli.families.parts.storage import as_complex, gather, store
+from lastcli.families.s4.model import idle_options, model_forward
 from lastcli.families.s4.models.sequence_names import proofs, sequence_options
 
 if TYPE_CHECKING:
@@ -40,19 +41,22 @@ class S4D(Family):
 
     name = "s4d"
     title = "S4D, stand-alone file"
+    help = "diagonal multi-SISO layers of the one-file version"
+    source = "arXiv 2206.11893, github.com/state-spaces/s4"
+    page = "docs/families/s4d.md"
     options = sequence_options(mask_padding=False)
     axes = MappingProxyType(dict.fromkeys(("C", "log_A_real", "A_imag"), (0, 1)))
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are found by `log_A_real`; a sibling B, P or inv_dt, or four axes in C, belong to S4."""
-        layers, missing, found = [], [], 0
-        for prefix, leaves in _kernels(tensors).items():
-            lacking = [prefix + role for role in ROLES if role not in leaves]
-            found += len(ROLES) - len(lacking)
-            missing += lacking
-            if not lacking:
-                layers.append(layer_name(ms.owner(prefix)))
-        return Match(self.name, tuple(layers), tuple(missing), found)
+        return match_of(
+            self.name,
+            (
+                (prefix, sum(role in leaves for role in ROLES), [role for role in ROLES if role not in leaves])
+                for prefix, leaves in _kernels(tensors).items()
+            ),
+            ms.layer_of,
+        )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """What the model around the layers shows."""
@@ -68,15 +72,15 @@ class S4D(Family):
         for prefix, leaves in _kernels(tensors).items():
             roles = {role: leaves[role] for role in ROLES}
             H, N = ms.two_axes(tensors[roles["A_imag"]])
-            ms.expect_shape(tensors[roles["log_A_real"]], (H, N))
-            ms.expect_shape(tensors[roles["log_dt"]], (H,), (H, 1))
+            expect_shape(tensors[roles["log_A_real"]], (H, N))
+            expect_shape(tensors[roles["log_dt"]], (H,), (H, 1))
             C = tensors[roles["C"]]
-            ms.expect_shape(C, (H, N) if C.dtype.startswith("complex") else (H, N, 2))
+            expect_shape(C, (H, N) if C.dtype.startswith("complex") else (H, N, 2))
             D = next((name for name in (ms.owner(prefix) + "D", prefix + "D") if name in tensors), None)
             if D is not None:
-                ms.expect_shape(tensors[D], (H,), (1, H))
+                expect_shape(tensors[D], (H,), (1, H))
                 roles["D"] = D
-            found.append(Layer(layer_name(ms.owner(prefix)), N, H, roles))
+            found.append(Layer(ms.layer_of(prefix), N, H, roles))
         return tuple(found)
 
     def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
@@ -88,7 +92,7 @@ class S4D(Family):
         return DiagonalSystem(
             poles=poles,
             B=np.ones((*poles.shape, 1), complex),
-            C=(ms.as_complex(read(layer.tensors["C"])) * gain)[:, None, None, :],
+            C=(as_complex(read(layer.tensors["C"])) * gain)[:, None, None, :],
             D=D,
             pairing=2,
             sets=layer.sets,
@@ -100,24 +104,24 @@ class S4D(Family):
         self, layer: Layer, config: Config, read: Read, reduction: Reduction, size: int
     ) -> dict[str, np.ndarray | None]:
         """Gathers per channel; a computed read-out is divided by the hold's gain again."""
-        stored = {role: read(name) for role, name in layer.tensors.items()}
+        names, stored = layer.tensors, {role: read(name) for role, name in layer.tensors.items()}
         kept, reduced = np.asarray(reduction.kept), reduction.system
         fills = {"C": 0.0, "log_A_real": float(np.log(ms.INERT_DECAY)), "A_imag": 0.0}
-        new = {role: ms.select(stored[role], kept, size, state=1, group=0, fill=fill) for role, fill in fills.items()}
+        new = {role: gather(stored[role], kept, size, state=1, group=0, fill=fill) for role, fill in fills.items()}
         count = kept.shape[1]
-        if reduction.changed == "readout":
-            gain = np.take_along_axis(_discrete(layer, read)[1], kept, axis=1)
-            new["C"][:, :count] = ms.store_complex(reduced.C[:, 0, 0] * reduced.B[..., 0] / gain, stored["C"])
-        elif reduction.changed == "all":
-            dt = _discrete(layer, read)[2]
-            a = continuous("zoh", reduced.poles, dt)
-            gain = discrete(np, "zoh", a, dt)[1]
-            new["C"][:, :count] = ms.store_complex(reduced.C[:, 0, 0] * reduced.B[..., 0] / gain, stored["C"])
-            new["log_A_real"][:, :count] = ms.store_real(ms.inverse_transform(-a.real, "exp"), stored["log_A_real"])
-            new["A_imag"][:, :count] = ms.store_real(a.imag, stored["A_imag"])
-        if reduction.changed != "none" and "D" in stored and reduced.D is not None:
-            new["D"] = ms.store_feedthrough(np.asarray(reduced.D), stored["D"])
-        return {layer.tensors[role]: array for role, array in new.items()}
+        if reduction.changed != "none":
+            _, gain, dt = _discrete(layer, read)
+            gain = np.take_along_axis(gain, kept, axis=1)
+            if reduction.changed == "all":
+                a = continuous("zoh", reduced.poles, dt)
+                gain = discrete(np, "zoh", a, dt)[1]
+                for role, values in {"log_A_real": ms.inverse_transform(-a.real, "exp"), "A_imag": a.imag}.items():
+                    new[role][:, :count] = store(values, stored[role], names[role])
+            C = reduced.C[:, 0, 0] * reduced.B[..., 0] / gain
+            new["C"][:, :count] = store(C, stored["C"], names["C"])
+            if "D" in stored and reduced.D is not None:
+                new["D"] = ms.store_feedthrough(np.asarray(reduced.D), stored["D"], names["D"])
+        return {names[role]: array for role, array in new.items()}
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
         """The S4 repository's example model or that of its training code, as the names around the layers are."""

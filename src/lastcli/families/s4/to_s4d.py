@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lastcli.errors import UnsupportedModelError, UsageError
+from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Layer, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
 from lastcli.families.parts.discretise import continuous, discrete
 from lastcli.families.parts.leaves import split
+from lastcli.families.parts.storage import pad_states, store
 from lastcli.families.s4.models.sequence_names import sequence_options
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem
 
 __all__ = ["Convertible", "s4d_config", "s4d_layer", "with_output"]
-
-_KERNEL_ROLES = ("C", "log_A_real", "A_imag", "log_dt")
 
 
 def with_output(layer: Layer, tensors: Tensors) -> Layer:
@@ -59,26 +58,24 @@ def s4d_layer(
             f"{layer.name}: stand-alone S4D holds one head and one direction, but this layer has {system.outputs} and "
             f"{system.directions}; keep its own form."
         )
-    like = read(layer.tensors["C" if "C" in layer.tensors else "W"])
-    dtype = like.real.dtype
-    log_dt = np.log(np.asarray(dt, np.float64)).astype(dtype)
+    base, like = _base(layer), read(layer.tensors["C" if "C" in layer.tensors else "W"]).real
+    kernel = f"{base}kernel."
+    log_dt = store(np.log(np.asarray(dt, np.float64)), like, f"{kernel}log_dt")
     # The poles are divided by the step as it is stored, so that their product is exact again.
     step = np.exp(log_dt.astype(np.float64))[:, None]
     a = continuous("zoh", np.asarray(system.poles), step)
     gain = discrete(np, "zoh", a, step)[1]
     C = np.asarray(system.C)[:, 0, 0] * np.asarray(system.B)[..., 0] * (system.pairing / 2) / gain
-    pad = [(0, 0), (0, size - C.shape[1])]
     values = {
-        "C": ms.store_complex(np.pad(C, pad), np.empty(0, dtype)),
-        "log_A_real": np.pad(ms.inverse_transform(-a.real, "exp"), pad, constant_values=np.log(ms.INERT_DECAY)),
-        "A_imag": np.pad(a.imag, pad),
-        "log_dt": log_dt,
+        "C": pad_states(C, size),
+        "log_A_real": pad_states(ms.inverse_transform(-a.real, "exp"), size, np.log(ms.INERT_DECAY)),
+        "A_imag": pad_states(a.imag, size),
     }
-    base = _base(layer)
     changes: dict[str, np.ndarray | None] = dict.fromkeys(layer.tensors.values())
-    changes |= {f"{base}kernel.{role}": values[role].astype(dtype, order="C") for role in _KERNEL_ROLES}
+    changes |= {kernel + role: store(array, like, kernel + role) for role, array in values.items()}
+    changes[f"{kernel}log_dt"] = log_dt
     if system.D is not None:
-        changes[f"{base}D"] = np.asarray(system.D)[:, 0, 0].astype(dtype, order="C")
+        changes[f"{base}D"] = store(np.asarray(system.D)[:, 0, 0], like, f"{base}D")
     if "output" in layer.tensors:
         changes[layer.tensors["output"]] = np.ascontiguousarray(read(layer.tensors["output"])[..., None])
     if "output_bias" in layer.tensors:
@@ -108,19 +105,14 @@ class Convertible(Family):
     def convert(
         self, tensors: Tensors, config: Config, read: Read, target: str
     ) -> tuple[dict[str, np.ndarray | None], dict[str, Any]]:
-        """The whole model in another family's form, with the same response.
-
-        Returns:
-            {tensor name: new array, or None where the tensor goes} and the description of the new model. Tensors that
-            are not named stay as they are.
+        """As `Family.convert`, to stand-alone S4D.
 
         Raises:
             UsageError: this family does not convert to `target`.
             UnsupportedModelError: a layer has no equal in the target's form.
         """
         if target not in self.converts_to:
-            known = ", ".join(self.converts_to)
-            raise UsageError(f"A model of family {self.name} converts to {known}, not to {target!r}.")
+            return super().convert(tensors, config, read, target)
         changes: dict[str, np.ndarray | None] = {}
         for layer in self.layers(tensors, config):
             system = self.system(layer, config, read)

@@ -1,1 +1,1 @@
-"""S5 in flax, and its port to PyTorch."""
+"""S5 in flax, and the layer that its descendants share."""

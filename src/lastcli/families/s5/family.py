@@ -8,7 +8,7 @@ from typing import Any
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Tensors
 from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
-from lastcli.families.parts.leaves import layer_name
+from lastcli.families.parts.leaves import layer_name, match_of
 from lastcli.families.s5.layers import S5Layers, candidates, check_shapes, is_joint, lacking
 from lastcli.families.s5.names import find_wrapper
 
@@ -20,6 +20,9 @@ class S5(S5Layers):
 
     name = "s5"
     title = "S5 (flax)"
+    help = "diagonal MIMO layers with a learned step for every state"
+    source = "arXiv 2208.04933, github.com/lindermanlab/S5"
+    page = "docs/families/s5.md"
     options = (
         Option("discretization", str, "zoh", "how the layers are made discrete", ("zoh", "bilinear")),
         Option("conj_sym", bool, True, "each stored state stands for a conjugate pair"),
@@ -42,14 +45,10 @@ class S5(S5Layers):
 
     def match(self, tensors: Tensors) -> Match:
         """Layers are the paths with one-dimensional `Lambda_re` and `Lambda_im` or most of their companions."""
-        complete, missing, found = [], [], 0
-        for prefix, roles in candidates(tensors).items():
-            needed = lacking(roles)
-            missing += [prefix + role for role in needed]
-            found += len(roles)
-            if not needed:
-                complete.append(layer_name(prefix))
-        return Match(self.name, tuple(complete), tuple(missing), found)
+        return match_of(
+            self.name,
+            ((prefix, len(roles), lacking(roles)) for prefix, roles in candidates(tensors).items()),
+        )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Direction from the read-outs; norm, activation and task from the tensors around the layers."""

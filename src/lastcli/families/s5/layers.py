@@ -17,16 +17,8 @@ from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Layer, Read, Tensors
 from lastcli.families.parts.discretise import discrete
 from lastcli.families.parts.leaves import groups
-from lastcli.families.s5.tensors import (
-    CLIP,
-    Stored,
-    cast,
-    inverse_dynamics,
-    regather,
-    stored_complex,
-    to_system,
-    unpair,
-)
+from lastcli.families.parts.storage import as_complex, gather, pad_states, store
+from lastcli.families.s5.dynamics import CLIP, Stored, inverse_dynamics, to_system
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem, Reduction
@@ -65,9 +57,16 @@ class S5Layers(Family):
     ) -> dict[str, np.ndarray | None]:
         """Tensors of the reduced layer; new poles keep their slot's step size where clipping allows it."""
         old = {role: read(name) for role, name in layer.tensors.items()}
-        kept = np.asarray(reduction.kept)[0]
+        kept = np.asarray(reduction.kept)
         new = {
-            role: regather(old[role], axis, layer.states, kept, size, _INERT.get(role, 0.0))
+            role: gather(
+                old[role],
+                kept,
+                size,
+                state=axis,
+                blocks=old[role].shape[axis] // layer.states,
+                fill=_INERT.get(role, 0.0),
+            )
             for role, (_, axis) in self.axes.items()
             if role in old
         }
@@ -148,17 +147,17 @@ def decode(layer: Layer, config: Config, read: Read, time: float) -> Stored:
     values = {role: read(name) for role, name in layer.tensors.items()}
     poles, step = _poles_and_steps(values, config)
     if "C2" in values:
-        C = np.stack([unpair(values["C1"]), unpair(values["C2"])])
+        C = np.stack([as_complex(values["C1"]), as_complex(values["C2"])])
     else:
-        C = np.stack(np.split(unpair(values["C"]), values["C"].shape[1] // layer.states, axis=1))
+        C = np.stack(np.split(as_complex(values["C"]), values["C"].shape[1] // layer.states, axis=1))
     D = values["D"].astype(np.float64)
-    return Stored(poles, step, unpair(values["B"]), C, D if D.ndim == 2 else np.diag(D), time)
+    return Stored(poles, step, as_complex(values["B"]), C, D if D.ndim == 2 else np.diag(D), time)
 
 
 def _poles_and_steps(values: dict[str, np.ndarray], config: Config) -> tuple[np.ndarray, np.ndarray]:
     step = config["step_rescale"] * np.exp(values["log_step"].astype(np.float64).reshape(-1))
     if "Lambda" in values:
-        return unpair(values["Lambda"]), step
+        return as_complex(values["Lambda"]), step
     real = values["Lambda_re"].astype(np.float64)
     if config["clip_eigs"]:
         real = np.minimum(real, CLIP)
@@ -167,13 +166,12 @@ def _poles_and_steps(values: dict[str, np.ndarray], config: Config) -> tuple[np.
 
 def _read_outs(layer: Layer, system: DiagonalSystem, old: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     """C (or C1 and C2) and D from the reduced system, in the stored dtypes."""
-    C = np.asarray(system.C)[0]
-    C = np.pad(C, [(0, 0), (0, 0), (0, size - C.shape[-1])])
+    C = pad_states(np.asarray(system.C)[0], size)
     stored = {"C1": C[0], "C2": C[1]} if "C2" in old else {"C": np.concatenate(list(C), axis=1)}
-    new = {role: stored_complex(values, old[role], layer.tensors[role]) for role, values in stored.items()}
+    new = {role: store(values, old[role], layer.tensors[role]) for role, values in stored.items()}
     D = np.zeros(np.shape(system.C)[2:3] + np.shape(system.B)[2:]) if system.D is None else np.asarray(system.D)[0]
     D = D if old["D"].ndim == 2 else np.diagonal(D)
-    return new | {"D": cast(D, old["D"].dtype, layer.tensors["D"])}
+    return new | {"D": store(D, old["D"], layer.tensors["D"])}
 
 
 def _write_dynamics(
@@ -187,12 +185,12 @@ def _write_dynamics(
     a, smaller = inverse_dynamics(layer, rule, poles, delta, limit)
     for role, values in {"Lambda_re": a.real, "Lambda_im": a.imag, "Lambda": a}.items():
         if role in new:
-            new[role][:count] = cast(values, new[role].dtype, layer.tensors[role])
+            new[role][:count] = store(values, new[role], layer.tensors[role])
     changed = np.flatnonzero(smaller != delta)
     logs = np.log(smaller[changed] / time / config["step_rescale"])
-    new["log_step"].reshape(-1)[changed] = cast(logs, new["log_step"].dtype, layer.tensors["log_step"])
+    new["log_step"].reshape(-1)[changed] = store(logs, new["log_step"], layer.tensors["log_step"])
     # B makes up for what the poles and steps lose to the stored precision.
     stored_poles, stored_step = _poles_and_steps(new, config)
     gain = discrete(np, rule, stored_poles[:count], stored_step[:count], time)[1]
     B = np.asarray(system.B)[0] / gain[:, None]
-    new["B"][:count] = stored_complex(B, new["B"], layer.tensors["B"])
+    new["B"][:count] = store(B, new["B"], layer.tensors["B"])

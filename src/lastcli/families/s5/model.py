@@ -22,8 +22,10 @@ from flax import linen as nn
 from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem
 from lastcli.errors import UsageError
+from lastcli.families.parts.blocks import pool
 from lastcli.families.parts.discretise import discrete
-from lastcli.families.s5.tensors import CLIP
+from lastcli.families.parts.storage import join_pair
+from lastcli.families.s5.dynamics import CLIP
 
 __all__ = ["S5SSM", "S5Encoder", "S5Model", "S5SequenceLayer", "widen"]
 
@@ -34,12 +36,6 @@ def widen(values: Array) -> Array:
     """At least float32: bfloat16 and float16 store parameters, nothing is computed in them."""
     values = jnp.asarray(values)
     return values.astype(jnp.promote_types(values.dtype, jnp.float32))
-
-
-def _as_complex(pair: Array) -> Array:
-    """Real and imaginary part on the last axis → complex."""
-    pair = widen(pair)
-    return pair[..., 0] + 1j * pair[..., 1]
 
 
 class S5SSM(nn.Module):
@@ -79,8 +75,8 @@ class S5SSM(nn.Module):
         poles, gain = discrete(jnp, self.discretization, widen(real) + 1j * widen(imag), step)
         return DiagonalSystem(
             poles=poles[None],
-            B=(gain[:, None] * _as_complex(b))[None],
-            C=jnp.stack([_as_complex(c) for c in read_outs])[None],
+            B=(gain[:, None] * join_pair(widen(b)))[None],
+            C=jnp.stack([join_pair(widen(c)) for c in read_outs])[None],
             D=jnp.diag(widen(d))[None],
             pairing=2 if self.conj_sym else 1,
             feedthrough="diagonal",
@@ -244,11 +240,11 @@ class S5Model(nn.Module):
             lengths = None if lengths is None else jnp.concatenate([lengths[:, 0], lengths[:, 1]])
         x = self._encoder()(_features(x, self.features), systems, train)
         if self.task == "retrieval":
-            first, second = jnp.split(self._pool(x, lengths), 2)
+            first, second = jnp.split(pool(x, self.mode, lengths), 2)
             x = jnp.concatenate([first, second, first - second, first * second], axis=-1)
             x = RetrievalDecoder(self.d_model, self.d_output, name="decoder")(x)
         else:
-            x = nn.Dense(self.d_output, name="decoder")(self._pool(x, lengths))
+            x = nn.Dense(self.d_output, name="decoder")(pool(x, self.mode, lengths))
         return x if self.task == "regression" else nn.log_softmax(x, axis=-1)
 
     def _encoder(self) -> S5Encoder:
@@ -269,18 +265,6 @@ class S5Model(nn.Module):
         }
         layers = tuple({**layer, "ssm": {**ssm, "P": size}} for size in self.ssm_sizes)
         return S5Encoder(d_model=self.d_model, layers=layers, name="encoder")
-
-    def _pool(self, x: Array, lengths: Array | None) -> Array:
-        if self.mode == "sequence":
-            return x
-        if self.mode == "last":
-            if lengths is None:
-                return x[:, -1]
-            return jnp.take_along_axis(x, lengths.astype(jnp.int32)[:, None, None] - 1, axis=1)[:, 0]
-        if lengths is None:
-            return jnp.mean(x, axis=1)
-        inside = jnp.arange(x.shape[1]) < lengths[:, None]
-        return jnp.sum(jnp.where(inside[..., None], x, 0), axis=1) / lengths[:, None].astype(x.dtype)
 
 
 def _features(x: Array, features: int) -> Array:

@@ -1,7 +1,6 @@
 """What S5, Event-SSM and s5-pytorch layers have in common: a continuous-time diagonal MIMO system with learned steps.
 
-One function each for decoding to the discrete system, for dropping and padding states of a stored tensor, and for
-going back from discrete poles to stored parameters.
+From its parameters to the discrete system, and from discrete poles back to poles and steps.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from lastcli.families.parts.discretise import continuous, discrete
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem
 
-__all__ = ["CLIP", "Stored", "cast", "inverse_dynamics", "pair", "regather", "stored_complex", "to_system", "unpair"]
+__all__ = ["CLIP", "Stored", "inverse_dynamics", "to_system"]
 
 # S5's `clip_eigs` keeps the real parts of continuous poles at or below this.
 CLIP = -1e-4
@@ -58,60 +57,6 @@ def to_system(stored: Stored, rule: str, pairing: int, feedthrough: str) -> Diag
         pairing=pairing,
         feedthrough=feedthrough,
     )
-
-
-def pair(values: np.ndarray) -> np.ndarray:
-    """complex (...) → real (..., 2)."""
-    return np.stack([values.real, values.imag], axis=-1)
-
-
-def unpair(values: np.ndarray) -> np.ndarray:
-    """Real (..., 2) of any precision, or complex (...) → complex128 (...)."""
-    if np.iscomplexobj(values):
-        return values.astype(np.complex128)
-    wide = np.asarray(values).astype(np.float64)
-    return wide[..., 0] + 1j * wide[..., 1]
-
-
-def stored_complex(values: np.ndarray, old: np.ndarray, name: str) -> np.ndarray:
-    """Complex values in the form of the tensor they replace: complex, or real with a last axis of two."""
-    return cast(values if np.iscomplexobj(old) else pair(values), old.dtype, name)
-
-
-def regather(
-    values: np.ndarray, axis: int, states: int, kept: np.ndarray, size: int, fill: complex = 0.0
-) -> np.ndarray:
-    """The kept states of a stored tensor, bit for bit, then inert ones.
-
-    Args:
-        values: any dtype; `axis` holds one or more blocks of `states` entries (two in a bidirectional S5's joint C).
-        kept: (K,) indices inside a block.
-        size: entries of every block afterwards, at least K.
-        fill: what an inert state holds.
-    """
-    blocks = np.split(values, values.shape[axis] // states, axis=axis)
-    padding = list(values.shape)
-    padding[axis] = size - len(kept)
-    inert = np.full(padding, fill, dtype=values.dtype)
-    return np.ascontiguousarray(
-        np.concatenate([part for block in blocks for part in (np.take(block, kept, axis=axis), inert)], axis=axis)
-    )
-
-
-def cast(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """New values in the tensor's own dtype.
-
-    Raises:
-        UnsupportedModelError: the dtype cannot hold them (float16 ends at 65504).
-    """
-    with np.errstate(over="ignore"):
-        stored = np.ascontiguousarray(values).astype(dtype)
-    if not np.isfinite(stored.astype(np.complex128)).all():
-        raise UnsupportedModelError(
-            f"{name}: the new values do not fit into {dtype.name}; use a method that keeps the poles, or convert the "
-            "checkpoint to float32 first."
-        )
-    return stored
 
 
 def inverse_dynamics(

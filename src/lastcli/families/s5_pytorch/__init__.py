@@ -1,0 +1,1 @@
+"""s5-pytorch: S5 layers in PyTorch."""
