@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from lastcli.engine.allocation import ALLOCATIONS
 from lastcli.engine.criteria import CRITERIA
 from lastcli.errors import UsageError
 from lastcli.plan import METHODS, REFITS, Method, Refit
-from lastcli.plan.methods import as_method, as_refit
+from lastcli.plan.methods import as_method, as_refit, function_at
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 
@@ -37,8 +36,7 @@ def test_a_refit_says_what_it_is_and_its_function_exists(refit):
     assert refit.help
     assert refit.source
     assert f"`{refit.name}`" in PAGE
-    module, _, name = refit.run.partition(":")
-    assert callable(getattr(importlib.import_module(module), name))
+    assert callable(function_at(refit.run))
     assert refit.needs_calibration == (refit.moments == "calibrated")
 
 

@@ -8,6 +8,7 @@ a `DiagonalSystem` that gives (sets, N) energies.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from lastcli.engine.system import DiagonalSystem
 
-__all__ = ["METHODS", "REFITS", "Method", "Refit", "as_method", "as_refit"]
+__all__ = ["METHODS", "REFITS", "Method", "Refit", "as_method", "as_refit", "function_at"]
 
 Criterion = Callable[["DiagonalSystem"], "np.ndarray"]
 
@@ -35,7 +36,8 @@ class Method:
         help: one line for people.
         source: the paper, with its arXiv number, or where the method is described.
         criterion: what a state is worth: a name in `lastcli.engine.criteria.CRITERIA`, a function of a
-            `DiagonalSystem` with (sets, N) energies, "obs" (backward elimination) or "hankel" (balanced states).
+            `DiagonalSystem` with (sets, N) energies, or "module:function" where one is, "obs" (backward elimination) or
+            "hankel" (balanced states).
         allocation: how the layers compete: a name in `lastcli.engine.allocation.ALLOCATIONS`, or "sensitivity"
             (energies weighted by how much the model's outputs move with the layer, then compared as they are).
         needs_calibration: whether it cannot run without calibration inputs.
@@ -67,6 +69,13 @@ class Method:
     def criterion_name(self) -> str:
         """The criterion in words, for results."""
         return self.criterion if isinstance(self.criterion, str) else _name_of(self.criterion)
+
+    @property
+    def rule(self) -> str | Criterion:
+        """The criterion as the engine takes it: a name, or the function that "module:function" stands for."""
+        if isinstance(self.criterion, str) and ":" in self.criterion:
+            return function_at(self.criterion)
+        return self.criterion
 
     def refit(self, *, calibrated: bool) -> Refit:
         """The refit of a run that names none."""
@@ -269,6 +278,12 @@ def as_refit(value: str | Refit) -> Refit:
         UsageError: there is no refit of that name.
     """
     return value if isinstance(value, Refit) else _named(value, REFITS, "refit")
+
+
+def function_at(place: str) -> Callable[..., Any]:
+    """The function that "module:function" stands for; the module is imported only now."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _named(value: Any, registry: dict[str, Entry], what: str) -> Entry:

@@ -241,7 +241,7 @@ class Compressor:
             parameters = checkpoint.family.magnitudes(checkpoint.layers[index], checkpoint.config, checkpoint.read)
         return criteria.energies(
             self.systems[index],
-            method.criterion,
+            method.rule,
             compat=self.plan.compat is not None,
             seed=self.plan.seed + index,
             parameters=parameters,

@@ -6,7 +6,6 @@ model (layer after layer on what really arrives, new poles, the outputs end to e
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Refit
+from lastcli.plan.methods import function_at
 
 if TYPE_CHECKING:
     from lastcli.engine.moments import Moments
@@ -63,8 +63,7 @@ class Task:
 
 def apply(refit: Refit, task: Task) -> list[Reduction]:
     """The reductions after a refit; its function is found where `Refit.run` says."""
-    module, _, name = refit.run.partition(":")
-    return getattr(importlib.import_module(module), name)(task)
+    return function_at(refit.run)(task)
 
 
 def none(task: Task) -> list[Reduction]:
