@@ -1,4 +1,4 @@
-"""What every method with every refit has to keep: the right number of states, and a compact model equal to the masked."""
+"""Every method with every refit: the compact model answers as the masked one, with the states that were asked for."""
 
 from __future__ import annotations
 
