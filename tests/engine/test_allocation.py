@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lastcli.engine.allocation import ALLOCATIONS, PRESETS, scores, select, select_by_counts, states_to_keep
+from lastcli.engine.allocation import ALLOCATIONS, PRESETS, scores, select, states_to_keep
 from lastcli.engine.criteria import CRITERIA
 from lastcli.errors import UsageError
 
@@ -161,15 +161,6 @@ def test_scores_of_ones_own_choose_by_score():
     given_scores = [np.array([[0.1, 0.9, 0.5]])]
     kept = select([np.array([[9.0, 1.0, 1.0]])], given_scores, count=2)
     np.testing.assert_array_equal(kept[0], [[1, 2]])
-
-
-def test_counts_of_ones_own():
-    energies = layers_of(2, [(2, 4), (1, 3)])
-    kept = select_by_counts(energies, [3, 0])
-    assert [indices.shape for indices in kept] == [(2, 3), (1, 0)]
-    np.testing.assert_array_equal(kept[0][1], np.sort(np.argsort(-energies[0][1])[:3]))
-    with pytest.raises(UsageError, match="Layer 1"):
-        select_by_counts(energies, [3, 4])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from lastcli.engine import moments as module
-from lastcli.engine.features import feature_indices, readout_of, readout_to_C, truncate_system
+from lastcli.engine.embedding import truncate_system
+from lastcli.engine.features import feature_indices, readout_of, readout_to_C
 from lastcli.engine.moments import accumulate, empty_moments, white_noise_moments
 from lastcli.errors import InputError
 from tests.engine.signals import by_group, columns, plain_features

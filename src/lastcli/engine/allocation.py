@@ -21,7 +21,7 @@ import numpy as np
 
 from lastcli.errors import UsageError
 
-__all__ = ["ALLOCATIONS", "PRESETS", "scores", "select", "select_by_counts", "states_to_keep"]
+__all__ = ["ALLOCATIONS", "PRESETS", "scores", "select", "states_to_keep"]
 
 PRESETS: dict[str, tuple[str, str]] = {
     "last": ("hinf", "adaptive"),
@@ -150,21 +150,6 @@ def select(
         counts = _best_ranks(by_rank, sizes, floors, budget, keep_ties=_keeps_ties(ties))
     else:
         raise UsageError(f"There is no layout {layout!r}; known layouts: ragged, padded, uniform.")
-    return [np.sort(order[:, :k], axis=1) for order, k in zip(orders, counts)]
-
-
-def select_by_counts(
-    energies: Sequence[np.ndarray], counts: Sequence[int], pinned: Sequence[np.ndarray] | None = None
-) -> list[np.ndarray]:
-    """The best `counts[l]` states of every index set of layer l, pinned ones first; (sets, k) ascending indices.
-
-    Raises:
-        UsageError: a count is negative or more than the layer has.
-    """
-    orders, _ = _ranking(energies, "global", pinned)
-    for layer, (order, k) in enumerate(zip(orders, counts, strict=True)):
-        if not 0 <= k <= order.shape[1]:
-            raise UsageError(f"Layer {layer} has {order.shape[1]} states; {k} of them cannot be kept.")
     return [np.sort(order[:, :k], axis=1) for order, k in zip(orders, counts)]
 
 

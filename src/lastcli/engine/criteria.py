@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lastcli.engine.peaks import peak_gain, pole_grid
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, sum_by_set
 from lastcli.errors import InputError, UnsupportedModelError, UsageError
 
 __all__ = ["CRITERIA", "check_stable", "energies", "h2", "hinf", "magnitude", "random", "unstable"]
@@ -89,7 +89,7 @@ def magnitude(
         return np.asarray(parameters, np.float64).reshape(system.sets, system.states)
     squares = np.abs(system.poles) ** 2
     squares = squares + (np.abs(system.B) ** 2).sum(axis=2) + (np.abs(system.C) ** 2).sum(axis=(1, 2))
-    return _by_set(system, squares.reshape(system.groups, system.states, system.modes).sum(axis=2))
+    return sum_by_set(squares.reshape(system.groups, system.states, system.modes).sum(axis=2), system.sets)
 
 
 def random(
@@ -157,7 +157,7 @@ def _energy(
 ) -> np.ndarray:
     """Energies from the squared gain (G, N) of c = b = 1, or by `of_modes` -> (G, R, N) where a state has several."""
     if system.modes > 1:
-        return _by_set(system, _mean_norm_squared(of_modes(system)))
+        return sum_by_set(_mean_norm_squared(of_modes(system)), system.sets)
     b = (np.abs(system.B) ** 2).sum(axis=2)
     c = (np.abs(system.C) ** 2).sum(axis=2)
     if compat and system.bidirectional:
@@ -167,17 +167,12 @@ def _energy(
     if not compat:
         gain = np.where(np.abs(system.poles) < 1, gain, np.inf)
     strength = read_out * b
-    return _by_set(system, np.multiply(strength, gain, out=np.zeros(gain.shape), where=strength > 0))
+    return sum_by_set(np.multiply(strength, gain, out=np.zeros(gain.shape), where=strength > 0), system.sets)
 
 
 def _mean_norm_squared(squares: np.ndarray) -> np.ndarray:
     """The mean over the directions of the norms, squared: (G, R, N) squared norms -> (G, N)."""
     return squares[:, 0] if squares.shape[1] == 1 else np.sqrt(squares).mean(axis=1) ** 2
-
-
-def _by_set(system: DiagonalSystem, per_group: np.ndarray) -> np.ndarray:
-    """(G, N) summed over the groups that share an index set: (sets, N)."""
-    return per_group.reshape(-1, system.sets, system.states).sum(axis=0)
 
 
 def _grams(system: DiagonalSystem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from lastcli.engine.embedding import kept_indices
 from lastcli.engine.system import DiagonalSystem
 
 __all__ = [
@@ -23,12 +24,9 @@ __all__ = [
     "feature_count",
     "feature_indices",
     "features_of",
-    "group_kept",
     "merged",
-    "pole_indices",
     "readout_of",
     "readout_to_C",
-    "truncate_system",
 ]
 
 Array = Any
@@ -75,31 +73,6 @@ def readout_to_C(W: Array, system: DiagonalSystem) -> Array:
     return parts.repeat(C, merged(system), axis=-1)
 
 
-def group_kept(kept: Array, groups: int) -> np.ndarray:
-    """Kept states (G, K) of every group, from those of every set (sets, K): group g belongs to set g % sets."""
-    kept = np.asarray(kept)
-    return kept[np.arange(groups) % kept.shape[0]]
-
-
-def _blocks(kept: np.ndarray, size: int) -> np.ndarray:
-    return (kept[..., None] * size + np.arange(size)).reshape(*kept.shape[:-1], -1)
-
-
-def pole_indices(system: DiagonalSystem, kept: Array) -> np.ndarray:
-    """Indices (G, K·modes) into the pole axis of the kept states (sets, K)."""
-    return _blocks(group_kept(kept, system.groups), system.modes)
-
-
 def feature_indices(system: DiagonalSystem, kept: Array) -> np.ndarray:
-    """Indices (G, K·2·R·modes) into the feature axis of the kept states (sets, K)."""
-    return _blocks(group_kept(kept, system.groups), block_size(system))
-
-
-def truncate_system(system: DiagonalSystem, kept: Array) -> DiagonalSystem:
-    """The system with the kept states (sets, K) only, everything else as it was (plain truncation)."""
-    index = pole_indices(system, kept)
-    return system.replace(
-        poles=np.take_along_axis(np.asarray(system.poles), index, axis=1),
-        B=np.take_along_axis(np.asarray(system.B), index[:, :, None], axis=1),
-        C=np.take_along_axis(np.asarray(system.C), index[:, None, None, :], axis=3),
-    )
+    """Indices (G, K·block) into the feature axis of the kept states (sets, K)."""
+    return kept_indices(kept, system.groups, block_size(system))

@@ -10,9 +10,8 @@ import numpy as np
 
 from lastcli.engine.moments import Moments
 from lastcli.engine.norms import joint_gramian
-from lastcli.engine.readout import feedthrough_of
 from lastcli.engine.refit import refit
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of
 
 __all__ = ["joint_moments", "refit_moved"]
 

@@ -18,7 +18,7 @@ import numpy as np
 from lastcli.engine.features import feature_count, features_of, merged, readout_of
 from lastcli.engine.precision import in_float64
 from lastcli.engine.simulate import states
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, feedthrough_of
 from lastcli.errors import InputError
 
 __all__ = ["Moments", "accumulate", "empty_moments", "white_noise_moments"]
@@ -167,7 +167,7 @@ def _bare(system: DiagonalSystem, features: Array, input_features: Array, inputs
 def _own_target(system: DiagonalSystem, moments: Moments) -> Moments:
     """The same moments with the layer's own output as target: linear in f and u, so in closed form."""
     W = readout_of(system)
-    D = jnp.zeros((system.groups, system.outputs, system.inputs)) if system.D is None else system.D
+    D = feedthrough_of(system)
     cross = W @ moments.features + D @ moments.input_features
     target_inputs = W @ jnp.swapaxes(moments.input_features, 1, 2) + D @ moments.inputs
     energy = jnp.sum(cross * W, axis=2) + jnp.sum(target_inputs * D, axis=2)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lastcli.engine.moments import group_signals
-from lastcli.engine.signals import Signals, sum_by_set
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.signals import Signals
+from lastcli.engine.system import DiagonalSystem, sum_by_set
 
 __all__ = ["Anchor", "anchor_of", "moved_system"]
 

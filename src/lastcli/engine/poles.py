@@ -21,17 +21,16 @@ from lastcli.engine.levenberg import levenberg_marquardt
 from lastcli.engine.pole_variables import Anchor, anchor_of, moved_system
 from lastcli.engine.poles_linearised import linearise
 from lastcli.engine.precision import in_float64
-from lastcli.engine.readout import direct_part, feedthrough_of, row_errors, solve_readout
+from lastcli.engine.readout import direct_part, row_errors, solve_readout
 from lastcli.engine.signals import (
     Signals,
     divide_signals,
     load_signals,
     relative_errors,
     signal_moments,
-    sum_by_set,
     with_ridge,
 )
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of, sum_by_set
 from lastcli.errors import UnsupportedModelError
 
 __all__ = ["refit_poles"]

@@ -17,9 +17,9 @@ from lastcli.engine.features import features_of, readout_to_C
 from lastcli.engine.moments import Moments
 from lastcli.engine.pole_variables import Anchor, moved_system
 from lastcli.engine.readout import RIDGE, row_errors, solve_readout
-from lastcli.engine.signals import Signals, feature_moments, relative_errors, signal_moments, sum_by_set
+from lastcli.engine.signals import Signals, feature_moments, relative_errors, signal_moments
 from lastcli.engine.simulate import states
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, sum_by_set
 
 __all__ = ["linearise"]
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from lastcli.engine.features import feature_indices, readout_of, readout_to_C, truncate_system
+from lastcli.engine.embedding import truncate_system
+from lastcli.engine.features import feature_indices, readout_of, readout_to_C
 from lastcli.engine.moments import Moments
-from lastcli.engine.readout import direct_part, excluding, feedthrough_of, row_errors, solve_readout
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.readout import direct_part, excluding, row_errors, solve_readout
+from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of
 
 __all__ = ["refit", "residual", "truncate"]
 

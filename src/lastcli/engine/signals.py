@@ -16,7 +16,7 @@ from lastcli.engine.features import feature_count, features_of, merged
 from lastcli.engine.moments import Moments, group_signals
 from lastcli.engine.readout import excluding, one_observation
 from lastcli.engine.simulate import states
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, sum_by_set
 from lastcli.errors import InputError
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "load_signals",
     "relative_errors",
     "signal_moments",
-    "sum_by_set",
     "with_ridge",
 ]
 
@@ -117,11 +116,6 @@ def with_ridge(signals: Signals, start: DiagonalSystem) -> Signals:
     x = jax.tree.map(np.asarray, _moments_of(start, signals).features)
     variance = np.diagonal(x, axis1=1, axis2=2).mean(axis=1)
     return dataclasses.replace(signals, epsilon=one_observation(signals.weight, start.groups), variance=variance)
-
-
-def sum_by_set(values: Array, sets: int) -> Array:
-    """Sums (S, ...) over the groups of each set, of values (G, ...): group g belongs to set g % sets."""
-    return values.reshape(-1, sets, *values.shape[1:]).sum(axis=0)
 
 
 def signal_moments(system: DiagonalSystem, D: Array, signals: Signals) -> Moments:

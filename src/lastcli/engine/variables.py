@@ -14,8 +14,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lastcli.engine.readout import direct_part, feedthrough_of
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.readout import direct_part
+from lastcli.engine.system import DiagonalSystem, feedthrough_of
 
 __all__ = ["LayerVariables", "layer_variables"]
 
