@@ -8,8 +8,8 @@ import scipy.linalg
 
 from lastcli.engine.balanced import balance, reduce_balanced
 from lastcli.engine.certificates import certify
-from lastcli.engine.joint import refit_moved
 from lastcli.engine.norms import hankel_singular_values
+from lastcli.engine.reductions import refit_moved
 from lastcli.engine.system import Reduction
 from lastcli.errors import UnsupportedModelError, UsageError
 from tests import oracles

@@ -6,8 +6,9 @@ import pytest
 from lastcli.engine import criteria
 from lastcli.engine.elimination import eliminate
 from lastcli.engine.exchange import exchange, select_states
-from lastcli.engine.moments import accumulate, empty_moments, white_noise_moments
-from lastcli.engine.refit import refit, residual
+from lastcli.engine.moments import accumulate, empty_moments
+from lastcli.engine.reductions import refit, residual
+from lastcli.engine.white_noise import white_noise_moments
 from tests.systems import KINDS, random_system, system_of
 
 

@@ -7,7 +7,7 @@ from lastcli.engine.moments import accumulate, empty_moments
 from lastcli.engine.pole_variables import anchor_of
 from lastcli.engine.poles import refit_poles
 from lastcli.engine.poles_linearised import linearise
-from lastcli.engine.refit import refit, truncate
+from lastcli.engine.reductions import refit, truncate
 from lastcli.engine.signals import load_signals, with_ridge
 from lastcli.engine.system import feedthrough_of
 from lastcli.errors import InputError, UnsupportedModelError

@@ -25,11 +25,11 @@ import numpy as np
 
 from lastcli.engine.allocation import select
 from lastcli.engine.criteria import unstable
-from lastcli.engine.joint import refit_moved
 from lastcli.engine.norms import frequency_response, gramians, h2_norm, symmetric_root
 from lastcli.engine.precision import in_float64
 from lastcli.engine.readout import direct_part
 from lastcli.engine.rediagonalise import Modal, Projection, diagonalise, pack
+from lastcli.engine.reductions import refit_moved
 from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of
 from lastcli.errors import UnsupportedModelError, UsageError
 

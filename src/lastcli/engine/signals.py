@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lastcli.engine.features import feature_count, features_of, merged
+from lastcli.engine.features import feature_count, features_of
 from lastcli.engine.moments import Moments, group_signals
 from lastcli.engine.readout import excluding, one_observation
 from lastcli.engine.simulate import states
@@ -120,7 +120,7 @@ def with_ridge(signals: Signals, start: DiagonalSystem) -> Signals:
 
 def signal_moments(system: DiagonalSystem, D: Array, signals: Signals) -> Moments:
     """Moments of the system's own states, with y - D u as target; traceable."""
-    return feature_moments(features_of(states(system, signals.u), merged(system)), system, D, signals)
+    return feature_moments(features_of(states(system, signals.u), system), system, D, signals)
 
 
 def feature_moments(features: Array, system: DiagonalSystem, D: Array, signals: Signals) -> Moments:

@@ -3,7 +3,8 @@
 A pole is exp(-exp(ρ) + iφ), so its modulus stays below 1. Angles count in units of the pole's own bandwidth -log|λ|, B
 and C in units of their root mean square once each state is balanced between the two. Only what the checkpoint's format
 can hold is free: no D, a diagonal or a dense one; with one input B is absorbed by C; states of several modes keep
-poles and B, which are bound to each other, and share one column of C where the format has only one.
+poles and B, which are bound to each other, and share one column of C where the format has only one; C is real, and
+poles and B stay, where the format has it so.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ def layer_variables(system: DiagonalSystem) -> LayerVariables:
         base = base.replace(D=D)
     K = base.poles.shape[1]
     columns = base.states if base.shared_readout else K
-    units: Values = {"C": np.broadcast_to(_rms(base.C, (1, 2, 3)), (*base.C.shape[:3], columns, 2))}
-    if system.modes == 1:
+    parts = 1 if base.real_readout else 2
+    units: Values = {"C": np.broadcast_to(_rms(base.C, (1, 2, 3)), (*base.C.shape[:3], columns, parts))}
+    if not _bound(system):
         bandwidth = -np.log(np.abs(base.poles[: system.sets]))
         units |= {"rho": np.ones((system.sets, K)), "phi": np.clip(bandwidth, _NARROWEST, 1.0)}
         if system.inputs > 1:
@@ -85,11 +87,16 @@ def layer_variables(system: DiagonalSystem) -> LayerVariables:
     return LayerVariables(base, {name: np.zeros(unit.shape) for name, unit in units.items()}, units)
 
 
+def _bound(system: DiagonalSystem) -> bool:
+    """Whether poles and B are given: by the format, or because the modes of a state are bound to each other."""
+    return system.fixed_poles or system.modes > 1
+
+
 def _balanced(system: DiagonalSystem) -> DiagonalSystem:
     """The same response with |b_i| = |c_i| of every state, B kept where it is not free."""
     radius = np.clip(np.abs(system.poles), 1e-6, _CLOSEST)
-    poles = radius * np.exp(1j * np.angle(system.poles)) if system.modes == 1 else system.poles
-    if system.inputs == 1 or system.modes > 1:
+    poles = radius * np.exp(1j * np.angle(system.poles)) if not _bound(system) else system.poles
+    if system.inputs == 1 or _bound(system):
         return system.replace(poles=poles)
     b = np.sqrt((np.abs(system.B) ** 2).mean(axis=2))
     c = np.sqrt((np.abs(system.C) ** 2).mean(axis=(1, 2)))
@@ -107,4 +114,4 @@ def _logarithmic(poles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _complex(parts: Array) -> Array:
-    return parts[..., 0] + 1j * parts[..., 1]
+    return parts[..., 0] + (1j * parts[..., 1] if parts.shape[-1] == 2 else 0j)

@@ -222,7 +222,7 @@ class Compressor:
         if source not in self._moments:
             if source == "h2":
                 self._require_norms()
-                from lastcli.engine.moments import white_noise_moments
+                from lastcli.engine.white_noise import white_noise_moments
 
                 allow = self.plan.allow_unstable or self.plan.compat is not None
                 self._moments[source] = [white_noise_moments(s, allow_unstable=allow) for s in self.systems]
@@ -273,19 +273,19 @@ class Compressor:
         return "calibrated"
 
     def _read_out(self, kept: Sequence[np.ndarray], refit: str) -> list[Reduction]:
-        from lastcli.engine import refit as readout
+        from lastcli.engine import reductions
 
         if refit == "none":
-            return [readout.truncate(system, keep) for system, keep in zip(self.systems, kept)]
+            return [reductions.truncate(system, keep) for system, keep in zip(self.systems, kept)]
         if refit in ("sequential", "poles"):
             return refitting.sequential(self.checkpoint, kept, self.batches, self.progress)
         moments = self.moments(refit)
-        return [readout.refit(system, keep, moment) for system, keep, moment in zip(self.systems, kept, moments)]
+        return [reductions.refit(system, keep, moment) for system, keep, moment in zip(self.systems, kept, moments)]
 
     def _balanced(self, method: str, refit: str, ratio: Decimal | None, states: int | None) -> list[Reduction]:
         """Balanced reductions of all layers; with refit h2 the H2-optimal read-out for the new poles."""
         from lastcli.engine import balanced
-        from lastcli.engine.joint import refit_moved
+        from lastcli.engine.reductions import refit_moved
 
         self._require_norms()
         self._check_count(states)

@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lastcli.engine.features import readout_of
-from lastcli.engine.moments import accumulate, empty_moments, white_noise_moments
+from lastcli.engine.moments import accumulate, empty_moments
 from lastcli.engine.readout import ridge_of
-from lastcli.engine.refit import refit, residual, truncate
+from lastcli.engine.reductions import refit, residual, truncate
+from lastcli.engine.white_noise import white_noise_moments
 from lastcli.errors import UnsupportedModelError
 from tests.engine.signals import by_group, columns, least_squares_error, plain_features
 from tests.oracles import difference, h2_of, recurrence
