@@ -116,15 +116,21 @@ def no_ridge(monkeypatch):
     jax.clear_caches()
 
 
-@pytest.mark.parametrize("kind", ["paired", "multi-bidirectional", "tied"])
+def real_channels(seed):
+    """Channels of one input and a real read-out each."""
+    system = system_of("multi-bidirectional", seed)
+    return system.replace(C=system.C.real + 0j, real_readout=True)
+
+
+@pytest.mark.parametrize("kind", ["paired", "multi-bidirectional", "tied", "real-readout", "real-channels"])
 def test_gradients_agree_with_finite_differences(kind, no_ridge):
-    system = system_of(kind, 6)
+    system = real_channels(6) if kind == "real-channels" else system_of(kind, 6)
     with jax.enable_x64(True):
         start = truncate(system, np.tile([0, 2, 4], (system.sets, 1))).system
         loaded = load_signals(start, [signals_of(system)])
         anchor = anchor_of(start, loaded)
         model = {"anchor": anchor, "base": start, "D": np.asarray(system.D), "fit": loaded, "held": loaded}
-        function, direct = (linearise, "dense") if system.multi else (poles._evaluate, "diagonal")
+        function, direct = (linearise, "dense") if system.multi else (poles._evaluate, readout.direct_part(system))
 
         def value(z):
             return function(z, **model, direct=direct)
@@ -179,6 +185,22 @@ def test_only_as_many_sequences_as_memory_allows_are_read(monkeypatch):
 
     refit_poles(system, truncate(system, np.array([[0, 1, 3]])), endless(), steps=1)
     assert len(read) == 2
+
+
+@pytest.mark.parametrize("build", [real_channels, lambda seed: system_of("real-readout", seed)])
+def test_a_real_read_out_stays_real(build):
+    system = build(3)
+    data = signals_of(system)
+    start = start_of(system, np.tile([0, 2, 4], (system.sets, 1)), data)
+    found = refit_poles(system, start, [data], steps=40).system
+    assert error(found, data) < 0.9 * error(start.system, data)
+    assert (found.C.imag == 0).all()
+
+
+def test_poles_that_the_format_fixes_are_refused():
+    system = system_of("paired", 8).replace(fixed_poles=True)
+    with pytest.raises(UnsupportedModelError, match="fixed"):
+        refit_poles(system, truncate(system, np.array([[0, 1]])), [signals_of(system)])
 
 
 def test_oscillators_and_missing_signals_are_refused():

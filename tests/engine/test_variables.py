@@ -32,6 +32,9 @@ def test_any_values_give_a_stable_system_of_the_same_form(kind):
     assert (np.abs(found.poles) <= 1).all()
     for name in ("poles", "B", "C"):
         assert getattr(found, name).shape == getattr(system, name).shape
+    if kind == "real-readout":
+        assert (found.C.imag == 0).all()
+        assert (found.C.real != system.C.real).all()
     if system.inputs == 1:
         np.testing.assert_allclose(found.B, system.B, rtol=1e-6)
     if system.modes > 1:
@@ -47,6 +50,15 @@ def test_a_read_out_shared_by_the_modes_of_a_state_stays_shared():
     moved = np.asarray(variables.system(random_values(variables)).C)
     np.testing.assert_array_equal(moved[..., ::2], moved[..., 1::2])
     assert np.abs(moved - C).min() > 0
+
+
+def test_poles_and_inputs_stay_where_the_format_fixes_them():
+    system = random_system(4).replace(fixed_poles=True)
+    moved = layer_variables(system)
+    moved = moved.system(random_values(moved))
+    np.testing.assert_allclose(moved.poles, system.poles, rtol=1e-6)
+    np.testing.assert_allclose(moved.B, system.B, rtol=1e-6)
+    assert np.abs(moved.C - system.C).min() > 0
 
 
 @pytest.mark.parametrize("feedthrough", ["none", "diagonal", "dense"])

@@ -155,7 +155,7 @@ def balance(system: DiagonalSystem, name: str = "layer", mode: str = "truncation
     Raises:
         UsageError: no such mode.
         UnsupportedModelError: groups share their kept states, but not their poles, or states have a form that leaves
-            their poles no freedom (LinOSS).
+            their poles or their read-out no freedom.
     """
     if mode not in MODES:
         raise UsageError(f"There is no balanced reduction {mode!r}; known ones: {', '.join(MODES)}.")
@@ -163,6 +163,11 @@ def balance(system: DiagonalSystem, name: str = "layer", mode: str = "truncation
         raise UnsupportedModelError(
             f"Layer {name}: its states are oscillators with one read-out for both poles, balanced states are not; "
             "use a method that keeps the poles."
+        )
+    if system.fixed_poles or system.real_readout:
+        raise UnsupportedModelError(
+            f"Layer {name}: its format cannot hold the poles and the complex read-out of balanced states; use a method "
+            "that keeps the poles."
         )
     shared = system.poles.reshape(-1, system.sets, system.poles.shape[1])
     if (shared != shared[:1]).any():

@@ -66,11 +66,14 @@ def refit_poles(
         A `Reduction` with changed = "all", or the one it started from where nothing better was found.
 
     Raises:
-        UnsupportedModelError: stored states of more than one pole: their poles are bound to each other.
+        UnsupportedModelError: poles that cannot be moved: fixed by the format, or several to a state and bound to each
+            other.
         InputError: no signals.
     """
     if system.modes != 1:
         raise UnsupportedModelError("The poles of oscillators are bound in pairs and cannot be refitted one by one.")
+    if system.fixed_poles:
+        raise UnsupportedModelError("The poles of the layer are fixed by its format; use a refit of the read-out.")
     start = reduction.system
     if start.states == 0:
         return reduction
