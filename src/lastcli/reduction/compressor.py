@@ -254,15 +254,18 @@ class Compressor:
             return [elimination.share for elimination in found]
         if criterion in ("hinf", "h2"):
             self._require_norms()
-        function = criteria.CRITERIA[criterion]
         energies = []
         for index, (layer, system) in enumerate(zip(self.checkpoint.layers, self.systems)):
             magnitudes = None
             if criterion == "magnitude":
                 magnitudes = self.checkpoint.family.magnitudes(layer, self.checkpoint.config, self.checkpoint.read)
             energies.append(
-                function(
-                    system, compat=self.plan.compat is not None, seed=self.plan.seed + index, parameters=magnitudes
+                criteria.energies(
+                    system,
+                    criterion,
+                    compat=self.plan.compat is not None,
+                    seed=self.plan.seed + index,
+                    parameters=magnitudes,
                 )
             )
         return energies
