@@ -66,6 +66,20 @@ def test_a_batch_without_weight_changes_nothing():
     np.testing.assert_allclose(after.features, before.features, rtol=1e-15)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_targets_that_are_not_finite_are_refused_where_they_count(value):
+    system = random_system(6)
+    u, weights = inputs_of(system), np.ones((4, 11))
+    target = recurrence(system, u)
+    target[2, 5, 1] = value
+    with pytest.raises(InputError, match="not finite"):
+        accumulate(empty_moments(system), system, u, weights, target)
+    with pytest.raises(InputError, match="not finite"):
+        accumulate(empty_moments(system), system, u, target=target)
+    weights[2, 5] = 0
+    assert np.isfinite(accumulate(empty_moments(system), system, u, weights, target).cross).all()
+
+
 def test_inputs_that_are_not_finite_are_refused():
     system = random_system(6)
     u = inputs_of(system)

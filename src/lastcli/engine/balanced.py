@@ -111,17 +111,22 @@ class Balanced:
         return reduction
 
     def _diagonal(self, index: int, projection: Projection, slots: int) -> Modal:
-        """The largest order whose diagonal form is sound and fits into `slots`."""
+        """The largest order whose diagonal form is sound and fits into `slots`.
+
+        Where poles nearly meet, the condition is what rounding makes of it, on either side of any limit: such an order
+        is passed over whatever the condition says, so that every processor finds the same one.
+        """
         order = min(2 * slots, projection.rank)
         failed: list[str] = []
         while len(failed) < _ATTEMPTS and order >= 0:
             modal = diagonalise(projection, order, self.mode)
             if modal.slots > slots:
                 order -= modal.slots - slots
-            elif modal.radius < 1 and modal.condition <= CONDITION_LIMIT:
+            elif modal.radius < 1 and modal.resolved and modal.condition <= CONDITION_LIMIT:
                 return modal
             else:
-                failed.append(f"{modal.condition:.3g} at order {order}, largest |λ| {modal.radius:.6g}")
+                condition = f"{modal.condition:.3g}" if modal.resolved else "not determined, for poles nearly meet,"
+                failed.append(f"{condition} at order {order}, largest |λ| {modal.radius:.6g}")
                 order -= 1
         channel = f", channel {index}" if self.system.sets > 1 else ""
         raise UnsupportedModelError(
