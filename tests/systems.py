@@ -16,7 +16,7 @@ KINDS = (
     "tied",
     "oscillators",
     "real-poles",
-    "real-readout",
+    "bidirectional-real",
 )
 
 
@@ -95,7 +95,7 @@ def system_of(kind: str, seed: int = 0) -> DiagonalSystem:
         "multi-bidirectional": {**multi, "directions": 2, "outputs": 2},
         "tied": {**multi, "sets": 1},
         "real-poles": {"real_poles": 2},
-        "real-readout": {"real_readout": True, "directions": 2},
+        "bidirectional-real": {"real_readout": True, "directions": 2},
     }
     if kind == "oscillators":
         return oscillators(seed)

@@ -287,7 +287,7 @@ def test_layers_that_cannot_hold_balanced_states_are_refused():
         balance(oscillators, "linoss")
     for change in ({"fixed_poles": True}, {"real_readout": True}):
         with pytest.raises(UnsupportedModelError, match=r"Layer fixed: .*cannot hold"):
-            balance(system_of("real-readout").replace(**change), "fixed")
+            balance(system_of("bidirectional-real").replace(**change), "fixed")
     with pytest.raises(UsageError, match="truncation"):
         balance(system_of("mimo"), mode="half")
 

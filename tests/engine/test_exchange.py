@@ -52,7 +52,7 @@ def test_sets_are_exchanged_independently():
         np.testing.assert_array_equal(exchange(one, np.array([[0, 1]]), moments.replace(**fields))[0], together[g])
 
 
-@pytest.mark.parametrize("kind", ["mimo", "multi", "tied", "real-readout"])
+@pytest.mark.parametrize("kind", ["mimo", "multi", "tied", "bidirectional-real"])
 def test_pinned_states_stay(kind):
     system = system_of(kind, 5)
     moments = calibrated(system)

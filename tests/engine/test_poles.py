@@ -122,7 +122,7 @@ def real_channels(seed):
     return system.replace(C=system.C.real + 0j, real_readout=True)
 
 
-@pytest.mark.parametrize("kind", ["paired", "multi-bidirectional", "tied", "real-readout", "real-channels"])
+@pytest.mark.parametrize("kind", ["paired", "multi-bidirectional", "tied", "bidirectional-real", "real-channels"])
 def test_gradients_agree_with_finite_differences(kind, no_ridge):
     system = real_channels(6) if kind == "real-channels" else system_of(kind, 6)
     with jax.enable_x64(True):
@@ -187,7 +187,7 @@ def test_only_as_many_sequences_as_memory_allows_are_read(monkeypatch):
     assert len(read) == 2
 
 
-@pytest.mark.parametrize("build", [real_channels, lambda seed: system_of("real-readout", seed)])
+@pytest.mark.parametrize("build", [real_channels, lambda seed: system_of("bidirectional-real", seed)])
 def test_a_real_read_out_stays_real(build):
     system = build(3)
     data = signals_of(system)

@@ -32,7 +32,7 @@ def test_any_values_give_a_stable_system_of_the_same_form(kind):
     assert (np.abs(found.poles) <= 1).all()
     for name in ("poles", "B", "C"):
         assert getattr(found, name).shape == getattr(system, name).shape
-    if kind == "real-readout":
+    if kind == "bidirectional-real":
         assert (found.C.imag == 0).all()
         assert (found.C.real != system.C.real).all()
     if system.inputs == 1:
