@@ -16,6 +16,7 @@ KINDS = (
     "tied",
     "oscillators",
     "real-poles",
+    "bidirectional-real",
 )
 
 
@@ -35,8 +36,12 @@ def random_system(
     feedthrough: str = "dense",
     radius: tuple[float, float] = (0.3, 0.95),
     real_poles: int = 0,
+    real_readout: bool = False,
 ) -> DiagonalSystem:
-    """A stable system with |λ| uniform in `radius`; the first `real_poles` poles of a group are real with real B, C."""
+    """A stable system with |λ| uniform in `radius`; the first `real_poles` poles of a group are real with real B, C.
+
+    With `real_readout` all of C is real.
+    """
     rng = np.random.default_rng(seed)
     wide = states * modes
 
@@ -48,12 +53,15 @@ def random_system(
     poles[:, :real_poles] = np.abs(poles[:, :real_poles])
     B[:, :real_poles] = B[:, :real_poles].real
     C[..., :real_poles] = C[..., :real_poles].real
+    if real_readout:
+        C = C.real + 0j
     D = None if feedthrough == "none" else rng.normal(size=(groups, outputs, inputs))
     if D is not None and feedthrough == "diagonal":
         D = D * np.eye(outputs, inputs)
     return DiagonalSystem(
         poles=poles, B=B, C=C, D=D, pairing=pairing, delay=delay, modes=modes,
         sets=(groups if multi else 1) if sets is None else sets, feedthrough=feedthrough, multi=multi,
+        real_readout=real_readout,
     )  # fmt: skip
 
 
@@ -87,6 +95,7 @@ def system_of(kind: str, seed: int = 0) -> DiagonalSystem:
         "multi-bidirectional": {**multi, "directions": 2, "outputs": 2},
         "tied": {**multi, "sets": 1},
         "real-poles": {"real_poles": 2},
+        "bidirectional-real": {"real_readout": True, "directions": 2},
     }
     if kind == "oscillators":
         return oscillators(seed)

@@ -71,7 +71,7 @@ def test_a_criterion_of_ones_own_ranks_as_the_built_in_one_it_repeats(tiny, data
 
 @pytest.mark.parametrize(
     ("result", "words"),
-    [(lambda s: np.ones(3), "shape"), (lambda s: -np.ones((1, s.states)), "negative"), (lambda s: "x", "shape")],
+    [(lambda s: np.ones(3), "shape"), (lambda s: -np.ones((1, s.states)), "negative"), (lambda s: "x", "numbers")],
 )
 def test_a_criterion_that_gives_no_energies_is_refused(tiny, result, words):
     def strange(system):

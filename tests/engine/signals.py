@@ -8,7 +8,10 @@ from lastcli.engine.system import DiagonalSystem
 
 
 def plain_features(system: DiagonalSystem, u: np.ndarray) -> np.ndarray:
-    """(G, n, L, F): for each state its modes, for each mode its directions, for each of those real, then imaginary."""
+    """(G, n, L, F): for each state its modes, for each mode its directions, for each of those real, then imaginary.
+
+    Without the imaginary ones where the read-out is real.
+    """
     n, length, _ = u.shape
     G, width = system.poles.shape
     R = system.directions
@@ -22,7 +25,7 @@ def plain_features(system: DiagonalSystem, u: np.ndarray) -> np.ndarray:
                 x = system.poles[g] * x + v[:, k] @ system.B[g].T
                 seen = before if system.delay else x
                 found[g, :, k, :, d, 0], found[g, :, k, :, d, 1] = seen.real, seen.imag
-    return found.reshape(G, n, length, -1)
+    return found[..., : 1 if system.real_readout else 2].reshape(G, n, length, -1)
 
 
 def by_group(system: DiagonalSystem, signal: np.ndarray) -> np.ndarray:
@@ -35,7 +38,7 @@ def by_group(system: DiagonalSystem, signal: np.ndarray) -> np.ndarray:
 
 def block(system: DiagonalSystem) -> int:
     """Features of one stored state."""
-    return 2 * system.directions * system.modes
+    return (1 if system.real_readout else 2) * system.directions * system.modes
 
 
 def columns(system: DiagonalSystem, kept: np.ndarray) -> np.ndarray:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lastcli.engine.allocation import ALLOCATIONS, PRESETS, scores, select, select_by_counts, states_to_keep
-from lastcli.engine.criteria import CRITERIA
+from lastcli.engine.allocation import ALLOCATIONS, scores, select, states_to_keep
 from lastcli.errors import UsageError
 
 
@@ -163,15 +162,6 @@ def test_scores_of_ones_own_choose_by_score():
     np.testing.assert_array_equal(kept[0], [[1, 2]])
 
 
-def test_counts_of_ones_own():
-    energies = layers_of(2, [(2, 4), (1, 3)])
-    kept = select_by_counts(energies, [3, 0])
-    assert [indices.shape for indices in kept] == [(2, 3), (1, 0)]
-    np.testing.assert_array_equal(kept[0][1], np.sort(np.argsort(-energies[0][1])[:3]))
-    with pytest.raises(UsageError, match="Layer 1"):
-        select_by_counts(energies, [3, 4])
-
-
 @pytest.mark.parametrize(
     "options",
     [{}, {"ratio": 0.5, "count": 1}, {"count": 4}, {"ratio": 0.5, "layout": "square"}, {"count": 1, "ties": "x"}],
@@ -181,10 +171,3 @@ def test_contradictions_are_refused(options):
         select([np.ones((1, 3))], "global", **options)
     with pytest.raises(UsageError, match="adaptive"):
         scores([np.ones((1, 3))], "best")
-
-
-def test_presets_name_known_rules():
-    assert {criterion for criterion, _ in PRESETS.values()} <= set(CRITERIA)
-    assert {allocation for _, allocation in PRESETS.values()} <= set(ALLOCATIONS)
-    assert PRESETS["last"] == ("hinf", "adaptive")
-    assert PRESETS["aire"] == ("h2", "adaptive")

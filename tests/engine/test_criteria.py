@@ -84,6 +84,52 @@ def test_unknown_criterion_lists_the_known():
 
 
 @pytest.mark.parametrize("kind", ["mimo", "multi", "oscillators"])
+def test_a_function_of_ones_own_is_a_criterion(kind):
+    system = system_of(kind)
+
+    def loud(system, *, seed):
+        return seed * np.ones((system.sets, system.states))
+
+    np.testing.assert_array_equal(
+        criteria.energies(system, loud, seed=3, compat=True), 3 * np.ones_like(loud(system, seed=1))
+    )
+    endless = lambda system: np.full((system.sets, system.states), np.inf)  # noqa: E731
+    assert np.isinf(criteria.energies(system, endless)).all()
+    np.testing.assert_array_equal(criteria.energies(system, criteria.h2), criteria.energies(system, "h2"))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.ones((2, 5)), r"shape \(2, 5\).*must give \(1, 5\)"),
+        (np.array([[1, 1, np.nan, 1, 1]]), "nan for state 2"),
+        (np.array([[1, 1, 1, 1, -2.5]]), r"-2\.5 for state 4"),
+        (np.array([[1, -np.inf, 1, 1, 1]]), "-inf for state 1"),
+        (None, "gives"),
+        ("none", "not an array"),
+    ],
+)
+def test_what_is_no_energy_is_refused_with_the_functions_name(value, said):
+    def spoilt(system):
+        return value
+
+    with pytest.raises(UsageError, match="spoilt.*" + said):
+        criteria.energies(system_of("mimo"), spoilt)
+
+
+def test_what_is_no_function_is_no_criterion():
+    for wrong in (3, lambda system, more: system, lambda: None):
+        with pytest.raises(UsageError, match="cannot be called"):
+            criteria.energies(system_of("mimo"), wrong)
+
+
+def test_every_criterion_gets_just_what_it_asks_for():
+    for name, known in criteria.CRITERIA.items():
+        assert name == known.name
+        assert criteria.Criterion.of(known.function).needs == known.needs
+
+
+@pytest.mark.parametrize("kind", ["mimo", "multi", "oscillators"])
 @pytest.mark.parametrize("radius", [1.0, 1.01])
 def test_unstable_poles_are_refused_by_layer_and_state(kind, radius):
     good, bad = system_of(kind), system_of(kind)

@@ -3,7 +3,8 @@ import pytest
 
 from lastcli.engine import elimination as module
 from lastcli.engine.elimination import eliminate
-from lastcli.engine.moments import accumulate, empty_moments, white_noise_moments
+from lastcli.engine.moments import accumulate, empty_moments
+from lastcli.engine.white_noise import white_noise_moments
 from tests.engine.signals import by_group, columns, least_squares_error, plain_features
 from tests.oracles import recurrence
 from tests.systems import KINDS, random_system, system_of

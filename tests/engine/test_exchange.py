@@ -6,8 +6,11 @@ import pytest
 from lastcli.engine import criteria
 from lastcli.engine.elimination import eliminate
 from lastcli.engine.exchange import exchange, select_states
-from lastcli.engine.moments import accumulate, empty_moments, white_noise_moments
-from lastcli.engine.refit import refit, residual
+from lastcli.engine.moments import accumulate, empty_moments
+from lastcli.engine.reductions import refit, residual
+from lastcli.engine.white_noise import white_noise_moments
+from tests.engine.signals import plain_features
+from tests.oracles import recurrence
 from tests.systems import KINDS, random_system, system_of
 
 
@@ -49,15 +52,19 @@ def test_sets_are_exchanged_independently():
         np.testing.assert_array_equal(exchange(one, np.array([[0, 1]]), moments.replace(**fields))[0], together[g])
 
 
-def test_pinned_states_stay():
-    system = system_of("mimo", 5)
+@pytest.mark.parametrize("kind", ["mimo", "multi", "tied", "bidirectional-real"])
+def test_pinned_states_stay(kind):
+    system = system_of(kind, 5)
     moments = calibrated(system)
-    worst = eliminate(system, moments).order[:, :1]
-    pinned = np.zeros((1, system.states), bool)
-    pinned[0, worst[0, 0]] = True
-    kept = np.sort(np.concatenate([worst, eliminate(system, moments).order[:, 1:2]], axis=1), axis=1)
-    assert worst[0, 0] in exchange(system, kept, moments, pinned=pinned)[0]
-    assert worst[0, 0] in select_states(system, moments, 2, pinned=pinned)[0]
+    order = eliminate(system, moments).order
+    pinned = np.zeros((system.sets, system.states), bool)
+    np.put_along_axis(pinned, order[:, :1], True, axis=1)
+    for kept in (
+        exchange(system, np.sort(order[:, :2], axis=1), moments, pinned=pinned),
+        select_states(system, moments, 2, pinned=pinned),
+    ):
+        assert (kept == order[:, :1]).any(axis=1).all()
+    assert not (select_states(system, moments, 2) == order[:, :1]).any(axis=1).all()
 
 
 def test_nothing_to_exchange():
@@ -79,3 +86,25 @@ def test_selection_comes_close_to_the_best_subset_and_beats_every_ranking():
             ratios[name].append(left_by(system, np.argsort(energy)[N - K :], moments) / best)
     assert np.mean(np.array(ratios["obs"]) <= 1.05) >= 0.9
     assert np.median(ratios["obs"]) < min(np.median(ratios["hinf"]), np.median(ratios["h2"]))
+
+
+def test_a_real_read_out_is_chosen_and_fitted_as_one():
+    N, K = 7, 3
+    for seed in range(6):
+        system = random_system(seed, states=N, inputs=2, outputs=2, pairing=2, feedthrough="none", real_readout=True)
+        rng = np.random.default_rng(seed)
+        u = rng.normal(size=(4, 60, 2)).cumsum(axis=1) / 5
+        f, y = plain_features(system, u)[0].reshape(-1, N), recurrence(system, u).reshape(-1, 2)
+
+        def error(subset, f=f, y=y):
+            C = np.linalg.lstsq(f[:, subset], y, rcond=None)[0]
+            return ((y - f[:, subset] @ C) ** 2).sum(), C.T / 2
+
+        best = min(error(list(subset))[0] for subset in combinations(range(N), K))
+        moments = accumulate(empty_moments(system), system, u).replace(weight=np.array(np.inf))
+        kept = select_states(system, moments, K)
+        found = refit(system, kept, moments).system
+        reached, C = error(kept[0])
+        assert reached <= 1.05 * best
+        np.testing.assert_allclose(found.C[0, 0], C, rtol=1e-3, atol=1e-4)
+        assert ((y - recurrence(found, u).reshape(-1, 2)) ** 2).sum() <= reached * (1 + 1e-3)

@@ -2,68 +2,18 @@ import numpy as np
 import pytest
 
 from lastcli.engine import moments as module
-from lastcli.engine.features import feature_indices, readout_of, readout_to_C, truncate_system
-from lastcli.engine.moments import accumulate, empty_moments, white_noise_moments
+from lastcli.engine.embedding import truncate_system
+from lastcli.engine.features import feature_indices, readout_of, readout_to_C
+from lastcli.engine.moments import accumulate, empty_moments
 from lastcli.errors import InputError
 from tests.engine.signals import by_group, columns, plain_features
-from tests.oracles import h2_of, recurrence
+from tests.oracles import recurrence
 from tests.systems import KINDS, random_system, system_of
 
 
 def inputs_of(system, n=4, length=11, seed=0):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(n, length, system.groups if system.multi else system.inputs))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_white_noise_moments_are_sums_over_the_impulse_response(kind):
-    system = system_of(kind, 1).replace(poles=0.7 * system_of(kind, 1).poles)
-    found = white_noise_moments(system)
-    middle = 60
-    M = np.zeros_like(found.features)
-    lag0 = np.zeros_like(found.input_features)
-    for j in range(system.inputs):
-        u = np.zeros((1, 2 * middle + 1, system.groups if system.multi else system.inputs))
-        u[0, middle, :] = 1.0 if system.multi else np.eye(system.inputs)[j]
-        f = plain_features(system, u)[:, 0]
-        M += np.swapaxes(f, 1, 2) @ f
-        lag0[:, j] = f[:, middle]
-    np.testing.assert_allclose(found.features, M, atol=1e-9)
-    np.testing.assert_allclose(found.input_features, lag0, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_white_noise_energy_is_the_squared_h2_norm(kind):
-    system = system_of(kind, 2)
-    energy = white_noise_moments(system).energy.sum(axis=1)
-    expected = [h2_of(system, g) ** 2 for g in range(system.groups)]
-    np.testing.assert_allclose(energy, expected, rtol=1e-8)
-
-
-def test_horizon_discounts_the_impulse_response():
-    system = random_system(3)
-    faded = white_noise_moments(system, horizon=10.0)
-    expected = white_noise_moments(system.replace(poles=system.poles * np.exp(-0.1)))
-    np.testing.assert_allclose(faded.features, expected.features, rtol=1e-12)
-
-
-def test_unstable_state_is_named_and_can_be_allowed():
-    system = random_system(3)
-    poles = system.poles.copy()
-    poles[0, 2] = 1.0005j
-    system = system.replace(poles=poles)
-    with pytest.raises(InputError, match=r"State 2 .*1\.0005"):
-        white_noise_moments(system)
-    assert np.isfinite(white_noise_moments(system, allow_unstable=True).features).all()
-    with pytest.raises(InputError, match="State 2"):
-        white_noise_moments(system.replace(poles=poles * 1.01), allow_unstable=True)
-
-
-def test_unstable_state_without_input_is_no_obstacle():
-    system = random_system(3)
-    poles, B = system.poles.copy(), system.B.copy()
-    poles[0, 2], B[0, 2] = 1.5, 0
-    assert np.isfinite(white_noise_moments(system.replace(poles=poles, B=B)).features).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,6 +64,20 @@ def test_a_batch_without_weight_changes_nothing():
     before = accumulate(empty_moments(system), system, inputs_of(system))
     after = accumulate(before, system, inputs_of(system, seed=9), np.zeros((4, 11)))
     np.testing.assert_allclose(after.features, before.features, rtol=1e-15)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_targets_that_are_not_finite_are_refused_where_they_count(value):
+    system = random_system(6)
+    u, weights = inputs_of(system), np.ones((4, 11))
+    target = recurrence(system, u)
+    target[2, 5, 1] = value
+    with pytest.raises(InputError, match="not finite"):
+        accumulate(empty_moments(system), system, u, weights, target)
+    with pytest.raises(InputError, match="not finite"):
+        accumulate(empty_moments(system), system, u, target=target)
+    weights[2, 5] = 0
+    assert np.isfinite(accumulate(empty_moments(system), system, u, weights, target).cross).all()
 
 
 def test_inputs_that_are_not_finite_are_refused():

@@ -7,9 +7,9 @@ from lastcli.engine.moments import accumulate, empty_moments
 from lastcli.engine.pole_variables import anchor_of
 from lastcli.engine.poles import refit_poles
 from lastcli.engine.poles_linearised import linearise
-from lastcli.engine.readout import feedthrough_of
-from lastcli.engine.refit import refit, truncate
+from lastcli.engine.reductions import refit, truncate
 from lastcli.engine.signals import load_signals, with_ridge
+from lastcli.engine.system import feedthrough_of
 from lastcli.errors import InputError, UnsupportedModelError
 from tests.oracles import recurrence
 from tests.systems import oscillators, system_of
@@ -116,15 +116,21 @@ def no_ridge(monkeypatch):
     jax.clear_caches()
 
 
-@pytest.mark.parametrize("kind", ["paired", "multi-bidirectional", "tied"])
+def real_channels(seed):
+    """Channels of one input and a real read-out each."""
+    system = system_of("multi-bidirectional", seed)
+    return system.replace(C=system.C.real + 0j, real_readout=True)
+
+
+@pytest.mark.parametrize("kind", ["paired", "multi-bidirectional", "tied", "bidirectional-real", "real-channels"])
 def test_gradients_agree_with_finite_differences(kind, no_ridge):
-    system = system_of(kind, 6)
+    system = real_channels(6) if kind == "real-channels" else system_of(kind, 6)
     with jax.enable_x64(True):
         start = truncate(system, np.tile([0, 2, 4], (system.sets, 1))).system
         loaded = load_signals(start, [signals_of(system)])
         anchor = anchor_of(start, loaded)
         model = {"anchor": anchor, "base": start, "D": np.asarray(system.D), "fit": loaded, "held": loaded}
-        function, direct = (linearise, "dense") if system.multi else (poles._evaluate, "diagonal")
+        function, direct = (linearise, "dense") if system.multi else (poles._evaluate, readout.direct_part(system))
 
         def value(z):
             return function(z, **model, direct=direct)
@@ -138,14 +144,18 @@ def test_gradients_agree_with_finite_differences(kind, no_ridge):
             np.testing.assert_allclose(gradient[:, k], np.asarray(slope), rtol=1e-3, atol=1e-6)
 
 
-def test_unstable_start_becomes_stable():
-    system = truncate(system_of("paired", 7), np.arange(3)[None]).system
+@pytest.mark.parametrize("kind", ["paired", "multi"])
+def test_a_state_that_was_allowed_to_be_unstable_stays_as_it_is(kind):
+    system = truncate(system_of(kind, 7), np.tile(np.arange(3), (system_of(kind).sets, 1))).system
     outside = system.poles.copy()
     outside[0, 0] *= 1.001 / abs(outside[0, 0])
-    start = truncate(system.replace(poles=outside), np.arange(3)[None])
+    start = truncate(system.replace(poles=outside), np.tile(np.arange(3), (system.sets, 1)))
     found = refit_poles(system, start, [signals_of(system)], steps=40)
     assert found.changed == "all"
-    assert (np.abs(found.system.poles) < 1).all()
+    assert found.system.poles[0, 0] == outside[0, 0]
+    np.testing.assert_array_equal(found.system.B[0, 0], system.B[0, 0])
+    assert (np.abs(np.delete(found.system.poles.ravel(), 0)) < 1).all()
+    assert not np.isclose(found.system.poles.ravel()[1:], outside.ravel()[1:], rtol=1e-6).all()
 
 
 def test_a_single_sequence_holds_back_its_end():
@@ -179,6 +189,22 @@ def test_only_as_many_sequences_as_memory_allows_are_read(monkeypatch):
 
     refit_poles(system, truncate(system, np.array([[0, 1, 3]])), endless(), steps=1)
     assert len(read) == 2
+
+
+@pytest.mark.parametrize("build", [real_channels, lambda seed: system_of("bidirectional-real", seed)])
+def test_a_real_read_out_stays_real(build):
+    system = build(3)
+    data = signals_of(system)
+    start = start_of(system, np.tile([0, 2, 4], (system.sets, 1)), data)
+    found = refit_poles(system, start, [data], steps=40).system
+    assert error(found, data) < 0.9 * error(start.system, data)
+    assert (found.C.imag == 0).all()
+
+
+def test_poles_that_the_format_fixes_are_refused():
+    system = system_of("paired", 8).replace(fixed_poles=True)
+    with pytest.raises(UnsupportedModelError, match="fixed"):
+        refit_poles(system, truncate(system, np.array([[0, 1]])), [signals_of(system)])
 
 
 def test_oscillators_and_missing_signals_are_refused():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from lastcli.engine import criteria
-from lastcli.engine.moments import white_noise_moments
-from lastcli.engine.refit import refit
+from lastcli.engine.reductions import refit
 from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.white_noise import white_noise_moments
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
 from lastcli.families.linoss.family import LinOSS

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lastcli.engine.criteria import energies
-from lastcli.engine.moments import white_noise_moments
-from lastcli.engine.refit import refit, residual, truncate
+from lastcli.engine.reductions import refit, residual, truncate
 from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.white_noise import white_noise_moments
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
 from lastcli.families.s4.family import S4

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lastcli.engine.embedding import embed
-from lastcli.engine.refit import refit, residual, truncate
+from lastcli.engine.reductions import refit, residual, truncate
 from lastcli.errors import InputError
 from lastcli.reduction.calibration import collect_moments, layer_signals, output_of, sequential_refit
 from tests.engine.signals import plain_features

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lastcli.engine.refit import truncate
+from lastcli.engine.reductions import truncate
 from lastcli.reduction.match_output import match_output
 from tests.evaluation.models import Counted, forward, parameters, reference, split, systems
 

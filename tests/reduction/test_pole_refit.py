@@ -1,6 +1,6 @@
 import numpy as np
 
-from lastcli.engine.refit import truncate
+from lastcli.engine.reductions import truncate
 from lastcli.reduction.calibration import sequential_refit
 from lastcli.reduction.pole_refit import sequential_pole_refit
 from tests.evaluation.models import Counted, forward, parameters, split, systems

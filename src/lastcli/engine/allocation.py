@@ -15,24 +15,14 @@ the layer competes rank by rank: rank j stands for the j-th best state of every 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation
 
 import numpy as np
 
 from lastcli.errors import UsageError
 
-__all__ = ["ALLOCATIONS", "PRESETS", "scores", "select", "select_by_counts", "states_to_keep"]
-
-PRESETS: dict[str, tuple[str, str]] = {
-    "last": ("hinf", "adaptive"),
-    "aire": ("h2", "adaptive"),
-    "global-hinf": ("hinf", "global"),
-    "uniform-hinf": ("hinf", "uniform"),
-    "global-magnitude": ("magnitude", "global"),
-    "uniform-magnitude": ("magnitude", "uniform"),
-    "lamp": ("magnitude", "adaptive"),
-    "random": ("random", "global"),
-}
+__all__ = ["ALLOCATIONS", "Allocation", "scores", "select", "states_to_keep"]
 
 
 def _adaptive(ranked: np.ndarray) -> np.ndarray:
@@ -55,10 +45,32 @@ def _uniform(ranked: np.ndarray) -> np.ndarray:
     return (N - np.arange(N)) / max(N, 1)
 
 
-ALLOCATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "adaptive": _adaptive,
-    "global": _global,
-    "uniform": _uniform,
+@dataclass(frozen=True)
+class Allocation:
+    """A rule that makes the energies of different layers comparable.
+
+    Attributes:
+        name: of the rule.
+        help: what it does, one line.
+        source: the paper it comes from; empty where there is none.
+        function: (sets, N) energies of a layer, each row descending → the score of each rank (N,).
+    """
+
+    name: str
+    help: str
+    source: str
+    function: Callable[[np.ndarray], np.ndarray]
+
+
+ALLOCATIONS: dict[str, Allocation] = {
+    allocation.name: allocation
+    for allocation in (
+        Allocation(
+            "adaptive", "energy over the energy of all better states of the layer", "arXiv 2411.02824", _adaptive
+        ),
+        Allocation("global", "energies of all layers as they are", "", _global),
+        Allocation("uniform", "by rank alone: the same share of every layer", "", _uniform),
+    )
 }
 
 
@@ -80,7 +92,7 @@ def scores(energies: Sequence[np.ndarray], allocation: str) -> list[np.ndarray]:
     found = []
     for energy in energies:
         order = np.argsort(-energy, axis=1, kind="stable")
-        by_rank = ALLOCATIONS[allocation](np.take_along_axis(energy, order, axis=1))
+        by_rank = ALLOCATIONS[allocation].function(np.take_along_axis(energy, order, axis=1))
         score = np.empty(energy.shape)
         np.put_along_axis(score, order, np.broadcast_to(by_rank, energy.shape), axis=1)
         found.append(score)
@@ -150,21 +162,6 @@ def select(
         counts = _best_ranks(by_rank, sizes, floors, budget, keep_ties=_keeps_ties(ties))
     else:
         raise UsageError(f"There is no layout {layout!r}; known layouts: ragged, padded, uniform.")
-    return [np.sort(order[:, :k], axis=1) for order, k in zip(orders, counts)]
-
-
-def select_by_counts(
-    energies: Sequence[np.ndarray], counts: Sequence[int], pinned: Sequence[np.ndarray] | None = None
-) -> list[np.ndarray]:
-    """The best `counts[l]` states of every index set of layer l, pinned ones first; (sets, k) ascending indices.
-
-    Raises:
-        UsageError: a count is negative or more than the layer has.
-    """
-    orders, _ = _ranking(energies, "global", pinned)
-    for layer, (order, k) in enumerate(zip(orders, counts, strict=True)):
-        if not 0 <= k <= order.shape[1]:
-            raise UsageError(f"Layer {layer} has {order.shape[1]} states; {k} of them cannot be kept.")
     return [np.sort(order[:, :k], axis=1) for order, k in zip(orders, counts)]
 
 

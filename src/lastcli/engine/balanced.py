@@ -25,12 +25,12 @@ import numpy as np
 
 from lastcli.engine.allocation import select
 from lastcli.engine.criteria import unstable
-from lastcli.engine.joint import refit_moved
 from lastcli.engine.norms import frequency_response, gramians, h2_norm, symmetric_root
 from lastcli.engine.precision import in_float64
-from lastcli.engine.readout import direct_part, feedthrough_of
+from lastcli.engine.readout import direct_part
 from lastcli.engine.rediagonalise import Modal, Projection, diagonalise, pack
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.reductions import refit_moved
+from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of
 from lastcli.errors import UnsupportedModelError, UsageError
 
 __all__ = ["MODES", "Balanced", "balance", "check_balanceable", "reduce_balanced"]
@@ -111,17 +111,22 @@ class Balanced:
         return reduction
 
     def _diagonal(self, index: int, projection: Projection, slots: int) -> Modal:
-        """The largest order whose diagonal form is sound and fits into `slots`."""
+        """The largest order whose diagonal form is sound and fits into `slots`.
+
+        Where poles nearly meet, the condition is what rounding makes of it, on either side of any limit: such an order
+        is passed over whatever the condition says, so that every processor finds the same one.
+        """
         order = min(2 * slots, projection.rank)
         failed: list[str] = []
         while len(failed) < _ATTEMPTS and order >= 0:
             modal = diagonalise(projection, order, self.mode)
             if modal.slots > slots:
                 order -= modal.slots - slots
-            elif modal.radius < 1 and modal.condition <= CONDITION_LIMIT:
+            elif modal.radius < 1 and modal.resolved and modal.condition <= CONDITION_LIMIT:
                 return modal
             else:
-                failed.append(f"{modal.condition:.3g} at order {order}, largest |λ| {modal.radius:.6g}")
+                condition = f"{modal.condition:.3g}" if modal.resolved else "not determined, for poles nearly meet,"
+                failed.append(f"{condition} at order {order}, largest |λ| {modal.radius:.6g}")
                 order -= 1
         channel = f", channel {index}" if self.system.sets > 1 else ""
         raise UnsupportedModelError(
@@ -148,12 +153,17 @@ def check_balanceable(system: DiagonalSystem, name: str = "layer") -> None:
 
     Raises:
         UnsupportedModelError: groups share their kept states, but not their poles, or states have a form that leaves
-            their poles no freedom (LinOSS).
+            their poles no freedom (LinOSS), or the format fixes them or the read-out.
     """
     if system.shared_readout:
         raise UnsupportedModelError(
             f"Layer {name}: its states are oscillators with one read-out for both poles, balanced states are not; "
             "use a method that keeps the poles."
+        )
+    if system.fixed_poles or system.real_readout:
+        raise UnsupportedModelError(
+            f"Layer {name}: its format cannot hold the poles and the complex read-out of balanced states; use a method "
+            "that keeps the poles."
         )
     shared = system.poles.reshape(-1, system.sets, system.poles.shape[1])
     if (shared != shared[:1]).any():
@@ -175,7 +185,7 @@ def balance(system: DiagonalSystem, name: str = "layer", mode: str = "truncation
     Raises:
         UsageError: no such mode.
         UnsupportedModelError: groups share their kept states, but not their poles, or states have a form that leaves
-            their poles no freedom (LinOSS).
+            their poles or their read-out no freedom.
     """
     if mode not in MODES:
         raise UsageError(f"There is no balanced reduction {mode!r}; known ones: {', '.join(MODES)}.")

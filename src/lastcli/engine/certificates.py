@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lastcli.engine.features import pole_indices
+from lastcli.engine.embedding import pole_indices
 from lastcli.engine.norms import h2_norm, h_infinity_norm
 from lastcli.engine.precision import in_float64
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of
 
 __all__ = ["Certificate", "a_priori_bound", "certify", "error_system", "relative_h2_error"]
 
@@ -95,7 +95,7 @@ def error_system(system: DiagonalSystem, reduced: DiagonalSystem) -> DiagonalSys
         system: the original layer.
         reduced: the reduced layer; same groups, directions, inputs, outputs and delay.
     """
-    direct = _direct(system) - _direct(reduced)
+    direct = np.asarray(feedthrough_of(system)) - np.asarray(feedthrough_of(reduced))
     C, read_out = system.C.copy(), reduced.pairing / system.pairing * reduced.C
     moved = reduced.B.copy()
     for g, i, j in np.argwhere(system.poles[:, :, None] == reduced.poles[:, None, :]):
@@ -110,9 +110,3 @@ def error_system(system: DiagonalSystem, reduced: DiagonalSystem) -> DiagonalSys
         B=np.concatenate([system.B, moved], axis=1),
         C=np.concatenate([C, -read_out], axis=3),
     )
-
-
-def _direct(system: DiagonalSystem) -> np.ndarray:
-    if system.D is None:
-        return np.zeros((system.groups, system.outputs, system.inputs))
-    return np.asarray(system.D)

@@ -23,9 +23,9 @@ import numpy as np
 from lastcli.engine.features import block_size, feature_indices
 from lastcli.engine.moments import Moments
 from lastcli.engine.precision import in_float64
-from lastcli.engine.readout import RIDGE, excluding, feedthrough_of
-from lastcli.engine.regression import Regression, by_set, regression_of
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.readout import RIDGE, excluding
+from lastcli.engine.regression import Regression, regression_of
+from lastcli.engine.system import DiagonalSystem, feedthrough_of, sum_by_set
 
 __all__ = ["Elimination", "eliminate"]
 
@@ -87,13 +87,13 @@ def eliminate(system: DiagonalSystem, moments: Moments, *, pinned: np.ndarray | 
             np.asarray(value) for value in _stage(part, np.linalg.inv(part.M), held, sets=sets, count=count)
         )
         if not steps:
-            base = by_set(energy - explained, sets)
+            base = sum_by_set(energy - explained, sets)
         steps.append(np.take_along_axis(left, local, axis=1))
         rises.append(rise)
         gone = np.zeros(left.shape, dtype=bool)
         np.put_along_axis(gone, local, True, axis=1)
         left, held = left[~gone].reshape(sets, n - count), held[~gone].reshape(sets, n - count)
-    scale = by_set(excluding(moments, feedthrough_of(system)).energy.sum(axis=1), sets)
+    scale = sum_by_set(excluding(moments, feedthrough_of(system)).energy.sum(axis=1), sets)
     return _curve(np.concatenate(steps, axis=1), np.concatenate(rises, axis=1), base, scale)
 
 
@@ -147,7 +147,7 @@ def _stage(problem: Regression, inverse: Array, held: Array, *, sets: int, count
 
     def step(i: Array, carry: tuple) -> tuple:
         A, V, direct, alive, chosen, rise = carry
-        cost = _costs(A, V, direct).reshape(-1, sets, n).sum(axis=0)
+        cost = sum_by_set(_costs(A, V, direct), sets)
         cost = jnp.where(jnp.isfinite(cost), cost, 0)
         # Two keys in one comparison: a held state loses against every other, a removed one against all.
         first = jnp.where(alive & ~held, cost, jnp.inf)

@@ -1,4 +1,6 @@
-"""A reduced system at the original size: what masking means, and what lets one compiled program serve every ratio.
+"""Kept states cut out of a layer, and a reduced layer put back in the original's shapes.
+
+The latter is what masking means, and what lets one compiled program serve every ratio.
 
 Removed slots hold a pole at zero with no input and no output, so an embedded system has exactly the reduced system's
 response at the original's shapes.
@@ -12,14 +14,34 @@ import numpy as np
 
 from lastcli.engine.system import DiagonalSystem, Reduction
 
-__all__ = ["as_precision", "embed", "mode_indices", "size_of"]
+__all__ = ["as_precision", "embed", "kept_indices", "pole_indices", "truncate_system"]
+
+Array = Any
 
 
-def mode_indices(kept: np.ndarray, groups: int, modes: int) -> np.ndarray:
-    """(G, K·modes) positions on the mode axis of the kept states (sets, K); group g follows set g % sets."""
+def kept_indices(kept: Array, groups: int, size: int) -> np.ndarray:
+    """(G, K·size) positions of the kept states (sets, K) on an axis that has `size` entries a state.
+
+    Group g follows set g % sets.
+    """
     kept = np.asarray(kept)
     per_group = kept[np.arange(groups) % kept.shape[0]]
-    return (per_group[:, :, None] * modes + np.arange(modes)).reshape(groups, -1)
+    return (per_group[:, :, None] * size + np.arange(size)).reshape(groups, -1)
+
+
+def pole_indices(system: DiagonalSystem, kept: Array) -> np.ndarray:
+    """Indices (G, K·modes) into the pole axis of the kept states (sets, K)."""
+    return kept_indices(kept, system.groups, system.modes)
+
+
+def truncate_system(system: DiagonalSystem, kept: Array) -> DiagonalSystem:
+    """The system with the kept states (sets, K) only, everything else as it was (plain truncation)."""
+    index = pole_indices(system, kept)
+    return system.replace(
+        poles=np.take_along_axis(np.asarray(system.poles), index, axis=1),
+        B=np.take_along_axis(np.asarray(system.B), index[:, :, None], axis=1),
+        C=np.take_along_axis(np.asarray(system.C), index[:, None, None, :], axis=3),
+    )
 
 
 def embed(original: DiagonalSystem, reduction: Reduction) -> DiagonalSystem:
@@ -30,7 +52,7 @@ def embed(original: DiagonalSystem, reduction: Reduction) -> DiagonalSystem:
         reduction: what became of it; at most as many states as the original.
     """
     reduced = reduction.system
-    where = mode_indices(reduction.kept, original.groups, original.modes)
+    where = pole_indices(original, reduction.kept)
     G, width = original.poles.shape
     rows = np.arange(G)[:, None]
     poles = np.zeros((G, width), np.complex128)
@@ -55,8 +77,3 @@ def as_precision(system: DiagonalSystem, real: Any) -> DiagonalSystem:
         C=np.asarray(system.C, complex_type),
         D=None if system.D is None else np.asarray(system.D, real),
     )
-
-
-def size_of(reduction: Reduction) -> int:
-    """Stored states of one group after the reduction."""
-    return reduction.system.states

@@ -16,8 +16,8 @@ import numpy as np
 from lastcli.engine.elimination import eliminate
 from lastcli.engine.features import block_size, feature_indices
 from lastcli.engine.moments import Moments
-from lastcli.engine.regression import Regression, by_set, regression_of
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.regression import Regression, regression_of
+from lastcli.engine.system import DiagonalSystem, sum_by_set
 
 __all__ = ["exchange", "select_states"]
 
@@ -66,7 +66,7 @@ def exchange(
     rows = np.arange(sets)
     for _ in range(min(_MOST_SWAPS, 4 * K)):
         fit = _Fit.of(problem, feature_indices(system, kept), block_size(system))
-        error = by_set(energy - fit.explained, sets)
+        error = sum_by_set(energy - fit.explained, sets)
         out, new, change = _best_swaps(fit, kept, held, sets, system.states)
         worth = change < -_GAIN * np.maximum(error, 0)
         if not worth.any():
@@ -171,14 +171,14 @@ def _best_swaps(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per set: the position given away, the state that comes in, and the change of the error (0 where none helps)."""
     rows = np.arange(sets)
-    cost = by_set(fit.removals(), sets)
+    cost = sum_by_set(fit.removals(), sets)
     cost = np.where(np.take_along_axis(held, kept, axis=1), np.inf, cost)
     inside = np.zeros((sets, states), dtype=bool)
     np.put_along_axis(inside, kept, True, axis=1)
     member = np.arange(len(fit.A)) % sets
     out, new, best = np.zeros(sets, int), np.zeros(sets, int), np.zeros(sets)
     for position in np.argsort(cost, axis=1)[:, :_OFFERED].T:
-        change = by_set(fit.swaps(position[member]), sets)
+        change = sum_by_set(fit.swaps(position[member]), sets)
         blocked = inside | ~np.isfinite(change) | ~np.isfinite(cost[rows, position])[:, None]
         change = np.where(blocked, np.inf, change)
         state = change.argmin(axis=1)

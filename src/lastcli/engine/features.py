@@ -6,7 +6,8 @@ one contiguous block of 2·R·modes features, ordered mode, direction, (real, im
     f = [... Re x⁺_j, Im x⁺_j, Re x⁻_j, Im x⁻_j ...]        y = W f + D u,   W = s·[Re C, -Im C]
 
 so dropping a state is dropping a block. Where the modes of a state share one read-out, their sum is the feature and the
-block has 2·R features.
+block has a feature for all of them. Where the format holds the real part of C only, the imaginary parts of the states
+are never read and are no features.
 """
 
 from __future__ import annotations
@@ -16,32 +17,25 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from lastcli.engine.embedding import kept_indices
 from lastcli.engine.system import DiagonalSystem
 
 __all__ = [
     "block_size",
     "feature_count",
     "feature_indices",
+    "feature_rows",
     "features_of",
-    "group_kept",
-    "merged",
-    "pole_indices",
     "readout_of",
     "readout_to_C",
-    "truncate_system",
 ]
 
 Array = Any
 
 
 def block_size(system: DiagonalSystem) -> int:
-    """Real features of one stored state: 2·R·modes, or 2·R where the modes share a read-out."""
-    return 2 * system.directions * system.modes // merged(system)
-
-
-def merged(system: DiagonalSystem) -> int:
-    """How many modes one feature is the sum of."""
-    return system.modes if system.shared_readout else 1
+    """Real features of one stored state: parts·R·modes, or parts·R where the modes share a read-out."""
+    return _parts(system) * system.directions * system.modes // _merged(system)
 
 
 def feature_count(system: DiagonalSystem) -> int:
@@ -49,57 +43,52 @@ def feature_count(system: DiagonalSystem) -> int:
     return system.states * block_size(system)
 
 
-def features_of(states: Array, merge: int = 1) -> Array:
-    """Real features (G, n·L, F) of complex states (n, L, R, G, N·modes); `merge` modes are summed to one feature."""
-    if merge > 1:
-        states = states.reshape(*states.shape[:-1], -1, merge).sum(axis=-1)
-    n, length, directions, groups, modes = states.shape
+def features_of(states: Array, system: DiagonalSystem) -> Array:
+    """Real features (G, n·L, F) of the complex states (n, L, R, G, N·modes) of a system."""
+    if _merged(system) > 1:
+        states = states.reshape(*states.shape[:-1], -1, _merged(system)).sum(axis=-1)
     by_group = jnp.transpose(states, (3, 0, 1, 4, 2))
-    parts = jnp.stack([by_group.real, by_group.imag], axis=-1)
-    return parts.reshape(groups, n * length, modes * directions * 2)
+    parts = jnp.stack([by_group.real, by_group.imag][: _parts(system)], axis=-1)
+    groups, n, length = parts.shape[:3]
+    return parts.reshape(groups, n * length, -1)
+
+
+def feature_rows(rows: np.ndarray, system: DiagonalSystem) -> np.ndarray:
+    """Rows (G, F, ...) of the features, from rows (G, R·2·N·modes, ...) ordered direction, (real, imaginary), mode."""
+    width, merge = system.poles.shape[1], _merged(system)
+    parts = rows.reshape(len(rows), system.directions, 2, width, *rows.shape[2:])[:, :, : _parts(system)]
+    by_mode = np.moveaxis(parts, 3, 1)
+    if merge > 1:
+        by_mode = by_mode.reshape(len(rows), -1, merge, *by_mode.shape[2:]).sum(axis=2)
+    return by_mode.reshape(len(rows), -1, *rows.shape[2:])
 
 
 def readout_of(system: DiagonalSystem) -> Array:
     """W (G, p, F), the real read-out over the features: y = W f + D u."""
-    parts = np if isinstance(system.C, np.ndarray) else jnp
-    C = parts.moveaxis(system.C[..., :: merged(system)], 1, -1)  # (G, p, N·modes, R)
-    W = system.pairing * parts.stack([C.real, -C.imag], axis=-1)
+    xp = np if isinstance(system.C, np.ndarray) else jnp
+    C = xp.moveaxis(system.C[..., :: _merged(system)], 1, -1)  # (G, p, N·modes, R)
+    W = system.pairing * xp.stack([C.real, -C.imag][: _parts(system)], axis=-1)
     return W.reshape(*W.shape[:2], -1)
 
 
 def readout_to_C(W: Array, system: DiagonalSystem) -> Array:
-    """C (G, R, p, K·modes) of a real read-out W (G, p, K·2·R·modes); the inverse of `readout_of`."""
-    parts = np if isinstance(W, np.ndarray) else jnp
-    blocks = W.reshape(*W.shape[:2], -1, system.directions, 2) / system.pairing
-    C = parts.moveaxis(blocks[..., 0] - 1j * blocks[..., 1], -1, 1)
-    return parts.repeat(C, merged(system), axis=-1)
-
-
-def group_kept(kept: Array, groups: int) -> np.ndarray:
-    """Kept states (G, K) of every group, from those of every set (sets, K): group g belongs to set g % sets."""
-    kept = np.asarray(kept)
-    return kept[np.arange(groups) % kept.shape[0]]
-
-
-def _blocks(kept: np.ndarray, size: int) -> np.ndarray:
-    return (kept[..., None] * size + np.arange(size)).reshape(*kept.shape[:-1], -1)
-
-
-def pole_indices(system: DiagonalSystem, kept: Array) -> np.ndarray:
-    """Indices (G, K·modes) into the pole axis of the kept states (sets, K)."""
-    return _blocks(group_kept(kept, system.groups), system.modes)
+    """C (G, R, p, K·modes) of a real read-out W (G, p, K·block); the inverse of `readout_of`."""
+    xp = np if isinstance(W, np.ndarray) else jnp
+    blocks = W.reshape(*W.shape[:2], -1, system.directions, _parts(system)) / system.pairing
+    C = blocks[..., 0] - (0j if system.real_readout else 1j * blocks[..., 1])
+    return xp.repeat(xp.moveaxis(C, -1, 1), _merged(system), axis=-1)
 
 
 def feature_indices(system: DiagonalSystem, kept: Array) -> np.ndarray:
-    """Indices (G, K·2·R·modes) into the feature axis of the kept states (sets, K)."""
-    return _blocks(group_kept(kept, system.groups), block_size(system))
+    """Indices (G, K·block) into the feature axis of the kept states (sets, K)."""
+    return kept_indices(kept, system.groups, block_size(system))
 
 
-def truncate_system(system: DiagonalSystem, kept: Array) -> DiagonalSystem:
-    """The system with the kept states (sets, K) only, everything else as it was (plain truncation)."""
-    index = pole_indices(system, kept)
-    return system.replace(
-        poles=np.take_along_axis(np.asarray(system.poles), index, axis=1),
-        B=np.take_along_axis(np.asarray(system.B), index[:, :, None], axis=1),
-        C=np.take_along_axis(np.asarray(system.C), index[:, None, None, :], axis=3),
-    )
+def _parts(system: DiagonalSystem) -> int:
+    """Features of one state: its real and its imaginary part, or the real one alone."""
+    return 1 if system.real_readout else 2
+
+
+def _merged(system: DiagonalSystem) -> int:
+    """How many modes one feature is the sum of."""
+    return system.modes if system.shared_readout else 1

@@ -1,7 +1,7 @@
 """Second moments of one layer: all that a refit or an elimination needs to know about the inputs.
 
 Everything is quadratic in the read-out, so the states of any number of examples collapse into a few small matrices.
-They come either in closed form (white-noise input: the Gramian of the H2 norm) or from real inputs, streamed.
+They come from real inputs, streamed, or in closed form (`lastcli.engine.white_noise`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lastcli.engine.features import feature_count, features_of, merged, readout_of
+from lastcli.engine.features import feature_count, features_of, readout_of
 from lastcli.engine.precision import in_float64
 from lastcli.engine.simulate import states
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, feedthrough_of
 from lastcli.errors import InputError
 
-__all__ = ["Moments", "accumulate", "empty_moments", "white_noise_moments"]
+__all__ = ["Moments", "accumulate", "empty_moments", "group_signals"]
 
 Array = Any
 
 # Complex states held at once while streaming; larger batches are cut into chunks of whole sequences.
 CHUNK_BYTES = 96 * 2**20
-# Steps after which a response stops to count where a state has no finite variance and is allowed all the same.
-UNSTABLE_HORIZON = 1000.0
 
 
 @partial(
@@ -79,77 +77,6 @@ def empty_moments(system: DiagonalSystem) -> Moments:
     )
 
 
-@in_float64
-def white_noise_moments(
-    system: DiagonalSystem, *, horizon: float | None = None, allow_unstable: bool = False
-) -> Moments:
-    """Moments under white-noise input of unit variance, in closed form; the target is the layer's own output.
-
-    With these, the squared error of a read-out is the squared H2 norm of the error system. For z = [x; x*] the
-    Gramian is E[z zᴴ]_ij = (b_i · b_j*) / (1 - λ_i λ_j*). The forward and the backward state of a bidirectional layer
-    share only the present input (lag 0), and nothing where the output reads the state before the update.
-
-    Args:
-        system: the layer, NumPy float64.
-        horizon: discount the impulse response by exp(-k/horizon), so that errors later than about that many steps
-            count little: the H2 norm as a sequence of that length sees it. None: the H2 norm itself.
-        allow_unstable: take states with |λ| ≥ 1 by a horizon of `UNSTABLE_HORIZON` steps where none is given.
-
-    Raises:
-        InputError: a state that the input drives has infinite variance: |λ| ≥ 1, or so large that the horizon does
-            not tame it.
-    """
-    system = jax.tree.map(np.asarray, system)
-    driven = np.abs(system.B).max(axis=2, initial=0.0) > 0
-    if horizon is None and allow_unstable and (np.abs(system.poles)[driven] >= 1).any():
-        horizon = UNSTABLE_HORIZON
-    poles = np.where(driven, system.poles, 0) * (1.0 if horizon is None else np.exp(-1.0 / horizon))
-    unstable = np.argwhere(np.abs(poles) >= 1)
-    if len(unstable):
-        g, n = unstable[0]
-        raise InputError(
-            f"State {n // system.modes} (group {g}) has |λ| = {abs(system.poles[g, n]):.6g}, at or beyond 1: its "
-            "white-noise variance is infinite; calibrate on real inputs, or allow unstable states."
-        )
-    return jax.tree.map(np.asarray, _white_noise(system.replace(poles=poles)))
-
-
-@jax.jit
-def _white_noise(system: DiagonalSystem) -> Moments:
-    poles, B = system.poles, system.B
-    R, G, m = system.directions, system.groups, system.inputs
-    hermitian = (B @ jnp.conj(jnp.swapaxes(B, 1, 2))) / (1 - poles[:, :, None] * jnp.conj(poles)[:, None, :])
-    symmetric = (B @ jnp.swapaxes(B, 1, 2)) / (1 - poles[:, :, None] * poles[:, None, :])
-    same = _real_gram(hermitian, symmetric)
-    present = _real_gram(B @ jnp.conj(jnp.swapaxes(B, 1, 2)), B @ jnp.swapaxes(B, 1, 2))
-    other = jnp.zeros_like(present) if system.delay else present
-    # (G, i, j, part, part) → (G, i, direction, part, j, direction, part)
-    eye = jnp.eye(R)[None, None, :, None, None, :, None]
-    gram = jnp.where(eye == 1, _spread(same), _spread(other))
-    F = poles.shape[1] * R * 2
-    parts = jnp.stack([B.real, B.imag], axis=2)  # (G, i, part, m)
-    lag0 = jnp.zeros_like(parts) if system.delay else parts
-    lag0 = jnp.broadcast_to(lag0[:, :, None], (G, poles.shape[1], R, 2, m)).reshape(G, F, m)
-    eye_m = jnp.broadcast_to(jnp.eye(m), (G, m, m))
-    gram, lag0 = gram.reshape(G, F, F), jnp.swapaxes(lag0, 1, 2)
-    q = merged(system)
-    if q > 1:
-        gram = gram.reshape(G, -1, q, 2 * R, F // (2 * R * q), q, 2 * R).sum(axis=(2, 5)).reshape(G, F // q, F // q)
-        lag0 = lag0.reshape(G, m, -1, q, 2 * R).sum(axis=3).reshape(G, m, F // q)
-    return _own_target(system, _bare(system, gram, lag0, eye_m))
-
-
-def _spread(gram: Array) -> Array:
-    return jnp.transpose(gram, (0, 1, 3, 2, 4))[:, :, None, :, :, None, :]
-
-
-def _real_gram(hermitian: Array, symmetric: Array) -> Array:
-    """Second moments (G, i, j, part, part) of real and imaginary parts from E[x xᴴ] and E[x xᵀ]."""
-    rr, ii = (hermitian + symmetric).real / 2, (hermitian - symmetric).real / 2
-    ri, ir = (symmetric - hermitian).imag / 2, (symmetric + hermitian).imag / 2
-    return jnp.stack([jnp.stack([rr, ri], axis=-1), jnp.stack([ir, ii], axis=-1)], axis=-2)
-
-
 def _bare(system: DiagonalSystem, features: Array, input_features: Array, inputs: Array) -> Moments:
     G, p = system.groups, system.outputs
     zero = jnp.zeros
@@ -167,7 +94,7 @@ def _bare(system: DiagonalSystem, features: Array, input_features: Array, inputs
 def _own_target(system: DiagonalSystem, moments: Moments) -> Moments:
     """The same moments with the layer's own output as target: linear in f and u, so in closed form."""
     W = readout_of(system)
-    D = jnp.zeros((system.groups, system.outputs, system.inputs)) if system.D is None else system.D
+    D = feedthrough_of(system)
     cross = W @ moments.features + D @ moments.input_features
     target_inputs = W @ jnp.swapaxes(moments.input_features, 1, 2) + D @ moments.inputs
     energy = jnp.sum(cross * W, axis=2) + jnp.sum(target_inputs * D, axis=2)
@@ -230,7 +157,7 @@ def _batch_moments(system: DiagonalSystem, u: Array, weights: Array, y: Array | 
     flat = weights.reshape(-1)
     weight = flat.sum()
     share = flat / jnp.where(weight > 0, weight, 1)
-    f = features_of(states(system, u), merged(system))
+    f = features_of(states(system, u), system)
     v = group_signals(u, system.groups, system.multi)
     fw = f * share[None, :, None]
     fT, vT = jnp.swapaxes(fw, 1, 2), jnp.swapaxes(v * share[None, :, None], 1, 2)

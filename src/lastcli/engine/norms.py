@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lastcli.engine.peaks import largest_singular_values, peak_gain, pole_grid
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, feedthrough_of
 
 __all__ = [
     "frequency_response",
@@ -60,8 +60,7 @@ def h2_norm(system: DiagonalSystem) -> np.ndarray:
     hermitian = B @ B.conj().swapaxes(1, 2) / (1 - poles[:, :, None] * poles[:, None, :].conj())
     symmetric = B @ B.swapaxes(1, 2) / (1 - poles[:, :, None] * poles[:, None, :])
     energy, rounding = np.zeros(system.groups), np.zeros(system.groups)
-    direct = np.zeros((system.groups, system.outputs, system.inputs)) if system.D is None else system.D
-    at_zero = direct
+    at_zero = feedthrough_of(system)
     for d in range(system.directions):
         C = np.where(active[:, None], system.C[:, d], 0)
         outer = C.conj().swapaxes(1, 2) @ C
@@ -170,7 +169,7 @@ class _Modal:
             poles=np.concatenate([poles, poles.conj()] * len(C)),
             B=np.concatenate([B, B.conj()] * len(C)),
             C=np.concatenate([part for c in C for part in (c, c.conj())], axis=1),
-            D=np.zeros((system.outputs, system.inputs)) if system.D is None else system.D[group],
+            D=feedthrough_of(system)[group],
             ahead=np.repeat([1.0, -1.0][: len(C)], 2 * len(poles)),
             delay=system.delay,
         )

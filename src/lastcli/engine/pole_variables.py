@@ -1,4 +1,7 @@
-"""Search variables of a pole refit: stable whatever they are, and scaled by what they do to the output."""
+"""Search variables of a pole refit: stable whatever they are, and scaled by what they do to the output.
+
+States with |λ| ≥ 1 are there because somebody allowed them, and stay as they are: no variable moves their pole or B.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lastcli.engine.moments import group_signals
-from lastcli.engine.signals import Signals, sum_by_set
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.signals import Signals
+from lastcli.engine.system import DiagonalSystem, sum_by_set
 
 __all__ = ["Anchor", "anchor_of", "moved_system"]
 
@@ -22,7 +25,9 @@ _CLOSEST = 1 - 1e-7
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["rho", "phi", "by_rho", "by_phi", "by_B", "unmix"], meta_fields=[]
+    jax.tree_util.register_dataclass,
+    data_fields=["rho", "phi", "by_rho", "by_phi", "by_B", "unmix", "held"],
+    meta_fields=[],
 )
 @dataclass(frozen=True)
 class Anchor:
@@ -34,6 +39,7 @@ class Anchor:
     by_phi: Array
     by_B: Array | None  # (G, K), None where B is absorbed by C
     unmix: Array  # (G, m, m), from inputs of unit covariance to those of the layer
+    held: Array  # (S, K) bool, |λ| ≥ 1: what stays as it is
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,18 +64,25 @@ def anchor_of(start: DiagonalSystem, signals: Signals) -> Anchor:
     size = np.sqrt(max(float((signals.y**2 * signals.root[..., None] ** 2).sum()) / max(groups, 1), 1e-300))
     pole, log_radius = poles[:S], np.log(radius[:S])
 
+    held = np.abs(start.poles[:S]) >= 1
+
     def scale(response: np.ndarray) -> np.ndarray:
         # No variable moves by more than a factor or a radian at once, however little it seems to do.
-        return np.minimum(size / np.maximum(response, 1e-300), 1.0)
+        return np.where(held, 0.0, np.minimum(size / np.maximum(response, 1e-300), 1.0))
 
     return Anchor(
         rho=np.log(-log_radius),
         phi=np.angle(pole),
         by_rho=scale(by_lambda * np.abs(pole) * -log_radius),
         by_phi=scale(by_lambda * np.abs(pole)),
-        by_B=None if m == 1 else size / np.maximum(gain * by_input, 1e-300 + 1e-3 * (gain * by_input).max()),
+        by_B=None if m == 1 else _input_scale(size, gain * by_input, np.abs(start.poles) >= 1),
         unmix=np.linalg.inv(root),
+        held=held,
     )
+
+
+def _input_scale(size: float, response: np.ndarray, held: np.ndarray) -> np.ndarray:
+    return np.where(held, 0.0, size / np.maximum(response, 1e-300 + 1e-3 * response.max()))
 
 
 def _responses(start: DiagonalSystem, root: np.ndarray, signals: Signals) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +115,7 @@ def moved_system(z: Array, anchor: Anchor, base: DiagonalSystem) -> DiagonalSyst
     G, m = base.groups, base.inputs
     rho, phi = anchor.rho + anchor.by_rho * z[:, :K], anchor.phi + anchor.by_phi * z[:, K : 2 * K]
     poles = jnp.tile(jnp.exp(-jnp.exp(rho) + 1j * phi), (G // S, 1))
+    poles = jnp.where(jnp.tile(anchor.held, (G // S, 1)), base.poles, poles)
     if anchor.by_B is None:
         return base.replace(poles=poles)
     parts = jnp.swapaxes(z[:, 2 * K :].reshape(S, G // S, 2, K, m), 0, 1).reshape(G, 2, K, m)

@@ -21,17 +21,16 @@ from lastcli.engine.levenberg import levenberg_marquardt
 from lastcli.engine.pole_variables import Anchor, anchor_of, moved_system
 from lastcli.engine.poles_linearised import linearise
 from lastcli.engine.precision import in_float64
-from lastcli.engine.readout import direct_part, feedthrough_of, row_errors, solve_readout
+from lastcli.engine.readout import direct_part, row_errors, solve_readout
 from lastcli.engine.signals import (
     Signals,
     divide_signals,
     load_signals,
     relative_errors,
     signal_moments,
-    sum_by_set,
     with_ridge,
 )
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of, sum_by_set
 from lastcli.errors import UnsupportedModelError
 
 __all__ = ["refit_poles"]
@@ -67,11 +66,14 @@ def refit_poles(
         A `Reduction` with changed = "all", or the one it started from where nothing better was found.
 
     Raises:
-        UnsupportedModelError: stored states of more than one pole: their poles are bound to each other.
+        UnsupportedModelError: poles that cannot be moved: fixed by the format, or several to a state and bound to each
+            other.
         InputError: no signals.
     """
     if system.modes != 1:
         raise UnsupportedModelError("The poles of oscillators are bound in pairs and cannot be refitted one by one.")
+    if system.fixed_poles:
+        raise UnsupportedModelError("The poles of the layer are fixed by its format; use a refit of the read-out.")
     start = reduction.system
     if start.states == 0:
         return reduction

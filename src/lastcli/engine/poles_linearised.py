@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lastcli.engine.features import features_of, readout_to_C
+from lastcli.engine.features import feature_count, features_of, readout_to_C
 from lastcli.engine.moments import Moments
 from lastcli.engine.pole_variables import Anchor, moved_system
 from lastcli.engine.readout import RIDGE, row_errors, solve_readout
-from lastcli.engine.signals import Signals, feature_moments, relative_errors, signal_moments, sum_by_set
+from lastcli.engine.signals import Signals, feature_moments, relative_errors, signal_moments
 from lastcli.engine.simulate import states
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, sum_by_set
 
 __all__ = ["linearise"]
 
@@ -44,9 +44,11 @@ def linearise(
     moved = moved_system(z, anchor, base)
     run = lambda poles: states(moved.replace(poles=poles), fit.u)  # noqa: E731
     x, slope = jax.jvp(run, (moved.poles,), (jnp.ones_like(moved.poles),))
-    both = jnp.concatenate([features_of(x), features_of(slope)], axis=2)
+    # A pole turns the state's slope, so both of its parts reach even a real read-out.
+    slopes = features_of(slope, moved.replace(real_readout=False))
+    both = jnp.concatenate([features_of(x, moved), slopes], axis=2)
     moments = feature_moments(both, base, D, fit)
-    F = both.shape[2] // 2
+    F = feature_count(moved)
     part = moments.replace(
         features=moments.features[:, :F, :F],
         input_features=moments.input_features[..., :F],
@@ -70,7 +72,7 @@ def _normal_equations(
     moments: Moments, W: Array, change: Array, moved: DiagonalSystem, anchor: Anchor, direct: str
 ) -> tuple[Array, Array]:
     """Jᵀe (G, 2K) and JᵀPJ (G, 2K, 2K), P projecting out what the read-out can follow."""
-    F = moments.features.shape[1] // 2
+    F = feature_count(moved)
     G, K = moved.poles.shape
     R = moved.directions
     known, slopes = moments.features[:, :F], moments.features[:, F:, F:]

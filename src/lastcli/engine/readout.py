@@ -27,7 +27,6 @@ __all__ = [
     "direct_part",
     "excluding",
     "feature_scale",
-    "feedthrough_of",
     "one_observation",
     "ridge_of",
     "row_errors",
@@ -69,11 +68,6 @@ def direct_part(system: DiagonalSystem) -> str:
             "its feedthrough is dense or none."
         )
     return "diagonal"
-
-
-def feedthrough_of(system: DiagonalSystem) -> Array:
-    """D (G, p, m), zeros where the model has none."""
-    return np.zeros((system.groups, system.outputs, system.inputs)) if system.D is None else system.D
 
 
 def excluding(moments: Moments, D: Array) -> Moments:

@@ -14,6 +14,13 @@ __all__ = ["INERT_POLE", "Modal", "Projection", "diagonalise", "pack"]
 # The pole of an empty slot: stable, and with a finite logarithm for formats that store one.
 INERT_POLE = 0.5
 
+# Another processor adds in another order: a projection is never known better than this.
+_LEAST_ROUNDING = 1e-12
+# A pole is known where so many times the rounding does not move it to the next one.
+_MARGIN = 4
+# Eigenvectors of poles less sensitive than this lose no digits that matter.
+_SENSITIVE = 300
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -27,6 +34,7 @@ class Projection:
         C: (Q, n).
         D: (Q, M), without the layer's own D.
         causal: whether the layer reads its states after the update, so that C and D had one step split off.
+        rounding: (n,), how far the leading k×k block of A may be from what exact arithmetic gives, k = 1..n.
     """
 
     A: np.ndarray
@@ -34,6 +42,7 @@ class Projection:
     C: np.ndarray
     D: np.ndarray
     causal: bool
+    rounding: np.ndarray
 
     @property
     def rank(self) -> int:
@@ -62,6 +71,8 @@ class Projection:
             C=read @ (moved if causal else into),
             D=read @ drive if causal else np.zeros((len(C), B.shape[1])),
             causal=causal,
+            # The projection is oblique: rounding grows with the norms of both of its factors.
+            rounding=np.maximum(np.finfo(float).eps * _leading_norms(into) * _leading_norms(onto.T), _LEAST_ROUNDING),
         )
 
 
@@ -75,6 +86,9 @@ class Modal:
         C: (Q, k) complex; the output is Re(C x), so a pair counts with twice its residue.
         D: (Q or p, M) direct part that goes into the layer's D.
         condition: of the eigenvector matrix, 2-norm.
+        slots: complex poles that must be stored; a pair that rounding might as well have made two real poles counts
+            as two.
+        resolved: False where poles nearly meet and rounding decides how near, and so how large the condition is.
     """
 
     poles: np.ndarray
@@ -82,11 +96,8 @@ class Modal:
     C: np.ndarray
     D: np.ndarray
     condition: float
-
-    @property
-    def slots(self) -> int:
-        """Complex poles that must be stored."""
-        return len(self.poles)
+    slots: int
+    resolved: bool = True
 
     @property
     def radius(self) -> float:
@@ -99,9 +110,14 @@ def diagonalise(projection: Projection, order: int, mode: str) -> Modal:
     A, B, C, D = _settled(projection, order) if mode == "perturbation" else _cut(projection, order)
     values, vectors = np.linalg.eig(A) if order else (np.zeros(0), np.zeros((0, 0)))
     condition = float(np.linalg.cond(vectors)) if order else 1.0
-    if not np.isfinite(condition) or condition > 1 / np.finfo(float).eps:
-        return Modal(values[values.imag >= 0].astype(complex), B[:0], C[:, :0], D, np.inf)
+    rounding = float(projection.rounding[order - 1]) if order else 0.0
     upper = values.imag >= 0
+    if not np.isfinite(condition) or condition > 1 / np.finfo(float).eps:
+        # A double pole splits by the root of what disturbs it.
+        slots = int(upper.sum()) + _uncertain_pairs(values, np.sqrt(rounding))
+        return Modal(values[upper].astype(complex), B[:0], C[:, :0], D, np.inf, slots, resolved=False)
+    reach, resolved = _reach(values, vectors, rounding)
+    slots = int(upper.sum()) + _uncertain_pairs(values, reach)
     drive, read = np.linalg.solve(vectors, B.astype(complex))[upper], (C @ vectors)[:, upper]
     poles = values[upper].astype(complex)
     # A pair counts twice. A real pole is real throughout: rounding in its imaginary part would look like a feature.
@@ -110,13 +126,13 @@ def diagonalise(projection: Projection, order: int, mode: str) -> Modal:
     if projection.causal:
         # C x[k-1] = (C/λ)(x[k] - B u[k]): back to a read-out after the update.
         if np.abs(poles).min(initial=1) < np.sqrt(np.finfo(float).eps):
-            return Modal(poles, drive, read, D, np.inf)
+            return Modal(poles, drive, read, D, np.inf, slots, resolved)
         read = read / poles
         D = D - (read @ drive).real
     b, c = np.linalg.norm(drive, axis=1), np.linalg.norm(read, axis=0)
     level = np.where((b > 0) & (c > 0), np.sqrt(np.where(b > 0, c, 1) / np.where(b > 0, b, 1)), 1)
     level = np.where(level > 0, level, 1)
-    return Modal(poles, drive * level[:, None], read / level, D, condition)
+    return Modal(poles, drive * level[:, None], read / level, D, condition, slots, resolved)
 
 
 def pack(system: DiagonalSystem, pinned: np.ndarray, modals: Sequence[Modal], states: int) -> DiagonalSystem:
@@ -156,6 +172,31 @@ def _place(
     for turn in (0, 1):
         both = (lambda part: part) if turn == 0 else np.conj
         poles[slots, turn], B[slots, turn], C[..., slots, turn] = both(values), both(drive), both(read) / 2
+
+
+def _reach(values: np.ndarray, vectors: np.ndarray, rounding: float) -> tuple[np.ndarray, bool]:
+    """How far rounding may move each eigenvalue, and whether those that are sensitive stay clear of each other.
+
+    To first order, a change E of A moves λ_i by ‖x_i‖‖y_i‖‖E‖, with the right and left eigenvectors scaled to
+    y_i x_i = 1 (Golub and Van Loan, Matrix Computations, section 7.2.2). Where that is as much as the distance to the
+    next eigenvalue, vectors and condition are those of the rounding. Equal poles that are not sensitive do no harm.
+    """
+    sensitivity = np.linalg.norm(vectors, axis=0) * np.linalg.norm(np.linalg.inv(vectors), axis=1)
+    reach = _MARGIN * rounding * sensitivity
+    distance = np.abs(values[:, None] - values)
+    np.fill_diagonal(distance, np.inf)
+    meets = reach > distance.min(axis=1, initial=np.inf)
+    return reach, not bool((meets & (sensitivity > _SENSITIVE)).any())
+
+
+def _uncertain_pairs(values: np.ndarray, reach: np.ndarray | float) -> int:
+    """Conjugate pairs so near the real axis that they may as well be two real poles."""
+    return int(((values.imag > 0) & (2 * values.imag < reach)).sum())
+
+
+def _leading_norms(columns: np.ndarray) -> np.ndarray:
+    """Frobenius norm of the first k columns, k = 1..n."""
+    return np.sqrt((columns**2).sum(axis=0).cumsum())
 
 
 def _cut(projection: Projection, order: int) -> tuple[np.ndarray, ...]:

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 
 from lastcli.engine.moments import Moments
-from lastcli.engine.readout import direct_part, excluding, feature_scale, feedthrough_of, ridge_of
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.readout import direct_part, excluding, feature_scale, ridge_of
+from lastcli.engine.system import DiagonalSystem, feedthrough_of
 
-__all__ = ["Regression", "by_set", "regression_of"]
+__all__ = ["Regression", "regression_of"]
 
 Array = Any
 
@@ -69,8 +69,3 @@ def regression_of(system: DiagonalSystem, moments: Moments) -> tuple[Regression,
     taken = moments.target_inputs @ by_inputs
     explained = (taken[..., Y.shape[2] :] * np.eye(X.shape[1])).sum(axis=(1, 2))
     return Regression(M, X - taken[..., : Y.shape[2]]), energy - explained
-
-
-def by_set(values: np.ndarray, sets: int) -> np.ndarray:
-    """Sums (sets, ...) over the groups of each set, of values (G, ...): group g belongs to set g % sets."""
-    return values.reshape(-1, sets, *values.shape[1:]).sum(axis=0)

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lastcli.engine.features import feature_count, features_of, merged
+from lastcli.engine.features import feature_count, features_of
 from lastcli.engine.moments import Moments, group_signals
 from lastcli.engine.readout import excluding, one_observation
 from lastcli.engine.simulate import states
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, sum_by_set
 from lastcli.errors import InputError
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "load_signals",
     "relative_errors",
     "signal_moments",
-    "sum_by_set",
     "with_ridge",
 ]
 
@@ -119,14 +118,9 @@ def with_ridge(signals: Signals, start: DiagonalSystem) -> Signals:
     return dataclasses.replace(signals, epsilon=one_observation(signals.weight, start.groups), variance=variance)
 
 
-def sum_by_set(values: Array, sets: int) -> Array:
-    """Sums (S, ...) over the groups of each set, of values (G, ...): group g belongs to set g % sets."""
-    return values.reshape(-1, sets, *values.shape[1:]).sum(axis=0)
-
-
 def signal_moments(system: DiagonalSystem, D: Array, signals: Signals) -> Moments:
     """Moments of the system's own states, with y - D u as target; traceable."""
-    return feature_moments(features_of(states(system, signals.u), merged(system)), system, D, signals)
+    return feature_moments(features_of(states(system, signals.u), system), system, D, signals)
 
 
 def feature_moments(features: Array, system: DiagonalSystem, D: Array, signals: Signals) -> Moments:

@@ -193,11 +193,13 @@ def _times(poles: Array, x: Pair, add: Pair) -> Pair:
 
 
 def _convolve(system: DiagonalSystem, u: Array) -> Array:
+    from scipy.fft import next_fast_len
+
     length = u.shape[1]
     response = kernel(system, length)[..., 0, :]
     if system.D is not None:
         response = response.at[:, 0, :, 0].add(system.D[..., 0])
-    size = _fast_length(2 * length - 1)
+    size = next_fast_len(2 * length - 1, real=True)
     circular = jnp.pad(response[:, 0], [(0, 0), (0, 0), (0, size - length)])
     if system.bidirectional:
         # Lag -j sits at the end of the circular kernel; lag 0 is shared.
@@ -207,17 +209,3 @@ def _convolve(system: DiagonalSystem, u: Array) -> Array:
     drive = jnp.fft.rfft(jnp.swapaxes(u, 1, 2), n=size, axis=-1)
     y = jnp.fft.irfft(drive[:, None] * jnp.swapaxes(spectrum, 0, 1), n=size, axis=-1)[..., :length]
     return jnp.moveaxis(y, -1, 1).reshape(u.shape[0], length, -1)
-
-
-def _fast_length(least: int) -> int:
-    """The smallest 2^a·3^b·5^c that is at least `least`: FFTs of such lengths are fast everywhere."""
-    best = 1 << max(least - 1, 0).bit_length()
-    five = 1
-    while five < best:
-        three = five
-        while three < best:
-            two = 1 << max(-(-least // three) - 1, 0).bit_length()
-            best = min(best, three * two)
-            three *= 3
-        five *= 5
-    return best

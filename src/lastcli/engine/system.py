@@ -15,7 +15,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DiagonalSystem", "Reduction"]
+import numpy as np
+
+__all__ = ["DiagonalSystem", "Reduction", "feedthrough_of", "sum_by_set"]
 
 Array = Any  # numpy.ndarray or jax.Array: the same fields hold host data and traced values
 
@@ -114,3 +116,13 @@ class Reduction:
     kept: Array
     system: DiagonalSystem
     changed: str = "none"
+
+
+def feedthrough_of(system: DiagonalSystem) -> Array:
+    """D (G, p, m), zeros where the model has none."""
+    return np.zeros((system.groups, system.outputs, system.inputs)) if system.D is None else system.D
+
+
+def sum_by_set(values: Array, sets: int) -> Array:
+    """Sums (sets, ...) over the groups of each set, of values (G, ...): group g belongs to set g % sets."""
+    return values.reshape(-1, sets, *values.shape[1:]).sum(axis=0)

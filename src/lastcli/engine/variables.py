@@ -3,7 +3,8 @@
 A pole is exp(-exp(ρ) + iφ), so its modulus stays below 1. Angles count in units of the pole's own bandwidth -log|λ|, B
 and C in units of their root mean square once each state is balanced between the two. Only what the checkpoint's format
 can hold is free: no D, a diagonal or a dense one; with one input B is absorbed by C; states of several modes keep
-poles and B, which are bound to each other, and share one column of C where the format has only one.
+poles and B, which are bound to each other, and share one column of C where the format has only one; C is real, and
+poles and B stay, where the format has it so.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lastcli.engine.readout import direct_part, feedthrough_of
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.readout import direct_part
+from lastcli.engine.system import DiagonalSystem, feedthrough_of
 
 __all__ = ["LayerVariables", "layer_variables"]
 
@@ -50,9 +51,9 @@ class LayerVariables:
         D = None if base.D is None else jnp.asarray(base.D, real)
         move = {name: values[name] * jnp.asarray(self.units[name], real) for name in values}
         if "rho" in move:
-            rho, phi = _logarithmic(np.asarray(base.poles[:sets]))
+            rho, phi = _logarithmic(_inside(np.asarray(base.poles[:sets])))
             one = jnp.exp(-jnp.exp(jnp.asarray(rho, real) + move["rho"]) + 1j * (jnp.asarray(phi, real) + move["phi"]))
-            poles = jnp.tile(one, (base.groups // sets, 1))
+            poles = jnp.where(_held(base.poles), poles, jnp.tile(one, (base.groups // sets, 1)))
         C_move = _complex(move["C"])
         if base.shared_readout:
             C_move = jnp.repeat(C_move, base.modes, axis=3)
@@ -64,7 +65,7 @@ class LayerVariables:
 
 
 def layer_variables(system: DiagonalSystem) -> LayerVariables:
-    """The free values of a layer, all zero at the system given (poles at or beyond the unit circle just inside it)."""
+    """The free values of a layer, all zero at the system given (poles and B with |λ| ≥ 1 are not free)."""
     direct = direct_part(system)
     base = _balanced(system)
     D = np.array(feedthrough_of(system), dtype=np.float64)
@@ -72,12 +73,14 @@ def layer_variables(system: DiagonalSystem) -> LayerVariables:
         base = base.replace(D=D)
     K = base.poles.shape[1]
     columns = base.states if base.shared_readout else K
-    units: Values = {"C": np.broadcast_to(_rms(base.C, (1, 2, 3)), (*base.C.shape[:3], columns, 2))}
-    if system.modes == 1:
+    parts = 1 if base.real_readout else 2
+    units: Values = {"C": np.broadcast_to(_rms(base.C, (1, 2, 3)), (*base.C.shape[:3], columns, parts))}
+    if not _bound(system):
         bandwidth = -np.log(np.abs(base.poles[: system.sets]))
         units |= {"rho": np.ones((system.sets, K)), "phi": np.clip(bandwidth, _NARROWEST, 1.0)}
         if system.inputs > 1:
-            units["B"] = np.broadcast_to(_rms(base.B, (1, 2)), (*base.B.shape, 2))
+            units["B"] = np.where(_held(base.poles)[..., None, None], 0.0, _rms(base.B, (1, 2))) * np.ones(2)
+            units["B"] = np.broadcast_to(units["B"], (*base.B.shape, 2))
     if direct != "none":
         size = np.maximum(_rms(D, (1, 2)), 1e-3 * max(float(np.abs(D).max()), 1e-3))
         shape = (base.groups, base.outputs) if direct == "diagonal" else D.shape
@@ -85,16 +88,30 @@ def layer_variables(system: DiagonalSystem) -> LayerVariables:
     return LayerVariables(base, {name: np.zeros(unit.shape) for name, unit in units.items()}, units)
 
 
+def _bound(system: DiagonalSystem) -> bool:
+    """Whether poles and B are given: by the format, or because the modes of a state are bound to each other."""
+    return system.fixed_poles or system.modes > 1
+
+
 def _balanced(system: DiagonalSystem) -> DiagonalSystem:
     """The same response with |b_i| = |c_i| of every state, B kept where it is not free."""
-    radius = np.clip(np.abs(system.poles), 1e-6, _CLOSEST)
-    poles = radius * np.exp(1j * np.angle(system.poles)) if system.modes == 1 else system.poles
-    if system.inputs == 1 or system.modes > 1:
+    poles = system.poles if _bound(system) else np.where(_held(system.poles), system.poles, _inside(system.poles))
+    if system.inputs == 1 or _bound(system):
         return system.replace(poles=poles)
     b = np.sqrt((np.abs(system.B) ** 2).mean(axis=2))
     c = np.sqrt((np.abs(system.C) ** 2).mean(axis=(1, 2)))
     share = np.sqrt(np.where((b > 0) & (c > 0), c / np.where(b > 0, b, 1), 1.0))
     return system.replace(poles=poles, B=system.B * share[..., None], C=system.C / share[:, None, None, :])
+
+
+def _held(poles: np.ndarray) -> np.ndarray:
+    """States that somebody allowed to be unstable: they stay as they are."""
+    return np.abs(poles) >= 1
+
+
+def _inside(poles: np.ndarray) -> np.ndarray:
+    """The same poles, kept off the origin and the unit circle, where log(-log|λ|) does not exist."""
+    return np.clip(np.abs(poles), 1e-6, _CLOSEST) * np.exp(1j * np.angle(poles))
 
 
 def _rms(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -107,4 +124,4 @@ def _logarithmic(poles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _complex(parts: Array) -> Array:
-    return parts[..., 0] + 1j * parts[..., 1]
+    return parts[..., 0] + (1j * parts[..., 1] if parts.shape[-1] == 2 else 0j)

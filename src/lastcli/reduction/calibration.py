@@ -17,7 +17,7 @@ from lastcli.engine.embedding import as_precision, embed
 from lastcli.engine.exchange import select_states
 from lastcli.engine.moments import Moments, accumulate, empty_moments
 from lastcli.engine.precision import in_float64
-from lastcli.engine.refit import refit
+from lastcli.engine.reductions import refit
 from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import InputError

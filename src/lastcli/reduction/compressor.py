@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lastcli.engine import allocation, criteria
-from lastcli.engine.refit import truncate
+from lastcli.engine.reductions import truncate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint
@@ -194,7 +194,7 @@ class Compressor:
         if source not in self._moments:
             if source == "h2":
                 require_norms(self.checkpoint, self.plan)
-                from lastcli.engine.moments import white_noise_moments
+                from lastcli.engine.white_noise import white_noise_moments
 
                 allow = self.plan.allow_unstable or self.plan.compat is not None
                 self._moments[source] = [white_noise_moments(s, allow_unstable=allow) for s in self.systems]

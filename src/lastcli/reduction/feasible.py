@@ -19,6 +19,10 @@ def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | 
     """Why this method and this refit make no sense together, or not on this model; None where they do."""
     if method.moves_poles and refit.for_kept_states:
         return UsageError(f"--refit {refit.name} keeps the original poles, {method.name} moves them; use h2 or poles.")
+    if method.moves_poles or refit.moves_poles:
+        held = _held(checkpoint, method, refit)
+        if held is not None:
+            return held
     if method.moves_poles:
         from lastcli.engine.balanced import check_balanceable
 
@@ -27,8 +31,6 @@ def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | 
                 check_balanceable(system, layer.name)
         except UnsupportedModelError as error:
             return error
-    if method.moves_poles or refit.moves_poles:
-        return _held(checkpoint, method, refit)
     return None
 
 

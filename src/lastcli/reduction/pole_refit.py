@@ -31,6 +31,7 @@ def sequential_pole_refit(
     held_back: float = 0.2,
     steps: int = 200,
     reselect: bool = False,
+    pinned: Sequence[np.ndarray] | None = None,
     progress: Progress | None = None,
 ) -> list[Reduction]:
     """Identify poles, B, C and D of every reduced layer anew; target the original layer's output, no labels.
@@ -45,6 +46,7 @@ def sequential_pole_refit(
         steps: most iterations a layer.
         reselect: start from the states that elimination keeps on the inputs that really arrive (as many as before);
             not for reductions that moved their poles already.
+        pinned: (sets, N) bool a layer, states that such a choice must keep.
         progress: called with (iterations done, iterations at most).
 
     Raises:
@@ -56,9 +58,9 @@ def sequential_pole_refit(
     found: list[Reduction] = []
     for i, (system, start) in enumerate(zip(systems, reductions)):
         if start.changed != "all":
-            start = refit_on_signals(
-                system, start.kept, layer_signals(forward, params, systems, current, i, batches), reselect=reselect
-            )
+            signals = layer_signals(forward, params, systems, current, i, batches)
+            held = None if pinned is None else pinned[i]
+            start = refit_on_signals(system, start.kept, signals, reselect=reselect, pinned=held)
         report = None if progress is None else _shifted(progress, i * steps, len(systems) * steps)
         signals = layer_signals(forward, params, systems, current, i, batches)
         found.append(refit_poles(system, start, signals, held_back=held_back, steps=steps, progress=report))

@@ -75,7 +75,7 @@ def h2(task: Task) -> list[Reduction]:
     """The H2-optimal read-out under white noise, for the original's poles or for new ones."""
     if not task.moved:
         return _on_moments(task, "h2")
-    from lastcli.engine.joint import refit_moved
+    from lastcli.engine.reductions import refit_moved
 
     return [refit_moved(system, reduction) for system, reduction in zip(task.checkpoint.systems, task.start)]
 
@@ -86,7 +86,7 @@ def calibrated(task: Task) -> list[Reduction]:
 
 
 def _on_moments(task: Task, source: str) -> list[Reduction]:
-    from lastcli.engine.refit import refit
+    from lastcli.engine.reductions import refit
 
     layers = zip(task.checkpoint.systems, task.kept, task.moments(source))
     return [refit(system, keep, moment) for system, keep, moment in layers]
@@ -116,6 +116,7 @@ def poles(task: Task) -> list[Reduction]:
             task.batches(),
             steps=POLE_STEPS,
             reselect=task.reselect,
+            pinned=task.pinned,
             progress=advance,
         )
 

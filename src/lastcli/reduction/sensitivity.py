@@ -13,7 +13,7 @@ import numpy as np
 
 from lastcli.engine.embedding import embed
 from lastcli.engine.moments import Moments
-from lastcli.engine.refit import refit
+from lastcli.engine.reductions import refit
 from lastcli.engine.system import DiagonalSystem
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.passes import model_outputs

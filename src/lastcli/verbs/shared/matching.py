@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lastcli.engine.embedding import mode_indices
+from lastcli.engine.embedding import truncate_system
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.model.checkpoint import Checkpoint
 
@@ -64,7 +64,7 @@ def _match(old: DiagonalSystem, new: DiagonalSystem, record: Mapping[str, Any] |
     active = _first(new, width)
     if _has_life(new, width):
         return Matched(False, Reduction(kept, active), width, f"states beyond the {width} kept ones are not inert")
-    plain = _gather(old, kept)
+    plain = truncate_system(old, kept)
     if changed != "all" and not (_close(plain.poles, active.poles) and _close(plain.B, active.B)):
         return Matched(False, Reduction(kept, active, changed), width, "poles or B differ from ORIGINAL's")
     if changed == "none" and not _close(plain.C, active.C):
@@ -75,16 +75,6 @@ def _match(old: DiagonalSystem, new: DiagonalSystem, record: Mapping[str, Any] |
     elif changed == "readout":
         active = active.replace(poles=plain.poles, B=plain.B)
     return Matched(True, Reduction(kept, active, changed), width)
-
-
-def _gather(system: DiagonalSystem, kept: np.ndarray) -> DiagonalSystem:
-    where = mode_indices(kept, system.groups, system.modes)
-    rows = np.arange(system.groups)[:, None]
-    return system.replace(
-        poles=system.poles[rows, where],
-        B=system.B[rows, where],
-        C=np.moveaxis(np.asarray(system.C)[rows, :, :, where], 1, 3),
-    )
 
 
 def _first(system: DiagonalSystem, count: int) -> DiagonalSystem:

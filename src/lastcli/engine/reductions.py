@@ -1,4 +1,6 @@
-"""Read-out refit: what the kept states must say once the others are gone.
+"""Reductions that keep or are given their poles: plain truncation, and the read-out refit.
+
+The refit is what the kept states must say once the others are gone.
 
 With features f = [Re x; Im x] and read-out W, a layer is y = W f + D u, and for kept features K the best read-out
 solves a linear least squares problem in the second moments of f, u and y::
@@ -15,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from lastcli.engine.features import feature_indices, readout_of, readout_to_C, truncate_system
+from lastcli.engine.embedding import truncate_system
+from lastcli.engine.features import feature_indices, readout_of, readout_to_C
 from lastcli.engine.moments import Moments
-from lastcli.engine.readout import direct_part, excluding, feedthrough_of, row_errors, solve_readout
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.readout import direct_part, excluding, row_errors, solve_readout
+from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of
+from lastcli.engine.white_noise import joint_moments, without_unstable
 
-__all__ = ["refit", "residual", "truncate"]
+__all__ = ["refit", "refit_moved", "residual", "truncate"]
 
 Array = Any
 
@@ -69,6 +73,26 @@ def refit(system: DiagonalSystem, kept: Array, moments: Moments) -> Reduction:
     keeps_D = direct == "none" or not (best == 2).any()
     reduced = plain.system.replace(C=readout_to_C(W, system), D=system.D if keeps_D else D)
     return Reduction(kept=plain.kept, system=reduced, changed="readout")
+
+
+def refit_moved(system: DiagonalSystem, reduction: Reduction, constant: np.ndarray | float = 0.0) -> Reduction:
+    """The H2-optimal read-out (and D, as far as the format holds one) for a reduction with poles of its own.
+
+    Args:
+        system: the original layer, NumPy.
+        reduction: any; typically one that moved the poles. States with |λ| ≥ 1 keep their read-out.
+        constant: weight of constant inputs beside white noise, one number or (G,); a large one keeps the DC gain.
+
+    Returns:
+        The reduction with C and D refitted, never worse than it was in that metric.
+    """
+    reduced = reduction.system
+    every = np.tile(np.arange(reduced.states), (reduced.sets, 1))
+    fitted = refit(without_unstable(reduced), every, joint_moments(system, reduced, constant)).system
+    held = (np.abs(reduced.poles) >= 1)[:, None, None]
+    changed = "readout" if reduction.changed == "none" else reduction.changed
+    fitted = reduced.replace(C=np.where(held, reduced.C, fitted.C), D=fitted.D)
+    return Reduction(kept=reduction.kept, system=fitted, changed=changed)
 
 
 def residual(system: DiagonalSystem, reduction: Reduction, moments: Moments) -> float:
