@@ -5,6 +5,7 @@ import pytest
 
 import lastcli
 from lastcli.evaluation.data import Split
+from lastcli.evaluation.fitting import fit_split
 from lastcli.plan import build_plan
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.sensitivity import output_change
@@ -32,7 +33,7 @@ def test_a_layer_that_the_head_hardly_hears_weighs_less(tmp_path):
     path = write_s5(tmp_path / "m.safetensors", activation="gelu", change=muffle)
     model = lastcli.open(path)
     x = np.random.default_rng(1).normal(size=(12, 9, 3)).astype(np.float32)
-    split = Split(x).check(model.require_forward(), labels=False)
+    split = fit_split(Split(x), model.require_forward(), labels=False)
     compressor = Compressor(model, build_plan({}), split)
     weights = compressor.sensitivities
     assert weights.max() == 1

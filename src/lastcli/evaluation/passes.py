@@ -20,6 +20,7 @@ from lastcli.engine.embedding import as_precision
 from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Batch, Split
+from lastcli.evaluation.fitting import fit_split
 from lastcli.families.base import Forward
 
 __all__ = [
@@ -126,7 +127,7 @@ def model_outputs(
     Raises:
         InputError: the split does not fit the model.
     """
-    split = split.check(forward, labels=False)
+    split = fit_split(split, forward, labels=False)
     runner = Runner(forward, params, mesh)
     program, placed = _outputs_program(forward.apply, runner.replicated), runner.systems(systems)
     for batch in split.batches(runner.size(batch_size, split, systems)):

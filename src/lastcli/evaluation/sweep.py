@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
+from lastcli.evaluation.fitting import fit_split
 from lastcli.evaluation.metrics import Metric, choose_metric
 from lastcli.evaluation.passes import Runner, memory_errors
 from lastcli.families.base import Forward
@@ -90,7 +91,7 @@ def evaluate_candidates(
     """
     if not candidates:
         raise UsageError("There is nothing to evaluate: no ratio was given.")
-    split = split.check(forward)
+    split = fit_split(split, forward)
     if not isinstance(metric, Metric):
         metric = choose_metric(metric, forward, split)
     runner = Runner(forward, params, mesh)

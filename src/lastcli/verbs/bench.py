@@ -56,15 +56,15 @@ def bench(
 
 
 def _inputs(session: Session, checkpoint: Checkpoint, length: int | None) -> Split:
-    from lastcli.evaluation.data import open_split, parse_scale, random_split
+    from lastcli.evaluation.data import load_split
+    from lastcli.evaluation.fitting import random_split
     from lastcli.verbs.shared.sources import choose_data
 
     plan = session.plan
     if plan.data is None:
         return random_split(checkpoint.require_forward(), n=plan.batch_size or _EXAMPLES, length=length or _LENGTH)
-    scale = None if plan.scale is None else parse_scale(plan.scale)
-    split = open_split(choose_data(plan, session.source).path, scale=scale, subset=plan.limit)
-    return split.without_labels()
+    source = choose_data(plan, session.source)
+    return load_split(str(source.path), scale=plan.scale, limit=plan.limit).without_labels()
 
 
 def _run(checkpoint: Checkpoint, timing: Timing) -> BenchRun:

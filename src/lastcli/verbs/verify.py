@@ -211,14 +211,14 @@ def _answer(system: DiagonalSystem) -> np.ndarray:
 def _model_outputs(
     session: Session, before: Checkpoint, after: Checkpoint, masked: Sequence[DiagonalSystem]
 ) -> _Compared:
-    from lastcli.evaluation.data import open_split, parse_scale, random_split
+    from lastcli.evaluation.data import load_split
+    from lastcli.evaluation.fitting import random_split
     from lastcli.evaluation.passes import model_outputs
 
     plan, forward = session.plan, before.require_forward()
     if plan.data is not None:
-        scale = None if plan.scale is None else parse_scale(plan.scale)
         source = choose_data(plan, session.source)
-        split = open_split(source.path, scale=scale, subset=plan.limit).without_labels()
+        split = load_split(str(source.path), scale=plan.scale, limit=plan.limit).without_labels()
         what = f"{split.n} example{'s' if split.n > 1 else ''} of {source.path.name}"
     else:
         split = random_split(forward)

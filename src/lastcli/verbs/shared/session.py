@@ -128,10 +128,10 @@ class Session:
         return None if source is None else self._open_split(source, self.plan.calibration_limit, labelled=False)
 
     def _open_split(self, source: Source, limit: str | None, *, labelled: bool) -> Split:
-        from lastcli.evaluation.data import open_split, parse_scale
+        from lastcli.evaluation.data import load_split
+        from lastcli.evaluation.fitting import fit_split
 
-        scale = None if self.plan.scale is None else parse_scale(self.plan.scale)
-        split = open_split(source.path, scale=scale, subset=limit)
+        split = load_split(str(source.path), scale=self.plan.scale, limit=limit)
         if source.bundled:
             split = dataclasses.replace(split, name=f"{BUNDLED}:{source.path.stem}")
         if source.how != "as named":
@@ -139,7 +139,7 @@ class Session:
         forward = None if self.external is not None else self.checkpoint.require_forward()
         if not labelled:
             split = split.without_labels()
-        return split if forward is None else split.check(forward, labels=labelled)
+        return split if forward is None else fit_split(split, forward, labels=labelled)
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Any]:
         """A progress bar, or None where nobody looks."""
