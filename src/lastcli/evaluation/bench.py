@@ -101,7 +101,7 @@ def time_models(
     for contender in contenders:
         fitted = fit_split(split, contender.forward, labels=False)
         if batch_size is None:
-            batch_size = Runner(contender.forward, {}).size(None, fitted, contender.systems)
+            batch_size = Runner({}).size(None, fitted, contender.systems)
         with memory_errors():
             runs.append(_Run(contender, fitted, min(batch_size, fitted.n)))
     generator = np.random.default_rng(seed)
@@ -118,7 +118,7 @@ class _Run:
     """One compiled model with its arguments on the device."""
 
     def __init__(self, contender: Contender, split: Split, size: int) -> None:
-        runner = Runner(contender.forward, contender.params)
+        runner = Runner(contender.params)
         x, _, lengths = runner.batch(split.batch(0, size))
         self.size = size
         self.arguments = (runner.params, runner.systems(contender.systems), x, lengths)

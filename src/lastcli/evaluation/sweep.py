@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
@@ -67,7 +67,6 @@ def evaluate_candidates(
     metric: Metric | str | None = None,
     *,
     batch_size: int | None = None,
-    mesh: Mesh | None = None,
     progress: Advance | None = None,
     compare_outputs: bool = False,
 ) -> list[Evaluation]:
@@ -79,9 +78,7 @@ def evaluate_candidates(
         candidates: one tuple of systems each, a system a layer. Equal shapes share one compiled program.
         split: the data; checked against the model here.
         metric: a `Metric`, its name, or None for the task's own.
-        batch_size: examples at a time; chosen from the model's size where None. A multiple of the mesh's devices is
-            used.
-        mesh: one-axis mesh of devices over which a batch is spread; the first device where None.
+        batch_size: examples at a time; chosen from the model's size where None.
         progress: told `advance(n)` for each n examples of a candidate; the total is n · len(candidates).
         compare_outputs: also measure how far the outputs are from those of candidate 0.
 
@@ -94,7 +91,7 @@ def evaluate_candidates(
     split = fit_split(split, forward)
     if not isinstance(metric, Metric):
         metric = choose_metric(metric, forward, split)
-    runner = Runner(forward, params, mesh)
+    runner = Runner(params)
     center = runner.everywhere(metric.target_mean(split))
     program = _program(forward.apply, metric, runner.replicated)
     sums = [_Accumulated(compare_outputs) for _ in candidates]
