@@ -291,13 +291,18 @@ def bad_x(value: float) -> np.ndarray:
         (classes(shape=(5, 2)), model(), r"2 features \(shape \(10, 5, 2\)\), the model takes 3"),
         (classes(shape=(5,)), model(), "3 features a step"),
         (classes(x=np.zeros((10, 5, 3), np.uint8)), model(), "1/255"),
-        (classes(x=np.zeros((10, 2, 5, 3), np.float32)), model(), "the model takes"),
+        (classes(x=np.zeros((10, 2, 5, 3), np.float32)), model(), r"the model takes \(n, L\) or \(n, L, F\)"),
+        (classes(x=np.zeros((0, 5, 3), np.float32)), model(), "empty split"),
         (classes(x=bad_x(np.nan)), model(), r"nan at example 7, position \(2, 1\)"),
         (classes(x=bad_x(np.inf)), model(), "inf at example 7"),
         (classes(x=bad_x(1e300)), model(), r"1e\+300 at example 7"),
+        (classes(x=bad_x(1e30), scale=1e30), model(), r"1e\+30 at example 7"),
         (classes(y=None), model(), "no labels"),
         (classes(y=np.full(10, 4)), model(), "label 4 of example 0 is out of range; the model has 4 classes, 0 to 3"),
         (classes(y=np.arange(10) - 1), model(), "label -1"),
+        (classes(y=np.arange(10) % 4 - 1), model(), "label -1 of example 0"),
+        (classes(y=np.arange(10) % 5), model(), "label 4 of example 4"),
+        (classes(y=np.array([0.0, np.inf] * 5)), model(), "fractions or NaN"),
         (classes(y=np.full(10, 2)), model(), "all 10 labels are class 2"),
         (classes(y=np.full(10, 0.5)), model(), "fractions"),
         (classes(y=np.full(10, np.nan)), model(), "fractions or NaN"),
@@ -305,6 +310,8 @@ def bad_x(value: float) -> np.ndarray:
         (classes(lengths=np.full(10, 6)), model(), "x has 5 steps"),
         (classes(lengths=np.zeros(10, int)), model(), "from 0 to 0"),
         (classes(x=np.full((10, 5), 9)), model(), "tokens go from 9 to 9, the model knows 0 to 2"),
+        (classes(x=np.full((10, 5), 3)), model(), "tokens go from 3 to 3"),
+        (classes(x=np.full((10, 5), -1)), model(), "tokens go from -1 to -1"),
         (classes(x=np.zeros((10, 5), int), scale=0.5), model(), "tokens"),
         (classes(), model(sequence=True), "every step"),
         (classes(), model(layout="pair"), r"\(n, 2, L\)"),
@@ -323,6 +330,34 @@ def bad_x(value: float) -> np.ndarray:
 def test_what_does_not_fit(split: Split, forward: Forward, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit_split(split, forward)
+
+
+def test_the_example_that_is_not_finite_is_named_in_large_splits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lastcli.evaluation.fitting.CHUNK_BYTES", 3 * 5 * 3 * 8)
+    with pytest.raises(InputError, match=r"nan at example 7, position \(2, 1\)"):
+        fit_split(classes(x=bad_x(np.nan)), model())
+
+
+def test_labels_become_one_whole_number_an_example() -> None:
+    fitted = fit_split(classes(y=np.arange(10.0)[:, None] % 4), model())
+    assert fitted.y is not None
+    assert fitted.y.dtype.kind == "i"
+    np.testing.assert_array_equal(fitted.y, np.arange(10) % 4)
+    assert fit_split(classes(n=1), model()).n == 1, "a single example has a single class"
+
+
+def test_whole_number_targets_are_real_targets() -> None:
+    fitted = fit_split(classes(y=np.arange(40).reshape(10, 4)), model(task="regression"))
+    batch = fitted.batch(0, 10)
+    assert batch.y is not None
+    assert batch.y.dtype == np.float32
+    np.testing.assert_array_equal(batch.y, np.arange(40).reshape(10, 4))
+
+
+def test_flags_are_features_and_a_scale_of_one_leaves_tokens_alone() -> None:
+    assert fit_split(classes(x=np.ones((10, 5, 3), bool)), model()).batch(0, 2).x.dtype == np.float32
+    tokens = fit_split(classes(x=np.full((10, 5), 2), scale=1.0), model())
+    assert tokens.x.max() == 2
 
 
 def test_calibration_needs_no_labels() -> None:

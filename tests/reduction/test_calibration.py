@@ -119,6 +119,17 @@ def test_no_examples_are_refused():
         collect_moments(forward(Counted()), parameters(), systems(), [])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_targets_that_are_not_finite_are_refused_where_they_count(value):
+    u = np.random.default_rng(0).standard_normal((3, 5, 4))
+    target, weights = np.zeros((3, 5, 4)), np.ones((3, 5))
+    target[1, 2, 3] = value
+    with pytest.raises(InputError, match="inputs or outputs that are not finite"):
+        refit_on_signals(systems()[0], np.array([[0, 3]]), [(u, target, weights)])
+    weights[1, 2] = 0
+    assert np.isfinite(refit_on_signals(systems()[0], np.array([[0, 3]]), [(u, target, weights)]).system.C).all()
+
+
 def test_padding_and_padded_examples_do_not_count():
     batch = split(3, lengths=np.array([2, 9, 4])).batch(0, 4)
     assert counted_steps(batch, 4, 9, systems()).sum(1).tolist() == [2, 9, 4, 0]

@@ -7,6 +7,7 @@ all candidates run over it. A candidate's numbers do not depend on which others 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,6 +58,13 @@ class Evaluation:
     statistics: np.ndarray
     max_difference: float | None = None
     mean_difference: float | None = None
+
+    @classmethod
+    def of(cls, metric: Metric, parts: Sequence[np.ndarray], n: int) -> Evaluation:
+        """From the statistics of all batches, as `Metric.statistics` gives them."""
+        statistics = np.concatenate([part.reshape(-1, part.shape[-1]).astype(np.float64) for part in parts])
+        low, high = metric.interval(statistics)
+        return cls(metric, metric.value(statistics), low, high, n, statistics)
 
 
 def evaluate_candidates(
@@ -134,7 +142,7 @@ class _Accumulated:
         self.terms = 0
 
     def add(self, statistics: np.ndarray) -> None:
-        self.parts.append(statistics.reshape(-1, statistics.shape[-1]).astype(np.float64))
+        self.parts.append(statistics)
 
     def add_difference(self, outputs: np.ndarray, reference: np.ndarray) -> None:
         # equal infinities (log-probabilities of -inf) do not differ; inf - inf would be NaN
@@ -145,7 +153,8 @@ class _Accumulated:
         self.terms += difference.size
 
     def evaluation(self, metric: Metric, n: int) -> Evaluation:
-        statistics = np.concatenate(self.parts)
-        low, high = metric.interval(statistics)
-        mean = None if self.largest is None else self.total / max(self.terms, 1)
-        return Evaluation(metric, metric.value(statistics), low, high, n, statistics, self.largest, mean)
+        found = Evaluation.of(metric, self.parts, n)
+        if self.largest is None:
+            return found
+        mean = self.total / max(self.terms, 1)
+        return dataclasses.replace(found, max_difference=self.largest, mean_difference=mean)
