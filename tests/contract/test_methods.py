@@ -53,7 +53,7 @@ def test_the_compact_model_answers_as_the_masked_one(sessions, name, method, ref
     entry = METHODS[method], REFITS[refit]
     if misfit(checkpoint, *entry) is not None:
         pytest.skip("a pair that makes no sense on this model")
-    compressor = session.compressor(calibrated=True)
+    compressor = session.compressor([entry])
     reductions = compressor.reduce(*entry, ratio=Decimal("0.5"))
     assert sum(reduction.system.stored_states for reduction in reductions) <= compressor.states // 2
     compact = as_checkpoint(checkpoint, rebuild(checkpoint, reductions, "ragged"))

@@ -9,7 +9,7 @@ import pytest
 
 from lastcli.errors import InputError, UsageError
 from lastcli.evaluation.bench import Contender, Timing, paired_speedup, time_models
-from lastcli.evaluation.data import random_split
+from lastcli.evaluation.fitting import random_split
 from tests.evaluation import models
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import numpy as np
 import pytest
 
 from lastcli.errors import InputError, UsageError
-from lastcli.evaluation.data import Split, open_split, parse_location, parse_scale, parse_subset, random_split
+from lastcli.evaluation.data import Split, load_split, open_split
+from lastcli.evaluation.fitting import fit_split, random_split
+from lastcli.evaluation.locations import Location, parse_location, parse_rows, parse_scale
 from lastcli.families.base import Forward
 
 
@@ -65,7 +69,7 @@ def test_arrays_come_back_as_saved(tmp_path: Path, order: str, dtype: str) -> No
     assert split.x.dtype.isnative
     assert split.n == 6
     np.testing.assert_array_equal(split.lengths, 4)
-    part = open_split(tmp_path / "a.npz", subset="2:5")
+    part = load_split(tmp_path / "a.npz", limit="2:5")
     np.testing.assert_array_equal(part.x, x[2:5])
     np.testing.assert_array_equal(part.y, [2, 3, 4])
 
@@ -75,10 +79,37 @@ def test_parts_and_ranges_in_the_name(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npz", x=test, y=test, x_train=train, y_train=train)
     assert open_split(path).n == 3
     assert open_split(f"{path}:train").n == 5
-    assert open_split(Path(f"{path}:train:1:3")).n == 2
+    assert open_split(f"{path}:train:1:3").n == 2
+    assert open_split(Location(path, "train", slice(1, 3))).n == 2
     assert open_split(f"{path}:-2:").n == 2
-    assert parse_location("dir/x.npz:0:8") == (Path("dir/x.npz"), None, slice(0, 8))
-    assert parse_location("plain.txt")[0] == Path("plain.txt")
+    assert parse_location("dir/x.npz:0:8") == Location(Path("dir/x.npz"), None, slice(0, 8))
+    assert parse_location("plain.txt") == Location(Path("plain.txt"))
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.npz:test", "x.npz:0:8", "x.npz::8", "x.npz:-2:", "X.NPZ:test:3:9"])
+def test_a_location_keeps_its_name(name: str) -> None:
+    assert parse_location(f"some/where/{name}").name == name
+
+
+def test_a_path_is_the_file_of_that_name(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.npz", x=np.zeros((5, 4)))
+    with pytest.raises(InputError, match=r"no data file .*a\.npz:0:2"):
+        open_split(Path(f"{path}:0:2"))
+    two = save(tmp_path / "two.npz", x=np.zeros((2, 4))).rename(tmp_path / "a.npz:0:3")
+    assert open_split(two).n == 2
+    assert open_split(str(two)).n == 2, "a file of that whole name comes before a range of another one"
+
+
+def test_the_limit_replaces_the_range_of_the_location(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.npz", x=np.arange(40.0).reshape(10, 4))
+    split = load_split(f"{path}:0:8", scale="1/2", limit="6:9")
+    np.testing.assert_array_equal(split.x, np.arange(24.0, 36.0).reshape(3, 4))
+    assert split.scale == 0.5
+    assert load_split(f"{path}:0:8").n == 8
+    with pytest.raises(UsageError, match="not a scale"):
+        load_split(path, scale="half")
+    with pytest.raises(UsageError, match="not a range"):
+        load_split(path, limit="some")
 
 
 def test_named_part_is_suggested(tmp_path: Path) -> None:
@@ -100,8 +131,8 @@ def test_scale_of_file_and_flag(tmp_path: Path) -> None:
         open_split(save(tmp_path / "b.npz", x=x, scale=np.nan))
 
 
-@pytest.mark.parametrize(("text", "value"), [("1/255", 1 / 255), ("0.5", 0.5), ("2e-3", 2e-3), (3, 3.0)])
-def test_scales(text: str | float, value: float) -> None:
+@pytest.mark.parametrize(("text", "value"), [("1/255", 1 / 255), ("0.5", 0.5), ("2e-3", 2e-3), ("3", 3.0)])
+def test_scales(text: str, value: float) -> None:
     assert parse_scale(text) == value
 
 
@@ -113,13 +144,13 @@ def test_bad_scales(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "wanted"), [("3", slice(None, 3)), ("1:", slice(1, None)), (":4", slice(None, 4))])
 def test_ranges(text: str, wanted: slice) -> None:
-    assert parse_subset(text) == wanted
+    assert parse_rows(text) == wanted
 
 
 @pytest.mark.parametrize("text", ["", "a:b", "1:2:3:4", "1.5"])
 def test_bad_ranges(text: str) -> None:
     with pytest.raises(UsageError, match="range"):
-        parse_subset(text)
+        parse_rows(text)
 
 
 # --- hostile files ---
@@ -242,7 +273,7 @@ def test_inconsistent_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], mess
 
 def test_range_outside_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none are left"):
-        open_split(save(tmp_path / "a.npz", x=np.zeros((3, 4))), subset="5:9")
+        open_split(save(tmp_path / "a.npz", x=np.zeros((3, 4))), rows=slice(5, 9))
 
 
 # --- the fit to a model ---
@@ -260,13 +291,18 @@ def bad_x(value: float) -> np.ndarray:
         (classes(shape=(5, 2)), model(), r"2 features \(shape \(10, 5, 2\)\), the model takes 3"),
         (classes(shape=(5,)), model(), "3 features a step"),
         (classes(x=np.zeros((10, 5, 3), np.uint8)), model(), "1/255"),
-        (classes(x=np.zeros((10, 2, 5, 3), np.float32)), model(), "the model takes"),
+        (classes(x=np.zeros((10, 2, 5, 3), np.float32)), model(), r"the model takes \(n, L\) or \(n, L, F\)"),
+        (classes(x=np.zeros((0, 5, 3), np.float32)), model(), "empty split"),
         (classes(x=bad_x(np.nan)), model(), r"nan at example 7, position \(2, 1\)"),
         (classes(x=bad_x(np.inf)), model(), "inf at example 7"),
         (classes(x=bad_x(1e300)), model(), r"1e\+300 at example 7"),
+        (classes(x=bad_x(1e30), scale=1e30), model(), r"1e\+30 at example 7"),
         (classes(y=None), model(), "no labels"),
         (classes(y=np.full(10, 4)), model(), "label 4 of example 0 is out of range; the model has 4 classes, 0 to 3"),
         (classes(y=np.arange(10) - 1), model(), "label -1"),
+        (classes(y=np.arange(10) % 4 - 1), model(), "label -1 of example 0"),
+        (classes(y=np.arange(10) % 5), model(), "label 4 of example 4"),
+        (classes(y=np.array([0.0, np.inf] * 5)), model(), "fractions or NaN"),
         (classes(y=np.full(10, 2)), model(), "all 10 labels are class 2"),
         (classes(y=np.full(10, 0.5)), model(), "fractions"),
         (classes(y=np.full(10, np.nan)), model(), "fractions or NaN"),
@@ -274,6 +310,8 @@ def bad_x(value: float) -> np.ndarray:
         (classes(lengths=np.full(10, 6)), model(), "x has 5 steps"),
         (classes(lengths=np.zeros(10, int)), model(), "from 0 to 0"),
         (classes(x=np.full((10, 5), 9)), model(), "tokens go from 9 to 9, the model knows 0 to 2"),
+        (classes(x=np.full((10, 5), 3)), model(), "tokens go from 3 to 3"),
+        (classes(x=np.full((10, 5), -1)), model(), "tokens go from -1 to -1"),
         (classes(x=np.zeros((10, 5), int), scale=0.5), model(), "tokens"),
         (classes(), model(sequence=True), "every step"),
         (classes(), model(layout="pair"), r"\(n, 2, L\)"),
@@ -291,33 +329,61 @@ def bad_x(value: float) -> np.ndarray:
 )
 def test_what_does_not_fit(split: Split, forward: Forward, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        split.check(forward)
+        fit_split(split, forward)
+
+
+def test_the_example_that_is_not_finite_is_named_in_large_splits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lastcli.evaluation.fitting.CHUNK_BYTES", 3 * 5 * 3 * 8)
+    with pytest.raises(InputError, match=r"nan at example 7, position \(2, 1\)"):
+        fit_split(classes(x=bad_x(np.nan)), model())
+
+
+def test_labels_become_one_whole_number_an_example() -> None:
+    fitted = fit_split(classes(y=np.arange(10.0)[:, None] % 4), model())
+    assert fitted.y is not None
+    assert fitted.y.dtype.kind == "i"
+    np.testing.assert_array_equal(fitted.y, np.arange(10) % 4)
+    assert fit_split(classes(n=1), model()).n == 1, "a single example has a single class"
+
+
+def test_whole_number_targets_are_real_targets() -> None:
+    fitted = fit_split(classes(y=np.arange(40).reshape(10, 4)), model(task="regression"))
+    batch = fitted.batch(0, 10)
+    assert batch.y is not None
+    assert batch.y.dtype == np.float32
+    np.testing.assert_array_equal(batch.y, np.arange(40).reshape(10, 4))
+
+
+def test_flags_are_features_and_a_scale_of_one_leaves_tokens_alone() -> None:
+    assert fit_split(classes(x=np.ones((10, 5, 3), bool)), model()).batch(0, 2).x.dtype == np.float32
+    tokens = fit_split(classes(x=np.full((10, 5), 2), scale=1.0), model())
+    assert tokens.x.max() == 2
 
 
 def test_calibration_needs_no_labels() -> None:
     split = classes().without_labels()
     assert split.y is None
-    assert split.check(model(), labels=False).n == 10
+    assert fit_split(split, model(), labels=False).n == 10
 
 
 def test_features_and_targets_get_their_axes() -> None:
     split = Split(np.zeros((4, 6), np.float32), np.ones((4, 6)))
-    split = split.check(model(1, 1, task="regression", sequence=True))
+    split = fit_split(split, model(1, 1, task="regression", sequence=True))
     assert split.x.shape == (4, 6, 1)
     assert split.y is not None
     assert split.y.shape == (4, 6, 1)
-    again = split.check(model(1, 1, task="regression", sequence=True))
+    again = fit_split(split, model(1, 1, task="regression", sequence=True))
     assert again.x.shape == (4, 6, 1)
 
 
 def test_pairs_and_tokens() -> None:
     split = classes(x=np.ones((10, 2, 5), np.uint8), lengths=np.full((10, 2), 3))
-    checked = split.check(model(layout="pair"))
+    checked = fit_split(split, model(layout="pair"))
     batch = checked.batch(0, 4)
     assert batch.x.shape == (4, 2, 5)
     assert batch.x.dtype == np.int32
     with pytest.raises(InputError, match=r"\(10, 2\) is needed"):
-        classes(x=np.ones((10, 2, 5), np.uint8), lengths=np.full(10, 3)).check(model(layout="pair"))
+        fit_split(classes(x=np.ones((10, 2, 5), np.uint8), lengths=np.full(10, 3)), model(layout="pair"))
 
 
 # --- batches ---
@@ -341,20 +407,23 @@ def test_batches_hold_every_example_once_and_can_be_read_again(size: int) -> Non
     assert len(batches) == -(-10 // size)
 
 
-def test_taking_a_part() -> None:
-    split = classes()
-    np.testing.assert_array_equal(split.take(np.array([3, 1])).y, [3, 1])
-    with pytest.raises(InputError, match="none are left"):
-        split.take(slice(20, 30))
+def test_a_batch_size_below_one_is_refused() -> None:
     with pytest.raises(UsageError, match="batch size"):
-        split.batches(0)
+        classes().batches(0)
 
 
 def test_random_inputs_fit_the_model() -> None:
     for forward in (model(), model(layout="pair")):
         split = random_split(forward, n=3, length=7, seed=5)
-        assert split.check(forward, labels=False).n == 3
+        assert fit_split(split, forward, labels=False).n == 3
         np.testing.assert_array_equal(split.x, random_split(forward, n=3, length=7, seed=5).x)
     assert random_split(model(sequence=True, output_step=90)).x.shape == (8, 90, 3)
-    tokens = random_split(model(), n=3, length=7, tokens=True)
-    assert tokens.check(model(), labels=False).x.max() < 3
+
+
+def test_data_knows_no_model() -> None:
+    program = (
+        "import sys, lastcli.evaluation.data;"
+        "print([name for name in sys.modules if name.startswith(('lastcli.families', 'lastcli.model', 'jax'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -55,10 +55,18 @@ def test_padded_steps_do_not_count(name: str) -> None:
     assert found == pytest.approx(by_definition(name, OUTPUTS[kept], TARGETS[kept]), rel=1e-6)
 
 
-def test_one_output_a_sequence() -> None:
-    metric = Metric("mse")
+@pytest.mark.parametrize("name", ["mse", "fit"])
+def test_one_output_a_sequence(name: str) -> None:
+    metric = Metric(name)
     found = metric.value(units(metric, OUTPUTS[:, 0], TARGETS[:, 0]))
-    assert found == pytest.approx(by_definition("mse", OUTPUTS[:, 0], TARGETS[:, 0]))
+    assert found == pytest.approx(by_definition(name, OUTPUTS[:, 0], TARGETS[:, 0]), rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "higher"), [("accuracy", True), ("fit", True), ("mse", False), ("mae", False)])
+def test_which_way_is_better(name: str, higher: bool) -> None:
+    metric = Metric(name)
+    assert metric.higher_is_better == higher
+    assert (metric.drop(0.9, 0.8) > 0) == higher
 
 
 def test_accuracy_never_counts_nan_as_right() -> None:
@@ -82,6 +90,25 @@ def test_statistics_are_the_same_under_jax() -> None:
 def test_wilson(successes: int, n: int) -> None:
     wanted = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
     assert wilson_interval(successes, n) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 3, 10, 49, 300])
+def test_wilson_ends_exactly_where_a_share_does(n: int) -> None:
+    assert wilson_interval(0, n)[0] == 0.0
+    assert wilson_interval(n, n)[1] == 1.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_intervals_of_what_is_not_finite() -> None:
+    # Σ|e|, Σe², Σ(y - mean)², count of each unit
+    some = np.array([[0, 0, 0, 1]] * 5 + [[0.5, 0.25, 1, 1]], float)
+    assert Metric("fit").interval(some) == (50.0, 50.0), "resamples without any spread say nothing"
+    assert Metric("fit").interval(some[:5]) == (None, None)
+    errors = np.ones((30, 4))
+    errors[3] = [np.inf, np.inf, 1, 1]
+    assert Metric("mse").interval(errors) == (None, None)
+    found = compare(Metric("mse"), np.ones((30, 4)), errors)
+    assert (found.drop, found.upper) == (np.inf, np.inf)
 
 
 def test_bootstrap_interval_is_close_to_the_normal_one() -> None:
@@ -134,6 +161,22 @@ def test_few_sequences_are_cut_into_blocks() -> None:
     assert low is not None
     assert high is not None
     assert low < metric.value(found) < high
+
+
+@pytest.mark.parametrize(("n", "blocks"), [(19, 5), (20, 1)])
+def test_many_sequences_are_units_themselves(n: int, blocks: int) -> None:
+    forward = Forward(lambda *_: (None, ()), 1, P, task="regression", sequence=True)
+    assert choose_metric(None, forward, Split(OUTPUTS[:n], TARGETS[:n])).blocks == blocks
+
+
+def test_a_warm_up_must_be_shorter_than_the_shortest_sequence() -> None:
+    forward = Forward(lambda *_: (None, ()), 1, P, task="regression", sequence=True)
+    lengths = np.full(N, L)
+    lengths[4] = 7
+    split = Split(OUTPUTS, TARGETS, lengths)
+    assert choose_metric(None, forward, split, warmup=6).warmup == 6
+    with pytest.raises(InputError, match="a warm-up of 7 leaves nothing of sequences with 7 outputs"):
+        choose_metric(None, forward, split, warmup=7)
 
 
 @pytest.mark.parametrize(

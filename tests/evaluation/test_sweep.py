@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lastcli.errors import InputError, UsageError
-from lastcli.evaluation.passes import choose_batch_size, default_mesh, model_outputs, step_weights
+from lastcli.evaluation.passes import choose_batch_size, default_mesh, model_outputs
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import evaluate_candidates
 from tests.evaluation import models
@@ -143,27 +143,18 @@ def test_batches_shrink_as_models_grow() -> None:
     assert choose_batch_size(long, tuple(s.replace(multi=True) for s in wide), mesh) == 1
 
 
-def test_step_weights_leave_out_padding() -> None:
-    batch = models.split(3, lengths=np.array([2, 9, 4])).batch(0, 4)
-    weights = step_weights(batch, 4, 9)
-    assert weights.sum(1).tolist() == [2, 9, 4, 0]
-    pair = models.split(2, x=np.zeros((2, 2, 9, 2), np.float32), lengths=np.array([[1, 2], [3, 4]])).batch(0, 3)
-    # all first documents, then all second ones
-    assert step_weights(pair, 6, 9).sum(1).tolist() == [1, 3, 0, 2, 4, 0]
-
-
 SEVERAL = """
 import jax, numpy as np
 from jax.sharding import Mesh
-from lastcli.evaluation.passes import Runner
+from lastcli.evaluation import passes
 from lastcli.evaluation.sweep import evaluate_candidates
 from tests.evaluation import models
 assert jax.device_count() == 4
-mesh = Mesh(np.array(jax.devices()), ("batch",))
-placed = Runner(models.forward(models.Counted()), {}, mesh).batch(models.split().batch(0, 8))
+passes.default_mesh = lambda: Mesh(np.array(jax.devices()), ("batch",))
+placed = passes.Runner({}).batch(models.split().batch(0, 8))
 assert [shard.data.shape[0] for shard in placed[0].addressable_shards] == [2, 2, 2, 2]
 found = evaluate_candidates(models.forward(models.Counted()), models.parameters(),
-    [models.masked(models.systems(), k) for k in (6, 2)], models.split(), batch_size=6, mesh=mesh)
+    [models.masked(models.systems(), k) for k in (6, 2)], models.split(), batch_size=6)
 print([e.statistics[:, 0].astype(int).tolist() for e in found])
 """
 

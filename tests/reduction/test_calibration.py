@@ -4,7 +4,14 @@ import pytest
 from lastcli.engine.embedding import embed
 from lastcli.engine.reductions import refit, residual, truncate
 from lastcli.errors import InputError
-from lastcli.reduction.calibration import collect_moments, layer_signals, output_of, sequential_refit
+from lastcli.reduction.calibration import (
+    collect_moments,
+    counted_steps,
+    layer_signals,
+    output_of,
+    refit_on_signals,
+    sequential_refit,
+)
 from tests.engine.signals import plain_features
 from tests.evaluation.models import Counted, forward, parameters, split, systems
 from tests.oracles import recurrence
@@ -75,15 +82,16 @@ def test_sequential_refit_makes_good_what_the_upstream_layer_lost():
     assert residual(layers[0], found[0], moments[0]) == pytest.approx(residual(layers[0], plain[0], moments[0]))
     np.testing.assert_array_equal(found[1].kept, keeps[1])
 
-    chosen = sequential_refit(forward(Counted()), params, layers, keeps, batches, reselect=True)
-    assert [reduction.kept.shape for reduction in chosen] == [(1, 2), (1, 3)]
-    assert residual(layers[0], chosen[0], moments[0]) <= residual(layers[0], found[0], moments[0])
 
-    pinned = [np.zeros((1, 6), bool), np.zeros((1, 6), bool)]
-    pinned[0][0, 5] = pinned[1][0, 0] = True
-    held = sequential_refit(forward(Counted()), params, layers, keeps, batches, reselect=True, pinned=pinned)
-    assert 5 in held[0].kept
-    assert 0 in held[1].kept
+def test_states_chosen_anew_on_the_signals_are_no_worse():
+    params, layers, data = parameters(), systems(), split(n=60)
+    signals = list(layer_signals(forward(Counted()), params, layers, layers, 0, data.batches(20)))
+    moments = collect_moments(forward(Counted()), params, layers, data.batches(20))[0]
+    given, chosen = (refit_on_signals(layers[0], np.array([[0, 3]]), signals, reselect=r) for r in (False, True))
+    np.testing.assert_array_equal(given.kept, [[0, 3]])
+    assert chosen.kept.shape == (1, 2)
+    assert not np.array_equal(chosen.kept, given.kept)
+    assert residual(layers[0], chosen, moments) < residual(layers[0], given, moments)
 
 
 def test_batches_may_come_from_a_generator():
@@ -111,16 +119,31 @@ def test_no_examples_are_refused():
         collect_moments(forward(Counted()), parameters(), systems(), [])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_targets_that_are_not_finite_are_refused_where_they_count(value):
+    u = np.random.default_rng(0).standard_normal((3, 5, 4))
+    target, weights = np.zeros((3, 5, 4)), np.ones((3, 5))
+    target[1, 2, 3] = value
+    with pytest.raises(InputError, match="inputs or outputs that are not finite"):
+        refit_on_signals(systems()[0], np.array([[0, 3]]), [(u, target, weights)])
+    weights[1, 2] = 0
+    assert np.isfinite(refit_on_signals(systems()[0], np.array([[0, 3]]), [(u, target, weights)]).system.C).all()
+
+
+def test_padding_and_padded_examples_do_not_count():
+    batch = split(3, lengths=np.array([2, 9, 4])).batch(0, 4)
+    assert counted_steps(batch, 4, 9, systems()).sum(1).tolist() == [2, 9, 4, 0]
+    # an architecture that pools in time hands its layers fewer steps, of which nobody knows the true number
+    assert counted_steps(batch, 4, 5, systems()).sum(1).tolist() == [5, 5, 5, 0]
+    pair = split(2, x=np.zeros((2, 2, 9, 2), np.float32), lengths=np.array([[1, 2], [3, 4]])).batch(0, 3)
+    # all first documents, then all second ones
+    assert counted_steps(pair, 6, 9, systems()).sum(1).tolist() == [1, 3, 0, 2, 4, 0]
+
+
 def test_padding_counts_where_a_backward_scan_reads_it():
-    from types import SimpleNamespace
-
-    from lastcli.reduction.calibration import counted_steps
-
-    batch = SimpleNamespace(
-        x=np.zeros((3, 5, 2), np.float32),
-        lengths=np.array([2, 5, 5], np.int32),
-        weights=np.array([1, 1, 0], np.float32),
-    )
-    one_way, both_ways = SimpleNamespace(bidirectional=False), SimpleNamespace(bidirectional=True)
+    batch = split(2, length=5, lengths=np.array([2, 5])).batch(0, 3)
+    one_way = systems()[0]
+    both_ways = one_way.replace(C=np.repeat(one_way.C, 2, axis=1))
+    assert both_ways.bidirectional
     np.testing.assert_array_equal(counted_steps(batch, 3, 5, [one_way]).sum(axis=1), [2, 5, 0])
     np.testing.assert_array_equal(counted_steps(batch, 3, 5, [one_way, both_ways]).sum(axis=1), [5, 5, 0])

@@ -1,8 +1,15 @@
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lastcli.engine.reductions import truncate
+from lastcli.engine.variables import layer_variables
+from lastcli.reduction import match_output as matching
 from lastcli.reduction.match_output import match_output
+from lastcli.reduction.sequences import divide, load_sequences, minibatch
 from tests.evaluation.models import Counted, forward, parameters, reference, split, systems
 
 
@@ -69,3 +76,72 @@ def test_the_same_seed_gives_the_same_systems():
         for _ in range(2)
     )
     np.testing.assert_array_equal(once[0].poles, again[0].poles)
+
+
+def adam_by_hand(gradients, learning_rate, steps):
+    """Kingma and Ba, algorithm 1, in float64, the rate of step t (from 1) being the half cosine at (t - 1)/steps."""
+    value, m, v, taken = np.zeros_like(gradients[0]), 0.0, 0.0, 0
+    for g in gradients:
+        if not np.isfinite(g).all():
+            continue
+        rate = learning_rate * (1 + np.cos(np.pi * taken / steps)) / 2
+        taken += 1
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        value = value - rate * (m / (1 - 0.9**taken)) / (np.sqrt(v / (1 - 0.999**taken)) + 1e-8)
+    return value
+
+
+@pytest.mark.parametrize("spoilt", [(), (0,), (3, 4, 19)])
+def test_the_optimiser_is_adam_and_gradients_that_are_not_finite_move_nothing(spoilt):
+    gradients = np.random.default_rng(5).standard_normal((20, 6)) * np.geomspace(1e-6, 1e3, 6)
+    for step in spoilt:
+        gradients[step, step % 6] = np.nan if step % 2 else np.inf
+    optimiser = matching._adam(0.01, 20)
+    values, state = jnp.zeros(6), None
+    state = optimiser.init(values)
+    for gradient in gradients.astype(np.float32):
+        updates, state = optimiser.update(gradient, state)
+        values = values + updates
+    np.testing.assert_allclose(values, adam_by_hand(gradients, 0.01, 20), rtol=2e-4, atol=1e-6)
+
+
+def test_the_steps_are_those_of_adam_on_the_divergence():
+    """Three whole steps against gradients by central differences in float64 and Adam by hand."""
+    params, layers = parameters(), systems()
+    data, steps = split(n=8, y=None), 3
+    start = [truncate(system, np.array([[1]])).system for system in layers]
+    free = [layer_variables(system) for system in start]
+    fit, _ = divide(load_sequences(data.batches(8)), 0.2, by_time=False)
+    shapes = [{name: zero.shape for name, zero in layer.start.items()} for layer in free]
+    size = sum(int(np.prod(shape)) for layer in shapes for shape in layer.values())
+
+    def unpacked(flat):
+        values, at = [], 0
+        for layer in shapes:
+            values.append({})
+            for name, shape in layer.items():
+                count = int(np.prod(shape))
+                values[-1][name], at = flat[at : at + count].reshape(shape), at + count
+        return values
+
+    def reduced_at(flat):
+        with jax.enable_x64(True):
+            return [jax.tree.map(np.asarray, layer.system(value)) for layer, value in zip(free, unpacked(flat))]
+
+    random = np.random.default_rng(0)
+    gradients, flat = [], np.zeros(size)
+    for _ in range(steps):
+        batch = minibatch(fit, 64, random)
+
+        def loss(flat, x=batch.x):
+            return divergence(params, layers, reduced_at(flat), SimpleNamespace(x=x, lengths=None))
+
+        eye = 1e-5 * np.eye(size)
+        gradients.append(np.array([(loss(flat + step) - loss(flat - step)) / 2e-5 for step in eye]))
+        flat = adam_by_hand(gradients, 0.02, steps)
+    found = match_output(forward(Counted()), params, start, layers, data.batches(8), steps=steps, learning_rate=0.02)
+    for one, expected, before in zip(found, reduced_at(flat), start):
+        assert not np.allclose(one.poles, before.poles, atol=1e-3)
+        np.testing.assert_allclose(one.poles, expected.poles, atol=2e-5)
+        np.testing.assert_allclose(one.C, expected.C, atol=2e-5)
+        np.testing.assert_allclose(one.B, expected.B, atol=2e-5)

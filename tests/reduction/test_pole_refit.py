@@ -23,3 +23,16 @@ def test_poles_refitted_layer_by_layer_beat_the_sequential_refit():
     assert all((np.abs(reduction.system.poles) < 1).all() for reduction in found)
     assert seen[-1] == (40, 40)
     assert seen == sorted(seen)
+
+
+def test_a_layer_that_is_done_early_fills_its_share_of_the_progress():
+    params, layers, data = parameters(), systems(), split(n=60)
+    whole = [truncate(system, np.arange(6)[None]) for system in layers]
+    seen = []
+    sequential_pole_refit(
+        forward(Counted()), params, layers, whole, data.batches(20), steps=300,
+        progress=lambda *state: seen.append(state),
+    )  # fmt: skip
+    assert len(seen) < 600
+    assert (300, 600) in seen
+    assert seen[-1] == (600, 600)

@@ -1,11 +1,15 @@
 """The weight of a layer against a direct measurement of what the outputs do."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import lastcli
 from lastcli.evaluation.data import Split
-from lastcli.plan import build_plan
+from lastcli.evaluation.fitting import fit_split
+from lastcli.plan import METHODS, REFITS, build_plan
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.sensitivity import output_change
 from tests.conftest import write_s5
@@ -16,9 +20,8 @@ def test_the_change_of_outputs_is_the_divergence_of_their_probabilities():
     before, after = rng.normal(size=(2, 5, 3))
     p, q = (np.exp(z) / np.exp(z).sum(axis=1, keepdims=True) for z in (before, after))
     expected = (p * np.log(p / q)).sum(axis=1).mean()
-    assert output_change([(before[:2], after[:2]), (before[2:], after[2:])], "classification") == pytest.approx(
-        expected
-    )
+    found = output_change([(before[:2], after[:2]), (before[2:], after[2:])], "classification")
+    assert found == pytest.approx(expected, rel=1e-12)
     assert output_change([(before, after)], "regression") == pytest.approx(((before - after) ** 2).mean())
     assert output_change([(before, before)], "classification") == 0
 
@@ -32,12 +35,15 @@ def test_a_layer_that_the_head_hardly_hears_weighs_less(tmp_path):
     path = write_s5(tmp_path / "m.safetensors", activation="gelu", change=muffle)
     model = lastcli.open(path)
     x = np.random.default_rng(1).normal(size=(12, 9, 3)).astype(np.float32)
-    split = Split(x).check(model.require_forward(), labels=False)
-    compressor = Compressor(model, build_plan({}), split)
+    split = fit_split(Split(x), model.require_forward(), labels=False)
+    seen = []
+    bar = SimpleNamespace(advance=seen.append)
+    compressor = Compressor(model, build_plan({}), split, lambda label, total: nullcontext(bar))
     weights = compressor.sensitivities
+    assert seen[-2:] == [1, 1]
     assert weights.max() == 1
     assert weights[1] < 0.1 * weights[0]
-    counts = [kept.shape[1] for kept in compressor.kept("obs-sensitivity", "calibrated", states=6)]
-    plain = [kept.shape[1] for kept in compressor.kept("obs", "calibrated", states=6)]
+    counts = [kept.shape[1] for kept in compressor.kept(METHODS["obs-sensitivity"], REFITS["calibrated"], states=6)]
+    plain = [kept.shape[1] for kept in compressor.kept(METHODS["obs"], REFITS["calibrated"], states=6)]
     assert counts[0] > plain[0] or counts == plain
     assert sum(counts) == sum(plain) == 6

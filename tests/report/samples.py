@@ -149,7 +149,6 @@ def prune(**changes: object) -> PruneResult:
                 hinf_error_bound=float("inf"),
                 hinf_error=0.12,
                 h2_error=0.034,
-                residual=0.001,
             )
             for name in LAYERS
         ),

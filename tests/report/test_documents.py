@@ -67,6 +67,14 @@ def test_layers_of_channels_are_lists_of_lists() -> None:
     assert samples.prune().to_json()["layers"][0]["kept"] == list(range(9))
 
 
+def test_layers_hold_plain_lists_and_nothing_else_of_ours() -> None:
+    layer = samples.score().to_json()["layers"][0]
+    assert list(layer) == ["name", "states", "sets", "energy", "score", "max_abs_pole"]
+    assert layer["score"] == list(samples.score().layers[0].score[0])
+    fields = ["name", "states", "kept", "hinf_error_bound", "h2_error", "hinf_error", "states_before", "sets"]
+    assert list(samples.prune().to_json()["layers"][0]) == fields
+
+
 def test_config_shows_where_values_came_from() -> None:
     config = samples.inspect().to_json()["config"]
     assert config["conj_sym"] == {"value": True, "source": "sidecar"}

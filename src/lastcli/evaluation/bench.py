@@ -19,6 +19,7 @@ import numpy as np
 from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
+from lastcli.evaluation.fitting import fit_split
 from lastcli.evaluation.passes import Runner, memory_errors
 from lastcli.evaluation.sweep import Advance
 from lastcli.families.base import Forward
@@ -98,9 +99,9 @@ def time_models(
         raise UsageError(f"The number of repeats must be at least 1, not {repeats}.")
     runs: list[_Run] = []
     for contender in contenders:
-        fitted = split.check(contender.forward, labels=False)
+        fitted = fit_split(split, contender.forward, labels=False)
         if batch_size is None:
-            batch_size = Runner(contender.forward, {}).size(None, fitted, contender.systems)
+            batch_size = Runner({}).size(None, fitted, contender.systems)
         with memory_errors():
             runs.append(_Run(contender, fitted, min(batch_size, fitted.n)))
     generator = np.random.default_rng(seed)
@@ -117,7 +118,7 @@ class _Run:
     """One compiled model with its arguments on the device."""
 
     def __init__(self, contender: Contender, split: Split, size: int) -> None:
-        runner = Runner(contender.forward, contender.params)
+        runner = Runner(contender.params)
         x, _, lengths = runner.batch(split.batch(0, size))
         self.size = size
         self.arguments = (runner.params, runner.systems(contender.systems), x, lengths)

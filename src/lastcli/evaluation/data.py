@@ -1,33 +1,25 @@
-"""Held-out splits: inputs, labels and lengths from an `.npz`, checked before use, and cut into equal batches.
+"""Held-out splits: inputs, labels and lengths from an `.npz`, cut into equal batches. No model is known here.
 
 A split is an `.npz` with `x` (n, L, F) or (n, L), optional `y` and optional `lengths` (n,). For two-tower models x is
 (n, 2, L[, F]) and lengths (n, 2). Integer `x` without a feature axis are tokens; with one they need a declared scale
-(1/255 for 8-bit images), from the array `scale` in the file, a recipe or a flag. One file may hold several parts, as
-`x_train`, `y_train` beside `x`, `y`: `FILE.npz:train` names one, `FILE.npz:0:128` a range of examples, and
-`FILE.npz:train:0:128` both.
+(1/255 for 8-bit images), from the array `scale` in the file, a recipe or a flag. Whether a split fits a model is the
+question of `fitting`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from lastcli.errors import InputError, UsageError
+from lastcli.evaluation.locations import Location, parse_location, parse_rows, parse_scale
 from lastcli.evaluation.npz import ArrayHeader, Npz
-from lastcli.families.base import Forward
 
-__all__ = ["Batch", "Batches", "Split", "open_split", "parse_location", "parse_scale", "parse_subset", "random_split"]
-
-CHECK_ROWS = 256
-LOCATION = re.compile(
-    r"^(?P<path>.*?\.npz)(?::(?P<part>[A-Za-z_]\w*))?(?::(?P<subset>-?\d*:-?\d*))?$", re.IGNORECASE | re.DOTALL
-)
+__all__ = ["Batch", "Batches", "Split", "load_split", "open_split"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,20 +82,6 @@ class Split:
         """The number of examples."""
         return int(self.x.shape[0])
 
-    def check(self, forward: Forward, *, labels: bool = True) -> Split:
-        """The split in the shape the model takes, or the reason why it cannot be used.
-
-        Args:
-            labels: whether `y` is needed (not for calibration).
-
-        Raises:
-            InputError: wrong feature count, tokens or labels out of range, one class only, NaN or infinite inputs,
-                a missing scale, targets or lengths of the wrong shape.
-        """
-        from lastcli.evaluation.fitting import fit_split
-
-        return fit_split(self, forward, labels=labels)
-
     def batches(self, size: int) -> Batches:
         """Batches of exactly `size` examples, the last one padded."""
         if size < 1:
@@ -132,55 +110,54 @@ class Split:
         y = self.y[index]
         return y.astype(np.float32 if y.dtype.kind == "f" else np.int32, copy=False)
 
-    def take(self, selection: slice | np.ndarray) -> Split:
-        """Some of the examples: a slice, indices, or a boolean mask.
-
-        Raises:
-            InputError: none are left.
-        """
-        part = dataclasses.replace(
-            self,
-            x=self.x[selection],
-            y=None if self.y is None else self.y[selection],
-            lengths=None if self.lengths is None else self.lengths[selection],
-        )
-        if part.n == 0:
-            raise InputError(f"{self.name} has {self.n} examples; none are left of the part asked for.")
-        return part
-
     def without_labels(self) -> Split:
         """The same inputs, with no labels to look at: what a calibration may use."""
         return dataclasses.replace(self, y=None)
 
 
-def open_split(
-    path: str | Path, *, part: str | None = None, scale: float | None = None, subset: str | slice | None = None
-) -> Split:
+def load_split(location: str | Path | Location, *, scale: str | None = None, limit: str | None = None) -> Split:
+    """A split as a command line or a recipe names it.
+
+    Args:
+        location: text such as `FILE.npz:train:0:128`, a plain path, or a location read already.
+        scale: a factor such as `1/255`; comes before the file's own.
+        limit: examples to keep, such as `2000` or `1000:3000`, instead of the location's range.
+
+    Raises:
+        InputError: as `open_split`.
+        UsageError: the range or scale cannot be read.
+    """
+    factor = None if scale is None else parse_scale(scale)
+    return open_split(location, scale=factor, rows=None if limit is None else parse_rows(limit))
+
+
+def open_split(location: str | Path | Location, *, scale: float | None = None, rows: slice | None = None) -> Split:
     """Read a split from an `.npz`.
 
     Args:
-        path: the file; the part and the range may follow (`FILE.npz:train:0:128`).
-        part: suffix of the arrays' names: "train" reads x_train, y_train, lengths_train.
+        location: a text may name a part and a range (`FILE.npz:train:0:128`); a path is the file of that name.
         scale: factor for the inputs; comes before the file's own `scale`.
-        subset: examples to keep, a slice or "a:b".
+        rows: examples to keep, instead of the location's range.
 
     Raises:
         InputError: the file is missing, damaged, a bomb, holds objects, is empty, or lacks `x`; sizes disagree.
-        UsageError: the range or scale cannot be read.
     """
-    file, named_part, named_subset = parse_location(str(path))
-    part = part or named_part
-    rows = parse_subset(subset) if subset is not None else named_subset
+    if not isinstance(location, Location):
+        location = Location(location) if isinstance(location, Path) else parse_location(location)
+    file, part = location.path, location.part
+    rows = location.rows if rows is None else rows
     with Npz(file) as archive:
         names = {key: f"{key}_{part}" if part else key for key in ("x", "y", "lengths")}
         if names["x"] not in archive:
             raise InputError(_no_inputs(file, names["x"], archive.keys))
         headers = {key: archive.header(name) for key, name in names.items() if name in archive}
         _same_count(file, headers)
-        start, stop, step = (rows or slice(None)).indices(headers["x"].shape[0])
-        if stop <= start:
-            raise InputError(f"{file} has {headers['x'].shape[0]} examples; none are left of {_text(rows)}.")
-        arrays = {key: archive.read(header, start, stop)[::step] for key, header in headers.items()}
+        count = headers["x"].shape[0]
+        start, stop, _ = slice(None).indices(count) if rows is None else rows.indices(count)
+        if rows is not None and stop <= start:
+            asked = f"{rows.start or 0}:{'' if rows.stop is None else rows.stop}"
+            raise InputError(f"{file} has {count} examples; none are left of {asked}.")
+        arrays = {key: archive.read(header, start, stop) for key, header in headers.items()}
         scale = _checked_scale(scale, "the scale given") if scale is not None else _own_scale(archive, part)
     split = Split(arrays["x"], arrays.get("y"), arrays.get("lengths"), scale, str(file))
     if split.lengths is not None and split.lengths.dtype.kind not in "iu":
@@ -220,61 +197,3 @@ def _checked_scale(scale: float, what: str) -> float:
     if not np.isfinite(scale) or scale == 0:
         raise InputError(f"{what} is {scale}; a finite number other than 0 is needed, for example 1/255.")
     return float(scale)
-
-
-def parse_location(text: str) -> tuple[Path, str | None, slice | None]:
-    """`FILE.npz`, `FILE.npz:PART`, `FILE.npz:a:b` or `FILE.npz:PART:a:b`; a file of that whole name comes first."""
-    match = LOCATION.match(text)
-    if match is None or (":" in text and "\0" not in text and Path(text).exists()):
-        return Path(text), None, None
-    subset = match["subset"]
-    return Path(match["path"]), match["part"], None if subset is None else parse_subset(subset)
-
-
-def parse_subset(text: str | slice) -> slice:
-    """A range of examples: "a:b" (b left out), ":b", "a:", or "b" for the first b.
-
-    Raises:
-        UsageError: not such a range.
-    """
-    if isinstance(text, slice):
-        return text
-    match = re.fullmatch(r"\s*(?:(-?\d+)?\s*:)?\s*(-?\d+)?\s*", text)
-    if match is None or not text.strip():
-        raise UsageError(f"{text!r} is not a range of examples; write first:last, for example 0:128.")
-    first, last = match.groups()
-    return slice(int(first) if first else None, int(last) if last else None)
-
-
-def parse_scale(text: str | float) -> float:
-    """A factor such as 0.5 or 1/255.
-
-    Raises:
-        UsageError: not a finite number other than 0.
-    """
-    try:
-        value = float(Fraction(text)) if isinstance(text, str) else float(text)
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise UsageError(f"{text!r} is not a scale; write a number such as 0.5 or 1/255.") from error
-    if not np.isfinite(value) or value == 0:
-        raise UsageError(f"{text!r} is not a scale; a finite number other than 0 is needed.")
-    return value
-
-
-def _text(rows: slice | None) -> str:
-    return "the whole file" if rows is None else f"{rows.start or 0}:{'' if rows.stop is None else rows.stop}"
-
-
-def random_split(forward: Forward, *, n: int = 8, length: int = 64, tokens: bool = False, seed: int = 0) -> Split:
-    """Unlabelled random inputs of the shape the model takes: standard normal features, or uniform tokens.
-
-    For comparing two models where no data is at hand; long enough for one output.
-    """
-    generator = np.random.default_rng(seed)
-    length = max(length, forward.output_step)
-    shape = (n, 2, length) if forward.layout == "pair" else (n, length)
-    if tokens:
-        x: np.ndarray = generator.integers(0, forward.features, shape, dtype=np.int32)
-    else:
-        x = generator.standard_normal((*shape, forward.features), dtype=np.float32)
-    return Split(x, name="random inputs")

@@ -7,21 +7,16 @@ shapes and dtypes. docs/forward.md has the contract with examples.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lastcli.errors import InputError, UsageError
-from lastcli.mappings import suggestion
+from lastcli.evaluation.user_code import load_function
 
 if TYPE_CHECKING:
     from lastcli.evaluation.data import Batch, Split
@@ -141,13 +136,10 @@ class ExternalForward:
             outputs, count = self.outputs(tensors, batch), batch.count
             y = _targets(batch, outputs, metric, self.spec)
             lengths = None if batch.lengths is None else batch.lengths[:count]
-            statistics = metric.statistics(outputs, y, lengths, center)
-            parts.append(statistics.reshape(-1, statistics.shape[-1]).astype(np.float64))
+            parts.append(metric.statistics(outputs, y, lengths, center))
             if progress is not None:
                 progress.advance(count)
-        statistics = np.concatenate(parts)
-        low, high = metric.interval(statistics)
-        return Evaluation(metric, metric.value(statistics), low, high, split.n, statistics)
+        return Evaluation.of(metric, parts, split.n)
 
     def _model(self, split: Split) -> Any:
         """What the labels say about the model, in the form that `choose_metric` takes."""
@@ -173,21 +165,12 @@ class ExternalForward:
 
 
 def load_external(spec: str) -> ExternalForward:
-    """The function that `module:function` or `path/to/file.py:function` names.
-
-    Modules are looked for in the working directory too; a file may import what lies beside it.
+    """The function that `module:function` or `path/to/file.py:function` names, ready to evaluate models.
 
     Raises:
-        UsageError: there is no such module, file or function, importing it failed, or it takes other arguments.
+        UsageError: it cannot be loaded, or takes other arguments.
     """
-    place, _, name = spec.rpartition(":")
-    if not place or not name.isidentifier():
-        raise UsageError(f"--forward {spec} is not of the form module:function or path/to/file.py:function.")
-    module = _load_file(Path(place), spec) if place.endswith(".py") else _load_module(place, spec)
-    function = getattr(module, name, None)
-    if not callable(function):
-        own = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise UsageError(f"--forward {spec}: {place} has no function {name!r}.{suggestion(name, own)}")
+    function = load_function(spec)
     return ExternalForward(spec, function, *_kind(function, spec))
 
 
@@ -213,36 +196,6 @@ def _kind(function: Callable[..., Any], spec: str) -> tuple[str, bool]:
     elif takes(1):
         return "alone", False
     raise UsageError(f"--forward {spec} takes {signature}; it must be {_FORMS}.")
-
-
-def _load_file(path: Path, spec: str) -> ModuleType:
-    if not path.is_file():
-        raise UsageError(f"--forward {spec}: there is no file {path}.")
-    name = f"last_forward_{path.stem}"
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
-        raise UsageError(f"--forward {spec}: {path} cannot be loaded as Python.")
-    module = importlib.util.module_from_spec(found)
-    _look_in(path.resolve().parent)
-    sys.modules[name] = module  # dataclasses and pickle look their module up
-    return _importing(lambda: found.loader.exec_module(module) or module, spec)  # type: ignore[union-attr]
-
-
-def _load_module(name: str, spec: str) -> ModuleType:
-    _look_in(Path.cwd())
-    return _importing(lambda: importlib.import_module(name), spec)
-
-
-def _importing(load: Callable[[], ModuleType], spec: str) -> ModuleType:
-    try:
-        return load()
-    except Exception as error:  # the border to foreign code, as above
-        raise UsageError(f"--forward {spec} could not be imported: {type(error).__name__}: {error}") from error
-
-
-def _look_in(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
 
 
 def _given(split: Split | None) -> Split:

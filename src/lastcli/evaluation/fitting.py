@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lastcli.errors import InputError
+from lastcli.evaluation.data import Split
 from lastcli.families.base import Forward
 
-if TYPE_CHECKING:
-    from lastcli.evaluation.data import Split
-
-__all__ = ["fit_split"]
+__all__ = ["fit_split", "random_split"]
 
 CHUNK_BYTES = 8 << 20
 
 
 def fit_split(split: Split, forward: Forward, *, labels: bool = True) -> Split:
-    """The split in the shape `forward` takes; see `Split.check`. Doing it twice changes nothing.
+    """The split in the shape the model takes, or the reason why it cannot be used. Doing it twice changes nothing.
+
+    Args:
+        split: as it was read.
+        forward: the model.
+        labels: whether `y` is needed (not for calibration).
 
     Raises:
-        InputError: the split does not fit the model.
+        InputError: wrong feature count, tokens or labels out of range, one class only, NaN or infinite inputs, a
+            missing scale, targets or lengths of the wrong shape.
     """
     if split.n == 0:
         raise InputError(f"{split.name} is an empty split.")
@@ -36,6 +39,17 @@ def fit_split(split: Split, forward: Forward, *, labels: bool = True) -> Split:
         raise InputError(f"{split.name} has no labels: add the array 'y', or give it as calibration data only.")
     y = _classes(split, split.y, forward) if forward.task == "classification" else _targets(split, split.y, forward)
     return dataclasses.replace(split, y=y)
+
+
+def random_split(forward: Forward, *, n: int = 8, length: int = 64, seed: int = 0) -> Split:
+    """Unlabelled standard normal inputs of the shape the model takes: to compare two models where no data is at hand.
+
+    At least as long as one output needs.
+    """
+    length = max(length, forward.output_step)
+    shape = (n, 2, length) if forward.layout == "pair" else (n, length)
+    x = np.random.default_rng(seed).standard_normal((*shape, forward.features), dtype=np.float32)
+    return Split(x, name="random inputs")
 
 
 def _inputs(split: Split, forward: Forward) -> np.ndarray:

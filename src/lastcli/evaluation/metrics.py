@@ -180,7 +180,9 @@ def bootstrap_sums(statistics: np.ndarray, *, resamples: int = RESAMPLES, seed: 
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
         drawn = generator.integers(0, units, (count, units)) + np.arange(count)[:, None] * units
-        sums.append(np.bincount(drawn.reshape(-1), minlength=count * units).reshape(count, units) @ statistics)
+        times = np.bincount(drawn.reshape(-1), minlength=count * units).reshape(count, units)
+        with np.errstate(invalid="ignore"):  # a unit that is infinite leaves no resample a number, not even one without
+            sums.append(times @ statistics)
     return np.concatenate(sums)
 
 

@@ -20,15 +20,16 @@ from lastcli.engine.embedding import as_precision
 from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Batch, Split
+from lastcli.evaluation.fitting import fit_split
 from lastcli.families.base import Forward
 
 __all__ = [
     "Runner",
     "choose_batch_size",
     "default_mesh",
+    "in_float32",
     "memory_errors",
     "model_outputs",
-    "step_weights",
 ]
 
 Systems = Sequence[DiagonalSystem]
@@ -61,22 +62,22 @@ def _whole_shares(size: int, mesh: Mesh) -> int:
     return -(-size // mesh.size) * mesh.size
 
 
+def in_float32(systems: Systems) -> tuple[DiagonalSystem, ...]:
+    """One model's layers in float32 / complex64, the precision of its forward pass."""
+    return tuple(as_precision(system, np.float32) for system in systems)
+
+
 class Runner:
     """A model on its devices: parameters placed once, inputs placed batch by batch.
 
     Args:
-        forward: the architecture.
         params: {tensor name: array}; floats go in as float32, whatever they are stored in.
-        mesh: one-axis mesh over which batches are spread.
     """
 
-    def __init__(self, forward: Forward, params: Mapping[str, np.ndarray], mesh: Mesh | None = None) -> None:
-        self.forward = forward
-        self.mesh = mesh if mesh is not None else default_mesh()
-        if len(self.mesh.axis_names) != 1:
-            raise UsageError(f"The mesh has axes {self.mesh.axis_names}; one axis, over the batch, is needed.")
+    def __init__(self, params: Mapping[str, np.ndarray]) -> None:
+        self.mesh = default_mesh()
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
-        self.spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names[0]))
+        self.spread = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
         self.params = self.everywhere({name: _computable(array) for name, array in params.items()})
 
     def everywhere(self, tree: Any) -> Any:
@@ -85,7 +86,7 @@ class Runner:
 
     def systems(self, systems: Systems) -> tuple[DiagonalSystem, ...]:
         """Place one model's layers on every device, in float32 / complex64."""
-        return self.everywhere(tuple(as_precision(system, np.float32) for system in systems))
+        return self.everywhere(in_float32(systems))
 
     def batch(self, batch: Batch) -> tuple[Any, Any, Any]:
         """Place (x, y, lengths) of a batch, spread over the devices."""
@@ -119,34 +120,19 @@ def model_outputs(
     split: Split,
     *,
     batch_size: int | None = None,
-    mesh: Mesh | None = None,
 ) -> Iterator[np.ndarray]:
     """The outputs of the model, one array a batch, padding removed; (k, classes), (k, p) or (k, L, p) float32.
 
     Raises:
         InputError: the split does not fit the model.
     """
-    split = split.check(forward, labels=False)
-    runner = Runner(forward, params, mesh)
+    split = fit_split(split, forward, labels=False)
+    runner = Runner(params)
     program, placed = _outputs_program(forward.apply, runner.replicated), runner.systems(systems)
     for batch in split.batches(runner.size(batch_size, split, systems)):
         with memory_errors():
             x, _, lengths = runner.batch(batch)
             yield np.asarray(program(runner.params, placed, x, lengths))[: batch.count]
-
-
-def step_weights(batch: Batch, sequences: int, steps: int) -> np.ndarray:
-    """(sequences, steps) float32, 0 for padded examples and for steps beyond a sequence's true length.
-
-    A two-tower model runs all first documents of a batch and then all second ones: sequences is twice the batch.
-    """
-    towers = sequences // len(batch.weights)
-    weights = np.broadcast_to(np.tile(batch.weights, towers)[:, None], (sequences, steps)).copy()
-    pair = towers == 2 and batch.x.ndim > 2 and batch.x.shape[1] == 2
-    if batch.lengths is not None and steps == batch.x.shape[2 if pair else 1]:
-        lengths = batch.lengths.T.reshape(-1) if pair else np.tile(batch.lengths, towers)
-        weights *= np.arange(steps) < lengths[:, None]
-    return weights
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ all candidates run over it. A candidate's numbers do not depend on which others 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +16,12 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
+from lastcli.evaluation.fitting import fit_split
 from lastcli.evaluation.metrics import Metric, choose_metric
 from lastcli.evaluation.passes import Runner, memory_errors
 from lastcli.families.base import Forward
@@ -57,6 +59,13 @@ class Evaluation:
     max_difference: float | None = None
     mean_difference: float | None = None
 
+    @classmethod
+    def of(cls, metric: Metric, parts: Sequence[np.ndarray], n: int) -> Evaluation:
+        """From the statistics of all batches, as `Metric.statistics` gives them."""
+        statistics = np.concatenate([part.reshape(-1, part.shape[-1]).astype(np.float64) for part in parts])
+        low, high = metric.interval(statistics)
+        return cls(metric, metric.value(statistics), low, high, n, statistics)
+
 
 def evaluate_candidates(
     forward: Forward,
@@ -66,7 +75,6 @@ def evaluate_candidates(
     metric: Metric | str | None = None,
     *,
     batch_size: int | None = None,
-    mesh: Mesh | None = None,
     progress: Advance | None = None,
     compare_outputs: bool = False,
 ) -> list[Evaluation]:
@@ -78,9 +86,7 @@ def evaluate_candidates(
         candidates: one tuple of systems each, a system a layer. Equal shapes share one compiled program.
         split: the data; checked against the model here.
         metric: a `Metric`, its name, or None for the task's own.
-        batch_size: examples at a time; chosen from the model's size where None. A multiple of the mesh's devices is
-            used.
-        mesh: one-axis mesh of devices over which a batch is spread; the first device where None.
+        batch_size: examples at a time; chosen from the model's size where None.
         progress: told `advance(n)` for each n examples of a candidate; the total is n · len(candidates).
         compare_outputs: also measure how far the outputs are from those of candidate 0.
 
@@ -90,10 +96,10 @@ def evaluate_candidates(
     """
     if not candidates:
         raise UsageError("There is nothing to evaluate: no ratio was given.")
-    split = split.check(forward)
+    split = fit_split(split, forward)
     if not isinstance(metric, Metric):
         metric = choose_metric(metric, forward, split)
-    runner = Runner(forward, params, mesh)
+    runner = Runner(params)
     center = runner.everywhere(metric.target_mean(split))
     program = _program(forward.apply, metric, runner.replicated)
     sums = [_Accumulated(compare_outputs) for _ in candidates]
@@ -136,7 +142,7 @@ class _Accumulated:
         self.terms = 0
 
     def add(self, statistics: np.ndarray) -> None:
-        self.parts.append(statistics.reshape(-1, statistics.shape[-1]).astype(np.float64))
+        self.parts.append(statistics)
 
     def add_difference(self, outputs: np.ndarray, reference: np.ndarray) -> None:
         # equal infinities (log-probabilities of -inf) do not differ; inf - inf would be NaN
@@ -147,7 +153,8 @@ class _Accumulated:
         self.terms += difference.size
 
     def evaluation(self, metric: Metric, n: int) -> Evaluation:
-        statistics = np.concatenate(self.parts)
-        low, high = metric.interval(statistics)
-        mean = None if self.largest is None else self.total / max(self.terms, 1)
-        return Evaluation(metric, metric.value(statistics), low, high, n, statistics, self.largest, mean)
+        found = Evaluation.of(metric, self.parts, n)
+        if self.largest is None:
+            return found
+        mean = self.total / max(self.terms, 1)
+        return dataclasses.replace(found, max_difference=self.largest, mean_difference=mean)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
-from lastcli.engine.embedding import as_precision, embed
+from lastcli.engine.embedding import embed
 from lastcli.engine.exchange import select_states
 from lastcli.engine.moments import Moments, accumulate, empty_moments
 from lastcli.engine.precision import in_float64
@@ -21,11 +21,11 @@ from lastcli.engine.reductions import refit
 from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import InputError
-from lastcli.evaluation.passes import step_weights
+from lastcli.evaluation.data import Batch
+from lastcli.evaluation.passes import in_float32
 from lastcli.families.base import Forward
 
 __all__ = [
-    "CalibrationBatch",
     "Progress",
     "collect_moments",
     "layer_signals",
@@ -33,6 +33,7 @@ __all__ = [
     "refit_on_signals",
     "reusable",
     "sequential_refit",
+    "share_of",
 ]
 
 Array = Any
@@ -41,36 +42,16 @@ Systems = Sequence[DiagonalSystem]
 Progress = Callable[[int, int], None]
 
 
-class CalibrationBatch(Protocol):
-    """What a batch must offer: inputs, true lengths or None, and a weight for each example (0 for padding)."""
-
-    @property
-    def x(self) -> np.ndarray:
-        """(n, L, F), (n, L), or with a pair axis."""
-
-    @property
-    def lengths(self) -> np.ndarray | None:
-        """(n,) true lengths."""
-
-    @property
-    def weights(self) -> np.ndarray:
-        """(n,) 1 for examples, 0 for padding."""
-
-
 @lru_cache(maxsize=16)
 def _program(apply: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(lambda params, systems, x, lengths: apply(params, systems, x, lengths)[1])
-
-
-def _single(systems: Systems) -> tuple[DiagonalSystem, ...]:
-    return tuple(as_precision(system, np.float32) for system in systems)
 
 
 def collect_moments(
     forward: Forward,
     params: Mapping[str, np.ndarray],
     systems: Systems,
-    batches: Iterable[CalibrationBatch],
+    batches: Iterable[Batch],
     *,
     progress: Progress | None = None,
 ) -> list[Moments]:
@@ -87,7 +68,7 @@ def collect_moments(
         InputError: no batches, or inputs that drive a layer to values that are not finite.
     """
     moments = [empty_moments(system) for system in systems]
-    program, placed = _program(forward.apply), _single(systems)
+    program, placed = _program(forward.apply), in_float32(systems)
     for batch in _counted(batches, progress):
         inputs = program(params, placed, batch.x, batch.lengths)
         for i, u in enumerate(inputs):
@@ -103,10 +84,8 @@ def sequential_refit(
     params: Mapping[str, np.ndarray],
     systems: Systems,
     keeps: Sequence[np.ndarray],
-    batches: Iterable[CalibrationBatch],
+    batches: Iterable[Batch],
     *,
-    reselect: bool = False,
-    pinned: Sequence[np.ndarray] | None = None,
     progress: Progress | None = None,
 ) -> list[Reduction]:
     """Refit layer after layer: inputs from the layers already reduced, target the original layer's output.
@@ -117,18 +96,14 @@ def sequential_refit(
     Args:
         keeps: one (sets, K) array of kept states a layer.
         batches: can be iterated any number of times.
-        reselect: choose which K states to keep anew by elimination on the inputs that really arrive, with the original
-            layer's output as target; `keeps` then only says how many.
-        pinned: (sets, N) bool a layer, states that a new selection must keep.
     """
     batches = reusable(batches)
     current = list(systems)
     reductions: list[Reduction] = []
     for i, (system, kept) in enumerate(zip(systems, keeps)):
-        report = _shifted(progress, i, len(systems))
+        report = share_of(progress, i, len(systems))
         signals = layer_signals(forward, params, systems, current, i, batches, progress=report)
-        held = None if pinned is None else pinned[i]
-        reductions.append(refit_on_signals(system, kept, signals, reselect=reselect, pinned=held))
+        reductions.append(refit_on_signals(system, kept, signals))
         current[i] = embed(system, reductions[-1])
     return reductions
 
@@ -145,7 +120,7 @@ def refit_on_signals(
 
     Args:
         reselect: keep the K states that elimination and exchange on these signals leave, instead of `kept`.
-        pinned: (sets, N) bool, states that a new selection must keep.
+        pinned: (sets, N) bool, states that such a choice keeps in any case.
     """
     moments = empty_moments(system)
     for u, target, weights in signals:
@@ -155,15 +130,21 @@ def refit_on_signals(
     return refit(system, kept, moments)
 
 
-def counted_steps(batch: Any, sequences: int, steps: int, systems: Systems) -> np.ndarray:
-    """(sequences, steps) weights of the time steps: 0 for padded examples, and for padding where nothing reads it.
+def counted_steps(batch: Batch, sequences: int, steps: int, systems: Systems) -> np.ndarray:
+    """(sequences, steps) float32 weights of the time steps: 0 for padded examples, and for padding nothing reads.
 
-    A backward scan starts in the padding, so what a layer says there reaches every true step of the layers above.
+    A two-tower model runs all first documents of a batch and then all second ones: sequences is twice the batch. A
+    backward scan starts in the padding, so what a layer says there reaches every true step of the layers above.
     """
-    if any(system.bidirectional for system in systems):
-        towers = sequences // len(batch.weights)
-        return np.broadcast_to(np.tile(batch.weights, towers)[:, None], (sequences, steps)).copy()
-    return step_weights(batch, sequences, steps)
+    towers = sequences // len(batch.weights)
+    weights = np.broadcast_to(np.tile(batch.weights, towers)[:, None], (sequences, steps)).copy()
+    if batch.lengths is None or any(system.bidirectional for system in systems):
+        return weights
+    pair = towers == 2 and batch.x.ndim > 2 and batch.x.shape[1] == 2
+    if steps == batch.x.shape[2 if pair else 1]:
+        lengths = batch.lengths.T.reshape(-1) if pair else np.tile(batch.lengths, towers)
+        weights *= np.arange(steps) < lengths[:, None]
+    return weights
 
 
 def layer_signals(
@@ -172,7 +153,7 @@ def layer_signals(
     systems: Systems,
     current: Systems,
     layer: int,
-    batches: Iterable[CalibrationBatch],
+    batches: Iterable[Batch],
     *,
     progress: Progress | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -187,7 +168,7 @@ def layer_signals(
         u (n, L, F) float32, the original layer's output under the original model's inputs (n, L, ...) float64, and
         the weights (n, L) of the time steps.
     """
-    program, placed, reduced = _program(forward.apply), _single(systems), _single(current)
+    program, placed, reduced = _program(forward.apply), in_float32(systems), in_float32(current)
     same = all(system is other for system, other in zip(systems[:layer], current[:layer]))
     for batch in _counted(batches, progress):
         original = np.asarray(program(params, placed, batch.x, batch.lengths)[layer])
@@ -217,7 +198,8 @@ def _counted(batches: Iterable[Any], progress: Progress | None) -> Iterator[Any]
             progress(done, total)
 
 
-def _shifted(progress: Progress | None, layer: int, layers: int) -> Progress | None:
+def share_of(progress: Progress | None, layer: int, layers: int) -> Progress | None:
+    """The progress of one layer as a part of the progress of all, each of which takes equally long."""
     if progress is None:
         return None
     return lambda done, total: progress(layer * total + done, layers * total)

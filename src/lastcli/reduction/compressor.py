@@ -101,7 +101,6 @@ class Compressor:
             raise UsageError("obs-sensitivity needs inputs to calibrate on; give an .npz file with --calibration.")
         energies, moments = self.energies(METHODS["obs"], REFITS["calibrated"]), self.moments("calibrated")
         with done_bar(self.progress, "Weighing layers", len(self.systems)) as advance:
-            done = iter(range(1, len(self.systems) + 1))
             weights = layer_sensitivities(
                 self.checkpoint.require_forward(),
                 self.checkpoint.params,
@@ -109,7 +108,7 @@ class Compressor:
                 energies,
                 moments,
                 self.calibration,
-                advance=lambda _: None if advance is None else advance(next(done), len(self.systems)),
+                progress=advance,
             )
         shown = ", ".join(f"{weight:.3g}" for weight in weights)
         self.decisions.append(f"Layers weighted by how much the outputs move with them: {shown}.")

@@ -16,12 +16,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from lastcli.engine.embedding import as_precision
 from lastcli.engine.system import DiagonalSystem
 from lastcli.engine.variables import LayerVariables, layer_variables
+from lastcli.evaluation.data import Batch
+from lastcli.evaluation.passes import in_float32
 from lastcli.families.base import Forward
-from lastcli.reduction.calibration import CalibrationBatch, Progress
+from lastcli.reduction.calibration import Progress
+from lastcli.reduction.divergence import kullback_leibler
 from lastcli.reduction.sequences import Sequences, divide, load_sequences, minibatch
 
 __all__ = ["match_output"]
@@ -31,7 +34,6 @@ Values = list[dict[str, Array]]
 
 _BATCH = 64
 _CHECK_EVERY = 25
-_DECAY_1, _DECAY_2, _TINY = 0.9, 0.999, 1e-8
 
 
 def match_output(
@@ -39,7 +41,7 @@ def match_output(
     params: Mapping[str, np.ndarray],
     reduced: Sequence[DiagonalSystem],
     teacher: Sequence[DiagonalSystem],
-    batches: Iterable[CalibrationBatch],
+    batches: Iterable[Batch],
     *,
     steps: int = 600,
     held_back: float = 0.2,
@@ -73,15 +75,15 @@ def match_output(
     sequences = load_sequences(batches, pair=forward.layout == "pair")
     fit, held = divide(sequences, held_back, by_time=forward.sequence)
     layers = [layer_variables(system) for system in reduced]
-    fitting = _Fitting.of(forward, params, layers, teacher)
+    optimiser = _adam(learning_rate, steps)
+    fitting = _Fitting.of(forward, params, layers, teacher, optimiser)
     random = np.random.default_rng(seed)
     values = [{name: jnp.zeros(zero.shape, jnp.float32) for name, zero in layer.start.items()} for layer in layers]
-    moving = (jax.tree.map(jnp.zeros_like, values), jax.tree.map(jnp.zeros_like, values))
+    state = optimiser.init(values)
     best: Values | None = None
-    best_error, since = fitting.held_error(_single(reduced), held), 0
+    best_error, since = fitting.held_error(in_float32(reduced), held), 0
     for done in range(1, steps + 1):
-        rate = 0.5 * learning_rate * (1 + np.cos(np.pi * (done - 1) / steps))
-        values, moving = fitting.step(values, moving, minibatch(fit, _BATCH, random), done, rate)
+        values, state = fitting.step(values, state, minibatch(fit, _BATCH, random))
         if done % _CHECK_EVERY and done != steps:
             continue
         error = fitting.held_error(_systems(layers, values), held)
@@ -91,10 +93,6 @@ def match_output(
         if since >= patience:
             break
     return list(reduced) if best is None else [_stored(layer, value) for layer, value in zip(layers, best)]
-
-
-def _single(systems: Sequence[DiagonalSystem]) -> tuple[DiagonalSystem, ...]:
-    return tuple(as_precision(system, np.float32) for system in systems)
 
 
 def _systems(layers: Sequence[LayerVariables], values: Values) -> tuple[DiagonalSystem, ...]:
@@ -122,8 +120,9 @@ class _Fitting:
         params: Mapping[str, np.ndarray],
         layers: Sequence[LayerVariables],
         teacher: Sequence[DiagonalSystem],
+        optimiser: optax.GradientTransformation,
     ) -> _Fitting:
-        original = _single(teacher)
+        original = in_float32(teacher)
         compare = _divergence if forward.task == "classification" else _squared_error
 
         def error(systems: Any, x: Array, lengths: Array | None, weights: Array) -> tuple[Array, Array]:
@@ -132,20 +131,19 @@ class _Fitting:
             each = weights[:, forward.output_step - 1 :: forward.output_step]
             return compare(wanted, got, each if forward.sequence else jnp.ones(len(got)))
 
-        def advance(values: Values, moving: Any, data: Any, done: Array, rate: Array) -> tuple[Values, Any]:
+        def advance(values: Values, state: Any, data: Any) -> tuple[Values, Any]:
             def loss(values: Values) -> Array:
                 total, scale = error(_systems(layers, values), *data)
                 return total / scale
 
-            return _adam(values, moving, jax.grad(loss)(values), done, rate)
+            updates, state = optimiser.update(jax.grad(loss)(values), state)
+            return optax.apply_updates(values, updates), state
 
         return cls(jax.jit(advance), jax.jit(error))
 
-    def step(self, values: Values, moving: Any, batch: Sequences, done: int, rate: float) -> tuple[Values, Any]:
-        """One Adam step on a minibatch."""
-        return self.advance(
-            values, moving, (batch.x, batch.lengths, batch.weights), jnp.float32(done), jnp.float32(rate)
-        )
+    def step(self, values: Values, state: Any, batch: Sequences) -> tuple[Values, Any]:
+        """One step on a minibatch."""
+        return self.advance(values, state, (batch.x, batch.lengths, batch.weights))
 
     def held_error(self, systems: Sequence[DiagonalSystem], held: Sequences) -> float:
         """The error of a model on the held-back sequences; infinite where it is not finite."""
@@ -159,8 +157,7 @@ class _Fitting:
 
 def _divergence(wanted: Array, got: Array, weights: Array) -> tuple[Array, Array]:
     """Sum of the Kullback-Leibler divergences, and how many there are."""
-    p, q = jax.nn.log_softmax(wanted), jax.nn.log_softmax(got)
-    return (weights * (jnp.exp(p) * (p - q)).sum(axis=-1)).sum(), weights.sum()
+    return (weights * kullback_leibler(wanted, got)).sum(), weights.sum()
 
 
 def _squared_error(wanted: Array, got: Array, weights: Array) -> tuple[Array, Array]:
@@ -172,15 +169,10 @@ def _squared_error(wanted: Array, got: Array, weights: Array) -> tuple[Array, Ar
     return (weights * (got - wanted) ** 2).sum(), spread + 1e-12
 
 
-def _adam(values: Values, moving: Any, gradient: Values, done: Array, rate: Array) -> tuple[Values, Any]:
-    """Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1); a gradient that is not finite moves nothing."""
-    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)]).all()
-    gradient = jax.tree.map(lambda g: jnp.where(finite, g, 0), gradient)
-    first = jax.tree.map(lambda m, g: _DECAY_1 * m + (1 - _DECAY_1) * g, moving[0], gradient)
-    second = jax.tree.map(lambda v, g: _DECAY_2 * v + (1 - _DECAY_2) * g**2, moving[1], gradient)
-    long, longer = 1 - _DECAY_1**done, 1 - _DECAY_2**done
+def _adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba, arXiv 1412.6980), its rate falling to zero as a half cosine over `steps`.
 
-    def move(value: Array, m: Array, v: Array) -> Array:
-        return value - rate * (m / long) / (jnp.sqrt(v / longer) + _TINY)
-
-    return jax.tree.map(move, values, first, second), (first, second)
+    A gradient that is not finite moves nothing.
+    """
+    adam = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    return optax.apply_if_finite(adam, max_consecutive_errors=steps)

@@ -9,14 +9,9 @@ import numpy as np
 from lastcli.engine.embedding import embed
 from lastcli.engine.poles import refit_poles
 from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.evaluation.data import Batch
 from lastcli.families.base import Forward
-from lastcli.reduction.calibration import (
-    CalibrationBatch,
-    Progress,
-    layer_signals,
-    refit_on_signals,
-    reusable,
-)
+from lastcli.reduction.calibration import Progress, layer_signals, refit_on_signals, reusable, share_of
 
 __all__ = ["sequential_pole_refit"]
 
@@ -26,7 +21,7 @@ def sequential_pole_refit(
     params: Mapping[str, np.ndarray],
     systems: Sequence[DiagonalSystem],
     reductions: Sequence[Reduction],
-    batches: Iterable[CalibrationBatch],
+    batches: Iterable[Batch],
     *,
     held_back: float = 0.2,
     steps: int = 200,
@@ -61,14 +56,10 @@ def sequential_pole_refit(
             signals = layer_signals(forward, params, systems, current, i, batches)
             held = None if pinned is None else pinned[i]
             start = refit_on_signals(system, start.kept, signals, reselect=reselect, pinned=held)
-        report = None if progress is None else _shifted(progress, i * steps, len(systems) * steps)
+        report = share_of(progress, i, len(systems))
         signals = layer_signals(forward, params, systems, current, i, batches)
         found.append(refit_poles(system, start, signals, held_back=held_back, steps=steps, progress=report))
         current[i] = embed(system, found[-1])
-        if progress is not None:
-            progress((i + 1) * steps, len(systems) * steps)
+        if report is not None:
+            report(steps, steps)
     return found
-
-
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _: progress(before + done, total)

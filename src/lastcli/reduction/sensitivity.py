@@ -7,17 +7,20 @@ per residual, is the layer's weight. No labels are used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from lastcli.engine.embedding import embed
 from lastcli.engine.moments import Moments
+from lastcli.engine.precision import in_float64
 from lastcli.engine.reductions import refit
 from lastcli.engine.system import DiagonalSystem
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.passes import model_outputs
 from lastcli.families.base import Forward
+from lastcli.reduction.calibration import Progress
+from lastcli.reduction.divergence import kullback_leibler
 
 __all__ = ["layer_sensitivities", "output_change"]
 
@@ -34,7 +37,7 @@ def layer_sensitivities(
     moments: Sequence[Moments],
     split: Split,
     *,
-    advance: Callable[[int], None] = lambda _: None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Change of the model's outputs per relative residual of each layer, (layers,), largest 1.
 
@@ -45,7 +48,7 @@ def layer_sensitivities(
         energies: (sets, N) a layer, the residual reached when a state goes (`Elimination.share`).
         moments: calibrated, one a layer.
         split: calibration inputs; labels are not looked at.
-        advance: called with 1 after each layer.
+        progress: called with (layers done, layers in all).
     """
     size = min(split.n, _BATCH)
     original = list(model_outputs(forward, params, systems, split, batch_size=size))
@@ -58,7 +61,8 @@ def layer_sensitivities(
         outputs = model_outputs(forward, params, changed, split, batch_size=size)
         change = output_change(zip(original, outputs), forward.task)
         weights[layer] = change / max(float(reached[gone - 1]), 1e-12)
-        advance(1)
+        if progress is not None:
+            progress(layer + 1, len(systems))
     largest = weights.max(initial=0.0)
     # a layer whose loss nobody notices still competes, at a thousandth of the most sensitive one
     return np.maximum(weights / largest, 1e-3) if largest > 0 else np.ones(len(systems))
@@ -70,13 +74,13 @@ def output_change(pairs: Iterable[tuple[np.ndarray, np.ndarray]], task: str) -> 
     for before, after in pairs:
         first, second = np.asarray(before, np.float64), np.asarray(after, np.float64)
         if task == "classification":
-            p, q = _log_softmax(first), _log_softmax(second)
-            total, count = total + float((np.exp(p) * (p - q)).sum()), count + len(first)
+            total, count = total + float(_divergences(first, second).sum()), count + len(first)
         else:
             total, count = total + float(((first - second) ** 2).sum()), count + first.size
     return total / max(count, 1)
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+# only this, not the models' forward passes, whose outputs are computed while `pairs` is gone through
+@in_float64
+def _divergences(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return np.asarray(kullback_leibler(before, after))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lastcli.errors import InputError
-from lastcli.reduction.calibration import CalibrationBatch
+from lastcli.evaluation.data import Batch
 
 __all__ = ["Sequences", "divide", "load_sequences", "minibatch"]
 
@@ -50,7 +50,7 @@ class Sequences:
         return (inside * self.counted).astype(np.float32)
 
 
-def load_sequences(batches: Iterable[CalibrationBatch], *, pair: bool = False) -> Sequences:
+def load_sequences(batches: Iterable[Batch], *, pair: bool = False) -> Sequences:
     """The sequences of the batches that count, as many as memory should hold.
 
     Raises:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Block", "Cell", "Column", "Grid", "Line", "grid"]
+from lastcli.report.text import safe_text
+
+__all__ = ["Block", "Cell", "Column", "Grid", "Line", "grid", "notes_lines"]
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,8 @@ def grid(
         title,
         tuple(rule_after),
     )
+
+
+def notes_lines(notes: Iterable[str]) -> list[Block]:
+    """What there is to say besides, one line a note."""
+    return [Line(safe_text(note), "dim") for note in notes]

@@ -13,7 +13,6 @@ import numpy as np
 from lastcli.report.blocks import Block, Grid, Line
 from lastcli.results import (
     BenchResult,
-    EvalResult,
     InspectResult,
     PruneResult,
     Result,
@@ -55,10 +54,7 @@ def _rows(result: Result) -> Iterable[Mapping[str, Any]]:
         return [plain(check) for check in result.checks]
     if isinstance(result, BenchResult):
         return [{"model": name} | plain(getattr(result, name)) for name in ("original", "pruned")]
-    document = result.to_json()
-    if isinstance(result, EvalResult):
-        document |= document.pop("others")
-    return [_flat(document)]
+    return [_flat(result.to_json())]
 
 
 def _score_rows(result: ScoreResult) -> Iterable[Mapping[str, Any]]:

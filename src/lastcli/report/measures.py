@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid
-from lastcli.report.text import bytes_text, count, error_text, name_text, safe_text, seconds_text, shrinkage
+from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid, notes_lines
+from lastcli.report.text import (
+    bytes_text,
+    count,
+    error_text,
+    name_text,
+    relative_text,
+    safe_text,
+    seconds_text,
+    shrinkage,
+)
 from lastcli.results import BenchResult, EvalResult, LayerCertificate, VerifyResult
 
 __all__ = [
@@ -62,11 +71,7 @@ def eval_blocks(result: EvalResult) -> list[Block]:
     text += f" on {count(result.n)} {'example' if result.n == 1 else 'examples'}{where}"
     if result.warmup:
         text += f", first {result.warmup} steps left out"
-    blocks: list[Block] = [Line(f"{name_text(result.checkpoint)}: {text}")]
-    if result.others:
-        others = ", ".join(f"{name_text(key)} {metric_text(key, value)}" for key, value in result.others.items())
-        blocks.append(Line(others, "dim"))
-    return blocks + [Line(safe_text(note), "dim") for note in result.notes]
+    return [Line(f"{name_text(result.checkpoint)}: {text}"), *notes_lines(result.notes)]
 
 
 def certificates(layers: tuple[LayerCertificate, ...], title: str) -> Grid:
@@ -77,7 +82,7 @@ def certificates(layers: tuple[LayerCertificate, ...], title: str) -> Grid:
             f"{count(layer.states_before)} → {count(layer.states_after)}",
             error_text(layer.hinf_error_bound),
             error_text(layer.hinf_error),
-            "–" if layer.h2_error is None else f"{100 * layer.h2_error:.3g}%",
+            relative_text(layer.h2_error),
         )
         for layer in layers
     ]
@@ -113,7 +118,7 @@ def verify_blocks(result: VerifyResult) -> list[Block]:
     failed = sum(not check.ok for check in result.checks)
     verdict = "Verified: all checks hold." if result.ok else f"NOT verified: {failed} of {len(result.checks)} failed."
     blocks.append(Line(verdict, "good" if result.ok else "bad"))
-    return blocks + [Line(safe_text(note), "dim") for note in result.notes]
+    return blocks + notes_lines(result.notes)
 
 
 def bench_blocks(result: BenchResult) -> list[Block]:
@@ -153,4 +158,4 @@ def bench_blocks(result: BenchResult) -> list[Block]:
     blocks.append(Line(speed, "mark"))
     if a.memory_kind:
         blocks.append(Line(f"Memory of: {name_text(a.memory_kind)}.", "dim"))
-    return blocks + [Line(safe_text(note), "dim") for note in result.notes]
+    return blocks + notes_lines(result.notes)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid
+from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid, notes_lines
 from lastcli.report.text import (
     bytes_text,
     count,
@@ -15,6 +15,7 @@ from lastcli.report.text import (
     name_text,
     points_text,
     ratio_text,
+    relative_text,
     safe_text,
     shrinkage,
     sparkline,
@@ -86,7 +87,7 @@ def inspect_blocks(result: InspectResult) -> list[Block]:
         )
     if result.provenance:
         blocks.append(_provenance(result.provenance))
-    return blocks + _notes(result.notes)
+    return blocks + notes_lines(result.notes)
 
 
 def _unstable(layer: LayerInfo) -> bool:
@@ -121,7 +122,7 @@ def score_blocks(result: ScoreResult) -> list[Block]:
         what += f", compat {name_text(result.compat)}"
     total = sum(layer.states * layer.sets for layer in result.layers)
     table = grid(columns, rows, f"{what}: {count(total)} states of {name_text(result.checkpoint)}")
-    return [table, Line("Every state is listed with --json or --csv.", "dim"), *_notes(result.notes)]
+    return [table, Line("Every state is listed with --json or --csv.", "dim"), *notes_lines(result.notes)]
 
 
 def _unit(result: ScoreResult) -> bool:
@@ -171,7 +172,7 @@ def prune_blocks(result: PruneResult) -> list[Block]:
         blocks.append(Line("Dry run: nothing was written.", "mark"))
     elif result.out is not None:
         blocks.append(Line(f"Written: {name_text(result.out)}", "good"))
-    return blocks + _notes(result.notes)
+    return blocks + notes_lines(result.notes)
 
 
 def _measured(found: Measured) -> Line:
@@ -195,8 +196,7 @@ def _pruned_layers(result: PruneResult) -> Grid:
             _states(layer.states, layer.sets),
             error_text(layer.hinf_error_bound),
             error_text(layer.hinf_error),
-            _relative(layer.h2_error),
-            _relative(layer.residual),
+            relative_text(layer.h2_error),
         )
         for layer in result.layers
     ]
@@ -208,7 +208,6 @@ def _pruned_layers(result: PruneResult) -> Grid:
         Column("H∞ bound", spare=2),
         Column("H∞ error", spare=1),
         Column("H₂ error"),
-        Column("residual", spare=3),
     ]
     return grid(columns, rows, "Layers")
 
@@ -257,7 +256,7 @@ def convert_blocks(result: ConvertResult) -> list[Block]:
     return [
         Line(f"{way}: {count(result.tensors)} tensors, {sizes}"),
         Line(f"Written: {name_text(result.out)}", "good"),
-        *_notes(result.notes),
+        *notes_lines(result.notes),
     ]
 
 
@@ -267,11 +266,3 @@ def _states(states: int, sets: int) -> str:
 
 def _pole(value: float | None) -> str:
     return "–" if value is None else f"{value:.6f}" if value < 2 else f"{value:.4g}"
-
-
-def _relative(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.3g}%"
-
-
-def _notes(notes: tuple[str, ...]) -> list[Block]:
-    return [Line(safe_text(note), "dim") for note in notes]

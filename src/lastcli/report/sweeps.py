@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid
+from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid, notes_lines
 from lastcli.report.measures import certificates, drop_text, drop_title, interval_text, metric_text
-from lastcli.report.text import count, error_text, name_text, points_text, ratio_text, safe_text, sparkline
+from lastcli.report.text import count, error_text, name_text, points_text, ratio_text, relative_text, sparkline
 from lastcli.results import SweepResult, SweepRow
 
 __all__ = ["best_rows", "profile", "sweep_blocks", "variants"]
@@ -70,7 +70,7 @@ def sweep_blocks(result: SweepResult, width: int | None = None) -> list[Block]:
         if not result.passed:
             text = f"Gate FAILED: a ratio loses more than {allowed}."
         blocks.append(Line(text, "good" if result.passed else "bad"))
-    return blocks + [Line(safe_text(note), "dim") for note in result.notes]
+    return blocks + notes_lines(result.notes)
 
 
 def _label(variant: Variant) -> str:
@@ -142,7 +142,7 @@ def _row(result: SweepResult, row: SweepRow) -> list[Cell | str]:
         drop_text(result.metric, row.drop, result.n),
         "–" if row.p_value is None else f"{row.p_value:.2g}",
         error_text(row.max_difference),
-        f"{100 * max(errors):.3g}%" if errors else "–",
+        relative_text(max(errors, default=None)),
         profile(row.layers, result.layer_states),
         Cell(CHOSEN if chosen else "", tone),
     ]

@@ -20,6 +20,7 @@ __all__ = [
     "name_text",
     "points_text",
     "ratio_text",
+    "relative_text",
     "safe_text",
     "seconds_text",
     "shrinkage",
@@ -130,6 +131,11 @@ def error_text(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.3g}" if math.isfinite(value) else "∞" if value > 0 else str(value)
+
+
+def relative_text(value: float | None) -> str:
+    """0.0213 → 2.13%; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.3g}%"
 
 
 def shrinkage(before: float, after: float) -> str:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-__all__ = [
-    "Result",
-    "per_set",
-    "plain",
-]
+__all__ = ["OfModel", "PerSet", "Result", "plain"]
 
 
 def plain(value: Any) -> Any:
@@ -37,10 +34,25 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def per_set(values: Any, multi: bool) -> Any:
-    """(sets, N) as one list where the layer is MIMO, as a list for each channel where it is multi-SISO."""
-    array = np.asarray(values)
-    return plain(array if multi or array.ndim < 2 else array.reshape(-1))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PerSet:
+    """Part of a result that holds (sets, ...) arrays of a layer, in the fields that `per_set` names.
+
+    They become one list each where the layer is MIMO, and a list for each channel where it is multi-SISO (`multi`).
+    """
+
+    per_set: ClassVar[tuple[str, ...]] = ()
+
+    multi: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """The layer's JSON."""
+        names = [item.name for item in dataclasses.fields(self) if item.name != "multi"]
+        return {name: self._values(name) if name in self.per_set else plain(getattr(self, name)) for name in names}
+
+    def _values(self, name: str) -> Any:
+        array = np.asarray(getattr(self, name))
+        return plain(array if self.multi or array.ndim < 2 else array.reshape(-1))
 
 
 class Result:
@@ -51,3 +63,11 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """The document `last.<command>/1`."""
         return {"schema": f"last.{self.command}/1"} | plain(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfModel(Result):
+    """A result about one checkpoint: what was read, and as which family."""
+
+    checkpoint: str
+    family: str

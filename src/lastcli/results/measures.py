@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from lastcli.results.base import Result
+from lastcli.results.base import OfModel, Result
 
 __all__ = [
     "BenchResult",
@@ -62,7 +61,7 @@ class SweepRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepResult(Result):
+class SweepResult(OfModel):
     """The metric against the ratio; `chosen` is the row of the largest ratio within `max_drop`, or None.
 
     `passed` is the answer of the gate `--fail-over`, None where there was no gate.
@@ -70,8 +69,6 @@ class SweepResult(Result):
 
     command: ClassVar[str] = "sweep"
 
-    checkpoint: str
-    family: str
     metric: str
     baseline: float
     n: int
@@ -93,20 +90,17 @@ class SweepResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalResult(Result):
-    """A metric on a split; `others` holds further metrics of the same pass."""
+class EvalResult(OfModel):
+    """A metric on a split."""
 
     command: ClassVar[str] = "eval"
 
-    checkpoint: str
-    family: str
     metric: str
     value: float
     n: int
     ci_low: float | None = None
     ci_high: float | None = None
     higher_is_better: bool = True
-    others: Mapping[str, float] = field(default_factory=dict)
     data: str | None = None
     warmup: int = 0
     notes: tuple[str, ...] = ()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from lastcli.results.base import Result, per_set, plain
+from lastcli.results.base import OfModel, PerSet, Result
 
 __all__ = [
     "ConfigValue",
@@ -50,13 +49,11 @@ class LayerInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectResult(Result):
+class InspectResult(OfModel):
     """What was read, and what was assumed. `states` is the budget: Σ states · sets."""
 
     command: ClassVar[str] = "inspect"
 
-    checkpoint: str
-    family: str
     container: str
     layers: tuple[LayerInfo, ...]
     states: int
@@ -71,37 +68,25 @@ class InspectResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LayerScore:
-    """Energies and scores of one layer, (sets, N) each; `multi` says whether JSON lists them per channel."""
+class LayerScore(PerSet):
+    """Energies and scores of one layer, (sets, N) each."""
+
+    per_set: ClassVar[tuple[str, ...]] = ("energy", "score")
 
     name: str
     states: int
+    sets: int = 1
     energy: Any
     score: Any
     max_abs_pole: float
-    sets: int = 1
-    multi: bool = False
-
-    def document(self) -> dict[str, Any]:
-        """The layer's JSON."""
-        return {
-            "name": self.name,
-            "states": int(self.states),
-            "sets": int(self.sets),
-            "energy": per_set(self.energy, self.multi),
-            "score": per_set(self.score, self.multi),
-            "max_abs_pole": plain(self.max_abs_pole),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreResult(Result):
+class ScoreResult(OfModel):
     """Energy and score of every state."""
 
     command: ClassVar[str] = "score"
 
-    checkpoint: str
-    family: str
     method: str
     layers: tuple[LayerScore, ...]
     criterion: str = ""
@@ -111,15 +96,16 @@ class ScoreResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LayerPruned:
+class LayerPruned(PerSet):
     """One layer before and after. `kept` is (sets, K); errors are of the layer's transfer function.
 
     Attributes:
         states: stored states of one index set after pruning; `states_before` before.
         hinf_error_bound: a-priori bound on the H∞ error (plain truncation), else None.
         hinf_error: exact H∞ error. h2_error: exact H2 error relative to the layer's H2 norm.
-        residual: residual of the refit relative to the layer's output, on the Gram matrix it was solved with.
     """
+
+    per_set: ClassVar[tuple[str, ...]] = ("kept",)
 
     name: str
     states: int
@@ -127,16 +113,8 @@ class LayerPruned:
     hinf_error_bound: float | None = None
     h2_error: float | None = None
     hinf_error: float | None = None
-    residual: float | None = None
     states_before: int | None = None
     sets: int = 1
-    multi: bool = False
-
-    def document(self) -> dict[str, Any]:
-        """The layer's JSON."""
-        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        values.pop("multi")
-        return plain(values) | {"kept": per_set(self.kept, self.multi)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,13 +167,11 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneResult(Result):
+class PruneResult(OfModel):
     """Before and after. `out` is None for a dry run; `bytes_after` is then the size that would be written."""
 
     command: ClassVar[str] = "prune"
 
-    checkpoint: str
-    family: str
     method: str
     refit: str
     ratio: float

@@ -58,7 +58,7 @@ def bench(
 
 
 def _inputs(session: Session, checkpoint: Checkpoint, length: int | None) -> Split:
-    from lastcli.evaluation.data import random_split
+    from lastcli.evaluation.fitting import random_split
 
     if session.inputs is not None:
         return session.inputs

@@ -95,8 +95,7 @@ def _reduce(session: Session) -> tuple[Compressor, _Goal]:
     method = plan.method
     available = session.has_calibration
     refit = plan.refit or method.refit(calibrated=available)
-    compressor = session.compressor(calibrated=method.reads_calibration(refit, available=available))
-    compressor.check(method, refit)
+    compressor = session.compressor([(method, refit)])
     if plan.data is not None or plan.max_drop is not None:
         metric_of(session)  # a split that does not fit is refused before any work
     if plan.max_drop is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lastcli.errors import UsageError
+from lastcli.plan import REFITS
 from lastcli.results import LayerScore, ScoreResult
 from lastcli.verbs.shared.session import Session
 
@@ -21,7 +22,7 @@ def score(session: Session) -> ScoreResult:
     method = session.plan.method
     if method.moves_poles:
         raise UsageError(f"--method {method.name} moves the poles and ranks no states; use it with prune or sweep.")
-    compressor = session.compressor(calibrated=method.uses_calibration)
+    compressor = session.compressor([(method, REFITS["none"])])
     energies = compressor.energies(method)
     scores = compressor.scores(method)
     layers = tuple(

@@ -39,11 +39,7 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     plan = session.plan
     metric_of(session)  # a split that does not fit, or a metric that does not suit it, is refused before any work
     runs, left_out = _runs(session)
-    compressor = session.compressor(
-        calibrated=any(method.reads_calibration(refit, available=session.has_calibration) for method, refit, _ in runs)
-    )
-    for method, refit in dict.fromkeys((method, refit) for method, refit, _ in runs):
-        compressor.check(method, refit)
+    compressor = session.compressor(list(dict.fromkeys((method, refit) for method, refit, _ in runs)))
     compressor.decisions.extend(left_out)
     reductions = _reduce(session, compressor, runs)
     evaluations = measure(session, [None, *reductions], "Sweeping", compare_outputs=True)

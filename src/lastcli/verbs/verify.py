@@ -211,7 +211,7 @@ def _answer(system: DiagonalSystem) -> np.ndarray:
 def _model_outputs(
     session: Session, before: Checkpoint, after: Checkpoint, masked: Sequence[DiagonalSystem]
 ) -> _Compared:
-    from lastcli.evaluation.data import random_split
+    from lastcli.evaluation.fitting import random_split
     from lastcli.evaluation.passes import model_outputs
 
     forward, split = before.require_forward(), session.inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lastcli.model.checkpoint import Checkpoint, open_checkpoint
-from lastcli.plan import BUNDLED, Plan
-from lastcli.verbs.shared.sources import Source, choose_calibration, choose_checkpoint, choose_data, named_checkpoint
+from lastcli.plan import BUNDLED, Method, Plan, Refit
+from lastcli.verbs.shared.sources import (
+    DataSource,
+    Source,
+    choose_calibration,
+    choose_checkpoint,
+    choose_data,
+    named_checkpoint,
+)
 
 if TYPE_CHECKING:
     from lastcli.evaluation.data import Split
@@ -151,34 +158,45 @@ class Session:
         """Whether the bundled model is what is looked at; it is only asked where the plan names no split."""
         return getattr(self.plan, what) is None and self.source.bundled
 
-    def _load(self, source: Source, limit: str | None, what: str) -> Split:
-        from lastcli.evaluation.data import open_split, parse_scale
+    def _load(self, source: DataSource, limit: str | None, what: str) -> Split:
+        from lastcli.evaluation.data import load_split
 
-        scale = None if self.plan.scale is None else parse_scale(self.plan.scale)
-        split = open_split(source.path, scale=scale, subset=limit)
+        split = load_split(source.location, scale=self.plan.scale, limit=limit)
         if source.bundled:
-            split = dataclasses.replace(split, name=f"{BUNDLED}:{source.path.stem}")
+            split = dataclasses.replace(split, name=f"{BUNDLED}:{source.location.path.stem}")
         if source.how != "as named":
             self.note(f"{what}: {source.how}, {split.n} examples.")
         return split
 
     def _checked(self, split: Split, *, labelled: bool) -> Split:
         """The split as the model takes it; the user's own forward pass checks for itself."""
+        from lastcli.evaluation.fitting import fit_split
+
         forward = None if self.external is not None else self.checkpoint.require_forward()
         if not labelled:
             split = split.without_labels()
-        return split if forward is None else split.check(forward, labels=labelled)
+        return split if forward is None else fit_split(split, forward, labels=labelled)
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Any]:
         """A progress bar, or None where nobody looks."""
         return nullcontext() if self.progress is None else self.progress(label, total)
 
-    def compressor(self, *, calibrated: bool) -> Compressor:
-        """A `Compressor` over the checkpoint, with the calibration inputs where they are wanted."""
+    def compressor(self, pairs: Sequence[tuple[Method, Refit]]) -> Compressor:
+        """A `Compressor` that can run these pairs, with the calibration inputs where one of them reads any.
+
+        Raises:
+            UsageError: calibration inputs are needed and there are none, or a pair does not go together.
+            UnsupportedModelError: the model cannot hold a result, or a state has no finite norm.
+        """
         from lastcli.reduction.compressor import Compressor
 
-        calibration = self.calibration if calibrated else None
-        return Compressor(self.checkpoint, self.plan, calibration, progress=self.progress)
+        available = self.has_calibration
+        reads = any(method.reads_calibration(refit, available=available) for method, refit in pairs)
+        calibration = self.calibration if reads or self.plan.match_output else None
+        compressor = Compressor(self.checkpoint, self.plan, calibration, progress=self.progress)
+        for method, refit in pairs:
+            compressor.check(method, refit)
+        return compressor
 
     def __enter__(self) -> Session:
         return self

@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lastcli import demo
 from lastcli.errors import UsageError
 from lastcli.plan import BUNDLED, Plan
 
-__all__ = ["Source", "choose_calibration", "choose_checkpoint", "choose_data", "named_checkpoint"]
+if TYPE_CHECKING:
+    from lastcli.evaluation.locations import Location
+
+__all__ = ["DataSource", "Source", "choose_calibration", "choose_checkpoint", "choose_data", "named_checkpoint"]
 
 _SPLITS = ("test", "validation", "calibration")
 
@@ -23,11 +28,18 @@ class Source:
     bundled: bool = False
 
 
+@dataclass(frozen=True)
+class DataSource:
+    """A split that was chosen, and the words that say why."""
+
+    location: Location
+    how: str
+    bundled: bool = False
+
+
 def named_checkpoint(path: str | Path) -> Source:
     """A checkpoint by its path, or `bundled`; a file of that name is `./bundled`."""
     if str(path) == BUNDLED:
-        from lastcli import demo
-
         return Source(demo.checkpoint(), "the bundled demo model", bundled=True)
     return Source(Path(path), "as named")
 
@@ -42,7 +54,7 @@ def choose_checkpoint(plan: Plan) -> Source:
     return dataclasses.replace(bundled, how=f"{bundled.how}, since none was named")
 
 
-def choose_data(plan: Plan, *, bundled: bool) -> Source:
+def choose_data(plan: Plan, *, bundled: bool) -> DataSource:
     """The held-out split: the plan's, else the bundled test split for the bundled model.
 
     Raises:
@@ -53,21 +65,19 @@ def choose_data(plan: Plan, *, bundled: bool) -> Source:
     return _split(plan.data, "test", "--data")
 
 
-def choose_calibration(plan: Plan, *, bundled: bool) -> Source | None:
+def choose_calibration(plan: Plan, *, bundled: bool) -> DataSource | None:
     """The calibration split: the plan's, else the bundled one for the bundled model, else None."""
     if plan.calibration is None and not bundled:
         return None
     return _split(plan.calibration, "calibration", "--calibration")
 
 
-def _split(named: str | None, default: str, flag: str) -> Source:
-    from lastcli import demo
+def _split(named: str | None, default: str, flag: str) -> DataSource:
+    from lastcli.evaluation.locations import Location, parse_location
 
-    if named is None:
-        return Source(demo.split(default), f"the bundled {default} split", bundled=True)
-    if named == BUNDLED or named.startswith(f"{BUNDLED}:"):
-        name = named.partition(":")[2] or default
-        if name not in _SPLITS:
-            raise UsageError(f"{flag} {named}: the bundled splits are {', '.join(_SPLITS)}.")
-        return Source(demo.split(name), f"the bundled {name} split", bundled=True)
-    return Source(Path(named), "as named")
+    if named is not None and named != BUNDLED and not named.startswith(f"{BUNDLED}:"):
+        return DataSource(parse_location(named), "as named")
+    name = (named or BUNDLED).partition(":")[2] or default
+    if name not in _SPLITS:
+        raise UsageError(f"{flag} {named}: the bundled splits are {', '.join(_SPLITS)}.")
+    return DataSource(Location(demo.split(name)), f"the bundled {name} split", bundled=True)
