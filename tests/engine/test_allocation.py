@@ -124,14 +124,14 @@ def test_selection_of_several_sets_fills_the_budget(seed, shapes, ratio, allocat
 
 def test_ties_go_to_the_earlier_layer_and_the_lower_index():
     equal = [np.ones((1, 3)), np.ones((1, 3))]
-    kept = select(equal, "global", count=4)
+    kept = select(equal, "global", states=4)
     np.testing.assert_array_equal(kept[0], [[0, 1, 2]])
     np.testing.assert_array_equal(kept[1], [[0]])
 
 
 def test_reference_keeps_every_tie_at_the_threshold():
     equal = [np.array([[3.0, 1.0, 1.0]]), np.array([[2.0, 1.0, 0.5]])]
-    kept = select(equal, "global", count=3, ties="reference")
+    kept = select(equal, "global", states=3, ties="reference")
     np.testing.assert_array_equal(kept[0], [[0, 1, 2]])
     np.testing.assert_array_equal(kept[1], [[0, 1]])
 
@@ -142,7 +142,7 @@ def test_pinned_states_stay_in_every_layout():
     pinned[0][0, np.argmin(energies[0])] = True
     pinned[1][1, np.argsort(energies[1][1])[:2]] = True
     for layout in ("ragged", "uniform"):
-        kept = select(energies, "adaptive", count=4, layout=layout, pinned=pinned)
+        kept = select(energies, "adaptive", states=4, layout=layout, pinned=pinned)
         assert kept[1].shape == (2, 2)
         assert set(np.flatnonzero(pinned[0][0])) <= set(kept[0][0])
         assert set(kept[1][1]) == set(np.flatnonzero(pinned[1][1]))
@@ -158,13 +158,13 @@ def test_uniform_layout_gives_every_layer_the_same_count():
 
 def test_scores_of_ones_own_choose_by_score():
     given_scores = [np.array([[0.1, 0.9, 0.5]])]
-    kept = select([np.array([[9.0, 1.0, 1.0]])], given_scores, count=2)
+    kept = select([np.array([[9.0, 1.0, 1.0]])], given_scores, states=2)
     np.testing.assert_array_equal(kept[0], [[1, 2]])
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"ratio": 0.5, "count": 1}, {"count": 4}, {"ratio": 0.5, "layout": "square"}, {"count": 1, "ties": "x"}],
+    [{}, {"ratio": 0.5, "states": 1}, {"states": 4}, {"ratio": 0.5, "layout": "square"}, {"states": 1, "ties": "x"}],
 )
 def test_contradictions_are_refused(options):
     with pytest.raises(UsageError):

@@ -119,7 +119,7 @@ def select(
     allocation: str | Sequence[np.ndarray] = "adaptive",
     *,
     ratio: Decimal | float | str | None = None,
-    count: int | None = None,
+    states: int | None = None,
     min_states: int = 1,
     layout: str = "ragged",
     ties: str = "exact",
@@ -135,7 +135,7 @@ def select(
         energies: (sets, N) a layer, from a criterion.
         allocation: a name in `ALLOCATIONS`, or scores (sets, N) a layer.
         ratio: share of all stored states to remove; K = `states_to_keep`.
-        count: K itself, instead of a ratio.
+        states: K itself, instead of a ratio.
         min_states: states that every index set keeps at least (all of them where it has fewer).
         layout: "uniform" keeps the same count in every layer; "ragged" and "padded" differ only in how they are
             stored.
@@ -146,20 +146,20 @@ def select(
         (sets, k) ascending indices a layer.
 
     Raises:
-        UsageError: not exactly one of ratio and count, or a value out of range.
+        UsageError: not exactly one of ratio and states, or a value out of range.
     """
     orders, by_rank = _ranking(energies, allocation, pinned)
     sizes = [order.shape for order in orders]
     total = sum(sets * N for sets, N in sizes)
-    budget = _budget(total, ratio, count)
+    stay = _how_many(total, ratio, states)
     floors = [
         min(N, max(min_states, 0 if pinned is None else int(pinned[layer].sum(axis=1).max(initial=0))))
         for layer, (_, N) in enumerate(sizes)
     ]
     if layout == "uniform":
-        counts = _same_count(sizes, floors, budget)
+        counts = _same_count(sizes, floors, stay)
     elif layout in ("ragged", "padded"):
-        counts = _best_ranks(by_rank, sizes, floors, budget, keep_ties=_keeps_ties(ties))
+        counts = _best_ranks(by_rank, sizes, floors, stay, keep_ties=_keeps_ties(ties))
     else:
         raise UsageError(f"There is no layout {layout!r}; known layouts: ragged, padded, uniform.")
     return [np.sort(order[:, :k], axis=1) for order, k in zip(orders, counts)]
@@ -180,15 +180,15 @@ def _ranking(
     return orders, by_rank
 
 
-def _budget(total: int, ratio: Decimal | float | str | None, count: int | None) -> int:
-    if (ratio is None) == (count is None):
+def _how_many(total: int, ratio: Decimal | float | str | None, states: int | None) -> int:
+    if (ratio is None) == (states is None):
         raise UsageError("Give either a pruning ratio or a number of states to keep.")
     if ratio is not None:
         return states_to_keep(total, ratio)
-    count = int(count or 0)
-    if not 0 <= count <= total:
-        raise UsageError(f"The model has {total} states; {count} of them cannot be kept.")
-    return max(count, 1)
+    states = int(states or 0)
+    if not 0 <= states <= total:
+        raise UsageError(f"The model has {total} states; {states} of them cannot be kept.")
+    return max(states, 1)
 
 
 def _keeps_ties(ties: str) -> bool:
@@ -197,20 +197,20 @@ def _keeps_ties(ties: str) -> bool:
     return ties == "reference"
 
 
-def _same_count(sizes: Sequence[tuple[int, int]], floors: Sequence[int], budget: int) -> list[int]:
+def _same_count(sizes: Sequence[tuple[int, int]], floors: Sequence[int], stay: int) -> list[int]:
     """The largest common count that fits; a layer with fewer states keeps all of them."""
     largest = max((N for _, N in sizes), default=0)
-    fits = [k for k in range(largest + 1) if sum(sets * min(k, N) for sets, N in sizes) <= budget]
+    fits = [k for k in range(largest + 1) if sum(sets * min(k, N) for sets, N in sizes) <= stay]
     common = max(fits[-1], *floors)
     return [min(common, N) for _, N in sizes]
 
 
 def _best_ranks(
-    by_rank: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], floors: Sequence[int], budget: int, keep_ties: bool
+    by_rank: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], floors: Sequence[int], stay: int, keep_ties: bool
 ) -> list[int]:
     """How many ranks of each layer stay."""
     counts = list(floors)
-    left = budget - sum(k * sets for k, (sets, _) in zip(counts, sizes))
+    left = stay - sum(k * sets for k, (sets, _) in zip(counts, sizes))
     layers = np.concatenate([np.full(N - k, layer) for layer, (k, (_, N)) in enumerate(zip(counts, sizes))])
     values = np.concatenate([value[k:] for k, value in zip(counts, by_rank)])
     order = np.lexsort((layers, -values))  # stable: ranks of one layer stay in order

@@ -215,7 +215,7 @@ def reduce_balanced(
     balanced: Sequence[Balanced],
     *,
     ratio: Decimal | float | str | None = None,
-    count: int | None = None,
+    states: int | None = None,
     min_states: int = 1,
     layout: str = "ragged",
 ) -> list[Reduction]:
@@ -227,7 +227,7 @@ def reduce_balanced(
     Args:
         balanced: `balance` of every layer.
         ratio: share of all stored states to remove.
-        count: stored states to keep, instead of a ratio.
+        states: stored states to keep, instead of a ratio.
         min_states: stored states that every layer (and channel) keeps at least.
         layout: "ragged", "padded" or "uniform", as in `select`.
 
@@ -236,7 +236,7 @@ def reduce_balanced(
     """
     scores = [layer.scores() for layer in balanced]
     pinned = [np.isinf(score) for score in scores]
-    kept = select(scores, scores, ratio=ratio, count=count, min_states=min_states, layout=layout, pinned=pinned)
+    kept = select(scores, scores, ratio=ratio, states=states, min_states=min_states, layout=layout, pinned=pinned)
     return [layer.reduce(indices.shape[1]) for layer, indices in zip(balanced, kept)]
 
 

@@ -136,7 +136,7 @@ class Compressor:
             self.energies(method, refit),
             _allocation(method),
             ratio=ratio,
-            count=states,
+            states=states,
             min_states=self.plan.min_states,
             layout=self.plan.layout,
             ties="reference" if self.plan.compat else "exact",
@@ -262,7 +262,7 @@ class Compressor:
         return reduce_balanced(
             self._balanced_layers[method.name],
             ratio=ratio,
-            count=states,
+            states=states,
             min_states=self.plan.min_states,
             layout=self.plan.layout,
         )
