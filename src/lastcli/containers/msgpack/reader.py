@@ -82,21 +82,21 @@ class MsgpackReader(Reader):
             tree = _Walk(self._file).document()
             dropped = drop_optimizer(tree, lambda leaf: _info("", leaf) if isinstance(leaf, Leaf) else None)
             flat = flatten(tree, lambda leaf: isinstance(leaf, Leaf), where)
-            metadata, more = take_metadata(sidecar_metadata(path), where)
+            metadata, more = take_metadata(sidecar_metadata(path, "msgpack"), where)
+            tensors = {name: _info(name, leaf) for name, leaf in flat.leaves.items()}
+            super().__init__(path, "msgpack", tensors, metadata, merged(flat.extras, more), dropped)
         except BaseException:
             self._file.close()
             raise
         self._leaves: dict[str, Leaf] = flat.leaves
-        tensors = {name: _info(name, leaf) for name, leaf in flat.leaves.items()}
-        super().__init__(path, "msgpack", tensors, metadata, merged(flat.extras, more), dropped)
 
     @property
     def scalars(self) -> frozenset[str]:
         """Names of the tensors that were NumPy scalars, which a rewritten file keeps as such."""
         return frozenset(name for name, leaf in self._leaves.items() if leaf.scalar)
 
-    def read(self, name: str) -> np.ndarray:
-        """See `Reader.read`."""
+    def load(self, name: str) -> np.ndarray:
+        """See `Reader.load`."""
         leaf = self._leaves[name]
         array = np.empty(leaf.shape, dtype_of(leaf.dtype))
         flat = array.reshape(-1).view(np.uint8).data
