@@ -78,7 +78,7 @@ class _Notes(logging.Handler):
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
     logger, handler = logging.getLogger("lastcli"), _Notes()
-    before = logger.propagate
+    before, level = logger.propagate, logger.level
     logger.addHandler(handler)
     logger.propagate = False
     try:
@@ -86,6 +86,7 @@ def _notes() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = before
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
