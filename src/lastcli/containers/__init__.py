@@ -10,7 +10,7 @@
 from lastcli.containers.atomic import write_file
 from lastcli.containers.base import Container, Reader, TensorInfo, TensorSource
 from lastcli.containers.digests import DIGESTS_KEY, fingerprint
-from lastcli.containers.inputs import stored_bytes
+from lastcli.containers.inputs import is_file, stored_bytes
 from lastcli.containers.place import check_place
 from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_reader
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
@@ -29,6 +29,7 @@ __all__ = [
     "check_output",
     "check_place",
     "fingerprint",
+    "is_file",
     "kind_for",
     "kind_of",
     "open_reader",

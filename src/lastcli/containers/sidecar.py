@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lastcli.containers.digests import DIGESTS_KEY
-from lastcli.containers.inputs import read_small
+from lastcli.containers.inputs import is_file, read_small
 from lastcli.errors import InputError, OutputError
 from lastcli.mappings import parse_json
 
@@ -105,7 +105,7 @@ def sidecar_metadata(path: Path, container: str) -> dict[str, str]:
     keeps for a file of another container (NAME.pt and NAME.msgpack have the same sidecar) does not count.
     """
     beside = sidecar_path(path)
-    if beside == path or not beside.is_file():
+    if beside == path or not is_file(beside):
         return {}
     try:
         document = parse_json(read_small(beside, _MAX_SIDECAR), str(beside))

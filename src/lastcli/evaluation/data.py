@@ -252,6 +252,8 @@ def parse_scale(text: str | float) -> float:
     Raises:
         UsageError: not a finite number other than 0.
     """
+    if isinstance(text, str) and (len(text) > 100 or re.search(r"e[+-]?_?\d{4}", text.lower())):
+        raise UsageError(f"{text[:60]!r} is not a scale; write a number such as 0.5 or 1/255.")
     try:
         value = float(Fraction(text)) if isinstance(text, str) else float(text)
     except (ValueError, ZeroDivisionError, OverflowError) as error:

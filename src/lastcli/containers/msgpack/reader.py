@@ -290,6 +290,10 @@ class _Walk:
         ):
             raise InputError(f"{self._at(path)} is not a sound chunked array; the file is damaged.")
         shape, leaves = tuple(axes or ()), list(chunks or [])
+        sizes = [leaf.shape[0] for leaf in leaves]
+        if len(set(sizes[:-1])) > 1 or not 0 < sizes[-1] <= sizes[0]:
+            # flax cuts an array into equal pieces and a last one that is no longer
+            raise InputError(f"{self._at(path)} has chunks of unequal sizes; the file is damaged.")
         nbytes = safe_nbytes(shape, leaves[0].dtype)
         pieces = tuple(piece for leaf in leaves for piece in leaf.pieces)
         if nbytes is None or nbytes != sum(count for _, count in pieces):
