@@ -142,7 +142,8 @@ class ShardedReader(Reader):
 def _shard_path(index: Path, name: str) -> Path:
     """A shard's path; a plain file name, and if it is a link, one that stays in the folder."""
     where = shown(index, 1000)
-    if not name or "/" in name or name in (".", "..") or "\\" in name or ":" in name or "\0" in name:
+    plain = name and name not in (".", "..") and not any(bad in name for bad in ("/", "\\", ":", "\0"))
+    if not plain or len(name.encode("utf-8", "replace")) > 255:
         raise InputError(
             f"{where} names the shard '{shown(name)}', which is not a plain file name; do not use this file."
         )
