@@ -152,6 +152,7 @@ class _Item:
                 f"{self._where}: tensor '{shown(name)}' was written in pieces of {shown(write_shape)}, which do not "
                 f"fit its shape {shown(shape)}; the checkpoint is damaged."
             )
+        self._store.check_chunks(name, shape)
         return TensorInfo(name, shape, dtype, nbytes)
 
 
