@@ -22,6 +22,18 @@ def test_numbers_in_scientific_notation_are_numbers_where_a_number_is_meant():
         ("just text\n", "str"),
         ("1: x\n", "not text"),
         ("a: [1, 2\n", "line"),
+        ("a: {1: x}\n", "not text"),
+        ("? [a]\n: x\n", "not text"),
+        ("a: {2020-01-01: 1, 3: 2}\n", "not text"),
+        ("a: !!set {x}\n", "tag"),
+        ("a: !mine 3\n", "tag"),
+        ("a: !!binary aGk=\n", "tag"),
+        ("a: !!timestamp 2020-01-01\n", "tag"),
+        (f"a: {'9' * 5000}\n", "5,000 digits"),
+        (f"a: 0x{'f' * 5000}\n", "digits"),
+        ("a: 0x_\n", "no number"),
+        ("a: " + "[" * 100_000, "deep"),
+        ("a: " + "[" * 60 + "]" * 60, "deep"),
         ("".join(f"k{i}: {{a: 1}}\n" for i in range(9000)), "entries"),
     ],
 )
@@ -35,6 +47,17 @@ def test_yaml_that_is_no_plain_mapping_is_refused(text, word):
 def test_json_that_is_no_plain_mapping_is_refused(text, word):
     with pytest.raises(InputError, match=word):
         parse_mapping(text, "model.json", is_json=True)
+
+
+def test_a_date_is_text_and_a_merge_key_is_a_key():
+    assert parse_mapping("a: 2020-01-01\n<<: {b: 1}\n", "here") == {"a": "2020-01-01", "<<": {"b": 1}}
+
+
+@pytest.mark.parametrize("value", [10**5000, "9" * 5000], ids=["int", "text"])
+def test_a_number_of_five_thousand_digits_is_refused(value):
+    with pytest.raises(InputError, match="a") as refused:
+        convert(value, int, "a")
+    assert len(str(refused.value)) < 200
 
 
 def test_a_file_that_is_missing_large_or_no_text_is_refused(tmp_path):

@@ -1,8 +1,8 @@
 """Reading small YAML and JSON mappings from people: recipes, sidecars, model descriptions.
 
 PyYAML alone takes the last of two equal keys, expands aliases without end and reads `1e-3` as text. Here aliases,
-duplicate keys, Python tags and files above a size are refused, and numbers are converted where their type is known
-(`convert`).
+duplicate keys, tags, keys that are not text, deep nesting and files above a size are refused, dates are text, and
+numbers are converted where their type is known (`convert`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ __all__ = ["SIZE_LIMIT", "convert", "load_mapping", "parse_json", "parse_mapping
 
 SIZE_LIMIT = 1 << 20
 _NODE_LIMIT = 20_000
+_DEPTH_LIMIT = 50
+_NUMBER_LIMIT = 400
+_MAX_BITS = 1300
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
@@ -55,9 +58,6 @@ def parse_mapping(text: str, where: str, *, is_json: bool = False) -> dict[str, 
         value = {}
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected `key: value` lines, found a {type(value).__name__}.")
-    for key in value:
-        if not isinstance(key, str):
-            raise InputError(f"{where}: the key {key!r} is not text; quote it.")
     return value
 
 
@@ -107,41 +107,65 @@ def _parse_yaml(text: str, where: str) -> Any:
     import yaml
 
     try:
-        for nodes, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-            if isinstance(event, yaml.AliasEvent):
-                place = f" (line {event.start_mark.line + 1})" if event.start_mark else ""
-                raise InputError(f"{where}: uses a YAML alias{place}; write the value out.")
-            if nodes > _NODE_LIMIT:
-                raise InputError(f"{where}: more than {_NODE_LIMIT} entries, so this is no recipe or description.")
+        _refuse_events(yaml.parse(text, Loader=yaml.SafeLoader), where)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            _refuse_duplicates(node, where)
-        return yaml.safe_load(text)
+        return None if node is None else _value(node, where)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{where}: not valid YAML{place}: {problem}.") from None
-    except RecursionError:
-        raise InputError(f"{where}: nested too deeply to be a recipe.") from None
 
 
-def _refuse_duplicates(root: Any, where: str) -> None:
+def _refuse_events(events: Iterable[Any], where: str) -> None:
+    """What no recipe needs, found before the text is read as a whole: the time that YAML takes grows with its depth."""
     import yaml
 
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, yaml.SequenceNode):
-            pending.extend(node.value)
-        elif isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if key.value in seen and isinstance(key, yaml.ScalarNode):
-                    line = key.start_mark.line + 1
-                    raise InputError(f"{where}: the key {key.value!r} appears twice (line {line}); keep one.")
-                seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-                pending.append(value)
+    depth = 0
+    for count, event in enumerate(events):
+        place = f" (line {event.start_mark.line + 1})" if event.start_mark else ""
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{where}: uses a YAML alias{place}; write the value out.")
+        if getattr(event, "tag", None) is not None:
+            raise InputError(f"{where}: uses the YAML tag {event.tag[:60]!r}{place}; write the value without it.")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEPTH_LIMIT:
+            raise InputError(f"{where}: nested too deeply to be a recipe{place}.")
+        if count > _NODE_LIMIT:
+            raise InputError(f"{where}: more than {_NODE_LIMIT} entries, so this is no recipe or description.")
+
+
+def _value(node: Any, where: str) -> Any:
+    """A node as dict, list, text, number, bool or None; a date is text."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, where) for item in node.value]
+    if isinstance(node, yaml.MappingNode):
+        result: dict[str, Any] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            name = _value(key, where) if isinstance(key, yaml.ScalarNode) else key.value
+            if not isinstance(name, str):
+                raise InputError(f"{where}: the key {str(name)[:60]!r} (line {line}) is not text; quote it.")
+            if name in result:
+                raise InputError(f"{where}: the key {name[:60]!r} appears twice (line {line}); keep one.")
+            result[name] = _value(value, where)
+        return result
+    kind = node.tag.rpartition(":")[2]
+    if kind not in ("null", "bool", "int", "float"):
+        return node.value
+    line = node.start_mark.line + 1
+    if len(node.value) > _NUMBER_LIMIT:
+        raise InputError(f"{where}: a number of {len(node.value):,} digits (line {line}); at most {_NUMBER_LIMIT}.")
+    loader: Any = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node)
+    except (ValueError, OverflowError):
+        raise InputError(f"{where}: {node.value[:60]!r} (line {line}) is no number; correct or quote it.") from None
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -160,6 +184,8 @@ def convert(value: Any, kind: type, what: str, error: type[Exception] = InputErr
     Raises:
         InputError: (or `error`) the value cannot be read as `kind`; `what` names it.
     """
+    if type(value) is int and value.bit_length() > _MAX_BITS:
+        raise error(f"{what} is a number of more than {_NUMBER_LIMIT} digits; write a smaller one.")
     text = str(value).strip().lower()
     if kind is bool:
         if text in _TRUE:
@@ -176,7 +202,8 @@ def convert(value: Any, kind: type, what: str, error: type[Exception] = InputErr
     try:
         number = kind(text) if isinstance(value, str) else kind(value)
     except (ValueError, OverflowError):
-        raise error(f"{what} must be {'a whole' if kind is int else 'a'} number, not {value!r}.") from None
+        said = repr(value if not isinstance(value, str) or len(value) < 100 else f"{value[:60]}…")
+        raise error(f"{what} must be {'a whole' if kind is int else 'a'} number, not {said}.") from None
     if kind is int and isinstance(value, float) and value != number:
         raise error(f"{what} must be a whole number, not {value!r}.")
     if number != number or number in (float("inf"), float("-inf")):

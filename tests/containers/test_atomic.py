@@ -35,6 +35,12 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def files_of(name: str) -> list[str]:
+    """The names of an output and, where its container has one, of its sidecar."""
+    container = containers.CONTAINERS[containers.kind_for(Path(name))]
+    return sorted([name] if container.keeps_metadata else [name, str(Path(name).with_suffix(".json"))])
+
+
 def failing(error: BaseException) -> list[TensorSource]:
     """Two tensors, the second of which cannot be loaded."""
 
@@ -51,7 +57,7 @@ def test_an_existing_output_needs_force(name, tmp_path):
     same_bits(contents(tmp_path / name), OLD)
     put(tmp_path / name, NEW, force=True)
     same_bits(contents(tmp_path / name), NEW)
-    assert listing(tmp_path) == [name]
+    assert listing(tmp_path) == files_of(name)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +69,7 @@ def test_nothing_is_left_when_a_source_fails(name, error, force, tmp_path):
         put(tmp_path / name, OLD)
     with pytest.raises((type(error), OutputError)):
         containers.write(tmp_path / name, failing(error), metadata={}, force=force)
-    assert listing(tmp_path) == ([name] if force else [])
+    assert listing(tmp_path) == (files_of(name) if force else [])
     if force:
         same_bits(contents(tmp_path / name), OLD)
 
@@ -78,7 +84,7 @@ def test_an_interrupt_before_the_last_step_leaves_the_old_pair(tmp_path, monkeyp
     monkeypatch.setattr(atomic.Stage, "_place", interrupt)
     with pytest.raises(KeyboardInterrupt):
         put(tmp_path / "x.msgpack", NEW, new, force=True)
-    assert json.loads((tmp_path / "x.json").read_text()) == {"family": "old"}
+    assert json.loads((tmp_path / "x.json").read_text())["family"] == "old"
     same_bits(contents(tmp_path / "x.msgpack"), OLD)
     with pytest.raises(KeyboardInterrupt):
         put(tmp_path / "y.msgpack", NEW, new)
@@ -99,7 +105,7 @@ def test_what_is_not_read_back_alike_is_not_put_in_place(name, tmp_path, monkeyp
         put(tmp_path / name, NEW, force=True)
     monkeypatch.undo()
     same_bits(contents(tmp_path / name), OLD)
-    assert listing(tmp_path) == [name]
+    assert listing(tmp_path) == files_of(name)
 
 
 def test_a_tensor_other_than_announced_is_refused(name, tmp_path):
@@ -119,7 +125,38 @@ def test_disk_full(name, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     same_bits(contents(tmp_path / name), OLD)
-    assert listing(tmp_path) == [name]
+    assert listing(tmp_path) == files_of(name)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o640])
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_what_is_replaced_keeps_its_mode(name, mode, exchanged, tmp_path, monkeypatch):
+    if not exchanged:
+        monkeypatch.setattr(atomic, "exchange", lambda first, second: False)
+    put(tmp_path / name, OLD)
+    folder_mode = mode | (mode & 0o444) >> 2
+    for path in tmp_path.rglob("*"):
+        path.chmod(folder_mode if path.is_dir() else mode)
+    before = os.umask(0o022)
+    try:
+        put(tmp_path / name, NEW | {"more": np.ones(3)}, force=True)
+    finally:
+        os.umask(before)
+    for path in tmp_path.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (folder_mode if path.is_dir() else mode), path
+
+
+def test_nobody_else_can_look_into_an_output_that_is_being_made(name, tmp_path):
+    put(tmp_path / name, OLD)
+    modes = []
+
+    def look() -> np.ndarray:
+        modes.extend(path.stat().st_mode & 0o777 for path in tmp_path.glob(".last-*"))
+        return np.ones(2)
+
+    source = TensorSource(TensorInfo("w", (2,), "float64", 16), look)
+    containers.write(tmp_path / name, [source], metadata={}, force=True)
+    assert modes == [0o700]
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
@@ -197,7 +234,7 @@ def test_a_foreign_sidecar_needs_force(tmp_path):
     assert listing(tmp_path) == ["x.json"]
     assert (tmp_path / "x.json").read_text() == '{"mine": 1}'
     put(tmp_path / "x.msgpack", OLD, metadata, force=True)
-    assert json.loads((tmp_path / "x.json").read_text()) == {"family": "s5"}
+    assert json.loads((tmp_path / "x.json").read_text())["family"] == "s5"
     (tmp_path / "x.msgpack").unlink()
     put(tmp_path / "x.msgpack", OLD, metadata)
 
@@ -213,7 +250,7 @@ def test_the_faster_of_two_runs_wins(name, tmp_path):
     with pytest.raises(OutputError, match="meanwhile"):
         containers.write(path, [source], metadata={})
     same_bits(contents(path), OLD)
-    assert listing(tmp_path) == [name]
+    assert listing(tmp_path) == files_of(name)
 
 
 @pytest.fixture
@@ -255,9 +292,10 @@ def test_a_plain_file_is_flushed_and_put_in_place_like_a_checkpoint(flushed, tmp
 def test_an_old_folder_is_moved_back_when_the_new_one_cannot_take_its_place(error, tmp_path, monkeypatch):
     put(tmp_path / "x", OLD)
     plain = Path.rename
+    monkeypatch.setattr(atomic, "exchange", lambda first, second: False)
 
     def rename(path: Path, target: Path) -> Path:
-        if path.name.endswith(".tmp"):
+        if path.name == "data":
             assert not (tmp_path / "x").exists()
             raise error
         return plain(path, target)

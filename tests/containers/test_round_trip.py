@@ -57,16 +57,18 @@ def test_sidecar_is_the_description(kind, tmp_path):
     need(kind)
     receipt = put(tmp_path / NAMES[kind], {"a": np.ones(2)}, {"last.description": METADATA["last.description"]})
     assert receipt.sidecar == tmp_path / "x.json"
-    assert json.loads(receipt.sidecar.read_text()) == {"family": "s5", "conj_sym": True}
+    beside = json.loads(receipt.sidecar.read_text())
+    assert set(beside.pop("last")["metadata"]) == {"last.container", "last.digests"}
+    assert beside == {"family": "s5", "conj_sym": True}
     assert receipt.sidecar.read_text().startswith('{\n  "family"')
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_no_sidecar_without_need(kind, tmp_path):
+def test_a_sidecar_only_where_the_file_cannot_hold_it(kind, tmp_path):
     need(kind)
     receipt = put(tmp_path / NAMES[kind], {"a": np.ones(2)})
-    assert receipt.sidecar is None
-    assert not (tmp_path / "x.json").exists()
+    assert (receipt.sidecar is None) == containers.CONTAINERS[kind.partition("_")[0]].keeps_metadata
+    assert (tmp_path / "x.json").exists() == (receipt.sidecar is not None)
 
 
 def test_kept_metadata_do_not_pile_up_in_the_description(tmp_path):
@@ -86,7 +88,7 @@ def test_odd_names(kind, tmp_path):
     arrays = {name: np.full(2, index, np.float32) for index, name in enumerate(names)}
     put(tmp_path / NAMES[kind], arrays)
     same_bits(contents(tmp_path / NAMES[kind]), arrays)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [NAMES[kind]]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "x.json") == [NAMES[kind]]
 
 
 @pytest.mark.parametrize("name", ["../../x", "a\0b", "x" * 300, "", "_METADATA", "/etc/x", ".hidden"])

@@ -66,6 +66,7 @@ MSGPACK: list[Case] = [
     _mp("name_not_utf8", "UTF-8", b"\x81\xa1\xff\xc0"),
     _mp("chunk_not_an_array", "chunked", _chunked({"0": 2}, {"0": 3})),
     _mp("chunk_too_short", "do not fill", _chunked({"0": 3}, {"0": array_ext()})),
+    _mp("chunks_unequal", "unequal", _chunked({"0": 3}, {"0": array_ext((1,), data=bytes(4)), "1": array_ext()})),
     _mp("chunk_missing", "chunked", _chunked({"0": 4}, {"0": array_ext(), "2": array_ext()})),
     _mp("chunks_of_two_dtypes", "chunked", _chunked({"0": 4}, {"0": array_ext(), "1": array_ext(dtype="int32")})),
     _mp("chunk_shape_of_text", "chunked", _chunked({"0": "2"}, {"0": array_ext()})),

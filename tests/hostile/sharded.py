@@ -79,6 +79,7 @@ SHARDED: list[Case] = [
     _index("shard_absolute", "not a plain file name", _map("a", "/etc/passwd")),
     _index("shard_on_a_drive", "not a plain file name", _map("a", "C:\\x.safetensors")),
     _index("shard_empty_name", "not a plain file name", _map("a", "")),
+    _index("shard_with_a_long_name", "not a plain file name", _map("a", "x" * 300)),
     _index("shard_with_nul", "not a plain file name", _map("a", "a\0b")),
     _index("shard_not_text", "weight_map", _map("a", 3)),
     _index("shard_link_out", "link out of its folder", _link_out),

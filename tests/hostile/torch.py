@@ -119,6 +119,25 @@ def _expanded() -> bytes:
     return _saved({"w": torch.zeros(1).expand(2**40)})
 
 
+def _pickled(program: bytes) -> bytes:
+    """A torch archive whose pickle is this program."""
+    return _member("data.pkl", lambda content: b"\x80\x02" + program + b".")
+
+
+def _doubled(levels: int, end: bytes) -> bytes:
+    """A tuple that holds the one before it twice, so many times, made from 3 bytes a level."""
+    return _pickled(b"}K\x01" + levels * b"2\x86" + end)
+
+
+def _legacy(program: bytes) -> bytes:
+    """A file from before PyTorch 1.6 whose third pickle is this program."""
+    whole = _saved(_weights(), _use_new_zipfile_serialization=False)
+    buffer = io.BytesIO(whole)
+    for _ in range(2):
+        pickle.load(buffer)
+    return whole[: buffer.tell()] + b"\x80\x02" + program + b"." + whole[buffer.tell() :]
+
+
 TORCH: list[Case] = [
     _pt("reduce_os_system", "posix.system|nt.system|os.system", lambda: _saved({"w": _System()})),
     _pt("reduce_os_system_legacy", "system", lambda: _saved({"w": _System()}, _use_new_zipfile_serialization=False)),
@@ -137,6 +156,19 @@ TORCH: list[Case] = [
     _pt("cut_archive", "damaged zip", lambda: _saved(_weights())[:-30]),
     _pt("numpy_archive", "NumPy archive", _npz),
     _pt("expanded_to_4_tib", "far larger", _expanded),
+    _pt("memo_index", "memo index", lambda: _pickled(b"}r\xff\xff\xff\x7f")),
+    _pt("memo_index_as_text", "memo index", lambda: _pickled(b"}p2147483647\n")),
+    _pt("memo_index_legacy", "memo index", lambda: _legacy(b"}r\xff\xff\xff\x7f")),
+    _pt("bytearray_of_200_mb", "their number", lambda: _pickled(b"c__builtin__\nbytearray\nJ\x00\xc2\xeb\x0b\x85R")),
+    _pt("bytearray_of_200_mb_legacy", "bytearray", lambda: _legacy(b"c__builtin__\nbytearray\nJ\x00\xc2\xeb\x0b\x85R")),
+    _pt("bytearray_longer_than_the_file", "breaks off", lambda: _pickled(b"\x96" + (2**40).to_bytes(8, "little"))),
+    _pt("hashing_bomb", "too many values", lambda: _doubled(60, b"K\x01s")),
+    _pt("hashing_bomb_as_argument", "too many values", lambda: _doubled(60, b"\x85c__builtin__\nset\nR")),
+    _pt("hashed_again_and_again", "too much work", lambda: _pickled(
+        b"}K\x01" + 20 * b"2\x86" + b"q\x01" + b"0" + 40 * b"h\x01K\x01s")),
+    _pt("tuples_without_end", "deep", lambda: _pickled(b"}K\x01" + 100_000 * b"\x85" + b"K\x01s")),
+    _pt("operations_without_end", "operations", lambda: _pickled(b"}" + 2_000_000 * b"N0")),
+    _pt("popped_from_nothing", "breaks off", lambda: _pickled(b"0")),
     _pt("zero_bytes", "not a torch file", lambda: b""),
     _pt("no_tensors", "no tensors", lambda: _saved({"epoch": 3})),
     _pt("a_bare_tensor", "no tensors", lambda: _saved(_weights()["w"])),

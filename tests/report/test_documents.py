@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,15 @@ PARTS = {
 
 def csv_rows(result: Result) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(as_csv(result))))
+
+
+def test_csv_shows_no_control_characters_and_loses_nothing() -> None:
+    name = 'a\x1b[2J\x07\u202eb,"c"\r\nd' + "x" * 5000
+    for result in (samples.inspect(name), dataclasses.replace(samples.convert(), checkpoint=name)):
+        text = as_csv(result)
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e]", text)
+        cells = [cell for row in csv_rows(result) for cell in row.values()]
+        assert 'a\\x1b[2J\\x07\\u202eb,"c"\\r\\nd' + "x" * 5000 in cells
 
 
 @pytest.mark.parametrize("result", samples.every(), ids=lambda r: r.command)
@@ -122,7 +132,7 @@ def test_sweep_rows_are_numbers() -> None:
 
 def test_csv_survives_awkward_names() -> None:
     name = 'a,"b"\nc'
-    assert csv_rows(samples.inspect(name))[0]["name"] == name
+    assert csv_rows(samples.inspect(name))[0]["name"] == 'a,"b"\\nc'
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -38,7 +39,9 @@ class Console:
         forms = [name for name in ("json", "csv", "markdown") if values.pop(f"as_{name}", False)]
         if len(forms) > 1:
             raise UsageError(f"--{forms[0]} and --{forms[1]} exclude each other.")
-        return cls(quiet=values.pop("quiet", False), form=forms[0] if forms else "table")
+        console = cls(quiet=values.pop("quiet", False), form=forms[0] if forms else "table")
+        logging.getLogger("lastcli").setLevel(logging.ERROR if console.quiet else logging.WARNING)
+        return console
 
     def note(self, sentence: str) -> None:
         """A message for the user, on standard error."""
@@ -63,13 +66,36 @@ class Console:
         report.print_result(result, form=self.form)
 
 
+class _Notes(logging.Handler):
+    """What the library says in passing (an output of a killed run that was found), on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from lastcli.report import safe_text
+
+        print(safe_text(record.getMessage()), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    logger, handler = logging.getLogger("lastcli"), _Notes()
+    before, level = logger.propagate, logger.level
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+        logger.setLevel(level)
+
+
 @contextlib.contextmanager
 def guarded(debug: bool) -> Iterator[None]:
     """Turn every way a command can end into its exit code and one sentence on standard error."""
     from lastcli.containers import terminable
 
     try:
-        with terminable():
+        with terminable(), _notes():
             yield
             sys.stdout.flush()
     except LastError as error:

@@ -105,11 +105,11 @@ def parse_size(text: str | None) -> int | None:
     """Bytes of `500MB`, `5GB`, `2GiB` or a plain number.
 
     Raises:
-        UsageError: not such a size, or less than one byte.
+        UsageError: not such a size, less than one byte, or more than any disk holds.
     """
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
-    if match is None or match[2] not in _UNITS or float(match[1]) * _UNITS[match[2]] < 1:
-        raise UsageError(f"{text!r} is not a size; write 500MB, 5GB or 2GiB.")
+    if match is None or match[2] not in _UNITS or not 1 <= float(match[1]) * _UNITS[match[2]] < 2**63:
+        raise UsageError(f"{text[:60]!r} is not a size; write 500MB, 5GB or 2GiB.")
     return int(float(match[1]) * _UNITS[match[2]])

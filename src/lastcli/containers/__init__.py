@@ -7,17 +7,20 @@
 * `tree`, `structure`, `extras`, `sidecar`: what a file holds besides tensors, so that a conversion loses nothing.
 """
 
-from lastcli.containers.atomic import terminable, write_file
+from lastcli.containers.atomic import write_file
 from lastcli.containers.base import Container, Reader, TensorInfo, TensorSource
-from lastcli.containers.inputs import stored_bytes
+from lastcli.containers.digests import DIGESTS_KEY, fingerprint
+from lastcli.containers.inputs import is_file, stored_bytes
 from lastcli.containers.place import check_place
 from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_reader
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
+from lastcli.containers.signals import terminable
 from lastcli.containers.writing import Receipt, check_output, write
 
 __all__ = [
     "CONTAINERS",
     "DESCRIPTION_KEY",
+    "DIGESTS_KEY",
     "Container",
     "Reader",
     "Receipt",
@@ -25,6 +28,8 @@ __all__ = [
     "TensorSource",
     "check_output",
     "check_place",
+    "fingerprint",
+    "is_file",
     "kind_for",
     "kind_of",
     "open_reader",

@@ -1,14 +1,16 @@
 """Safe writing. The protocol, which every container's writer goes through:
 
-1. The output is made under a temporary name in the folder where it will stand, so that the last step is a rename.
+1. The output is made in a box (see `boxes`), a folder beside where it will stand, so that the last step is a rename.
 2. Every file is flushed to the disk, then the folders that hold them.
 3. The caller reads the temporary output back and compares.
 4. One rename puts it in place: over the old file with `force`, else only where nothing stands (a hard link, which
-   fails if somebody else was faster). An old folder is first moved aside, and moved back if the rename fails.
-5. Whatever happens before that, an exception, SIGINT or SIGTERM, the temporary output is removed and the old one whole.
+   fails if somebody else was faster). A folder is exchanged with the old one in one step where the system can.
+5. Where two steps are needed, for a sidecar or where there is no exchange, a journal in the box says first what is to
+   be done. A run that is killed between them is finished by the next one. SIGINT and SIGTERM wait for the end of it.
+6. Whatever happens before that, an exception, SIGINT or SIGTERM, the temporary output is removed and the old one whole.
 
-Files get the mode that the umask gives. An output path that is a symbolic link is written through: the file it
-points to is replaced, the link stays.
+What is replaced keeps its mode; new files get the mode that the umask gives. An output path that is a symbolic link is
+written through: the file it points to is replaced, the link stays.
 """
 
 from __future__ import annotations
@@ -16,22 +18,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
-import signal
-import threading
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
+from lastcli.containers.boxes import Box, Journal, finish_left, fsync, identity, link_or_copy, place_new, write_bytes
+from lastcli.containers.exchange import exchange
 from lastcli.containers.inputs import shown
 from lastcli.containers.place import check_place, writing_errors
+from lastcli.containers.sidecar import same_but_digests
+from lastcli.containers.signals import terminable, undisturbed
 from lastcli.errors import OutputError
 
-__all__ = ["Stage", "check_sidecar", "staged", "terminable", "write_file"]
-
-_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+__all__ = ["Stage", "check_sidecar", "staged", "write_file"]
 
 
 class Stage:
@@ -44,28 +43,36 @@ class Stage:
     """
 
     def __init__(self, path: Path, folder: bool, force: bool) -> None:
-        """Check the place and choose the temporary name.
+        """Check the place, settle what killed runs left there, and make the box.
 
         Raises:
             OutputError: something stands there and `force` is not given, or nothing can be written there.
         """
         self.path, self._folder, self._force = path, folder, force
+        finish_left(path)
         self.target = check_place(path, folder=folder, force=force)
-        self.temp = self.target.parent / f".last-{secrets.token_hex(6)}.tmp"
-        if folder:
-            with writing_errors(path):
-                self.temp.mkdir()
+        self._undone = False
+        with writing_errors(path):
+            self._box = Box(self.target.parent)
+            self.temp = self._box.path / "data"
+            try:
+                if folder:
+                    self.temp.mkdir()
+            except BaseException:
+                self._box.discard()
+                raise
 
     def flush(self) -> None:
-        """Put everything written so far on the disk."""
+        """Put everything written so far on the disk, with the mode of what it will replace."""
         with writing_errors(self.path):
+            self._keep_mode()
             if self._folder:
                 for folder, _, files in os.walk(self.temp):
                     for file in files:
-                        _fsync(Path(folder) / file)
-                    _fsync(Path(folder))
+                        fsync(Path(folder) / file)
+                    fsync(Path(folder))
             else:
-                _fsync(self.temp)
+                fsync(self.temp)
 
     def commit(self, sidecar: Path | None = None, text: str = "") -> None:
         """Put the output, and the sidecar with that text, in place.
@@ -74,13 +81,19 @@ class Stage:
             OutputError: a sidecar that says something else is there and `force` is not given; or a rename failed, in
                 which case everything is as before.
         """
-        with writing_errors(self.path):
+        with writing_errors(self.path), undisturbed():
             if sidecar is None:
                 self._place()
             else:
-                with _replaced(sidecar, text, self._force):
-                    self._place()
-            _fsync(self.target.parent)
+                self._place_both(sidecar, text)
+            fsync(self.target.parent)
+
+    def discard(self) -> None:
+        """Remove the temporary output, if it is still there."""
+        if self._undone:
+            self._box.leave()
+        else:
+            self._box.discard()
 
     def _place(self) -> None:
         if self._folder:
@@ -88,7 +101,7 @@ class Stage:
         elif self._force:
             self.temp.replace(self.target)
         else:
-            _place_new(self.temp, self.target)
+            place_new(self.temp, self.target)
 
     def _place_folder(self) -> None:
         if not os.path.lexists(self.target):
@@ -96,22 +109,78 @@ class Stage:
             return
         if not self._force:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.target))
-        aside = self.target.parent / f".last-{secrets.token_hex(6)}.old"
+        if exchange(self.temp, self.target):
+            return
+        aside = self._box.path / "old"
+        self._box.promise(self._journal())
         self.target.rename(aside)
         try:
             self.temp.rename(self.target)
         except BaseException:
-            aside.rename(self.target)
+            with self._or_left_to_the_next_run():
+                aside.rename(self.target)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
 
-    def discard(self) -> None:
-        """Remove the temporary output, if it is still there."""
-        if self._folder:
-            shutil.rmtree(self.temp, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                self.temp.unlink()
+    def _place_both(self, sidecar: Path, text: str) -> None:
+        """The sidecar, then the output; the sidecar as before where that fails."""
+        beside = Path(os.path.realpath(sidecar))
+        check_sidecar(sidecar, text, self._force)
+        if beside.parent == self.target.parent:
+            self._place_after(beside, text, self._box, self._journal(beside.name))
+            return
+        # through links the two lie in different folders, which no box spans
+        box = Box(beside.parent)
+        try:
+            self._place_after(beside, text, box, None)
+        finally:
+            box.discard()
+
+    def _place_after(self, sidecar: Path, text: str, box: Box, journal: Journal | None) -> None:
+        new, old = box.path / "sidecar", box.path / "sidecar.old"
+        write_bytes(new, _encoded(text))
+        if sidecar.is_file():
+            new.chmod(stat.S_IMODE(sidecar.stat().st_mode))
+            link_or_copy(sidecar, old)
+        if journal is not None:
+            box.promise(journal)
+        new.replace(sidecar)
+        try:
+            self._place()
+        except BaseException:
+            with self._or_left_to_the_next_run():
+                if old.exists():
+                    old.replace(sidecar)
+                else:
+                    sidecar.unlink()
+            raise
+
+    def _journal(self, sidecar: str | None = None) -> Journal:
+        return Journal(self.target.name, identity(self.target) if self._force else None, sidecar)
+
+    @contextlib.contextmanager
+    def _or_left_to_the_next_run(self) -> Iterator[None]:
+        """Steps that undo others: if they fail as well, the box stays, and the next run finishes it."""
+        try:
+            yield
+        except OSError:
+            self._undone = True
+            raise
+
+    def _keep_mode(self) -> None:
+        """The mode of what is replaced; in a folder, for every file what all the old ones allowed."""
+        if not os.path.lexists(self.target):
+            return
+        if not self._folder:
+            self.temp.chmod(stat.S_IMODE(self.target.stat().st_mode))
+            return
+        modes = {True: stat.S_IMODE(self.target.stat().st_mode) | stat.S_IRWXU, False: 0o777}
+        for item in (item.lstat() for item in self.target.rglob("*")):
+            owner = stat.S_IRWXU if stat.S_ISDIR(item.st_mode) else 0
+            modes[stat.S_ISDIR(item.st_mode)] &= item.st_mode | owner
+        if modes[False] == 0o777:
+            modes[False] = 0o666 & modes[True]
+        for path in (self.temp, *self.temp.rglob("*")):
+            path.chmod(modes[path.is_dir()])
 
 
 @contextlib.contextmanager
@@ -121,12 +190,16 @@ def staged(path: Path, *, folder: bool, force: bool) -> Iterator[Stage]:
     Raises:
         OutputError: see `check_place`.
     """
+    stage = None
     with terminable():
-        stage = Stage(path, folder, force)
         try:
+            with undisturbed():
+                stage = Stage(path, folder, force)
             yield stage
         finally:
-            stage.discard()
+            if stage is not None:
+                with undisturbed():
+                    stage.discard()
 
 
 def write_file(path: Path, data: bytes, *, force: bool = False) -> None:
@@ -142,26 +215,6 @@ def write_file(path: Path, data: bytes, *, force: bool = False) -> None:
         stage.commit()
 
 
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends the body as Ctrl-C does, so that temporary files are removed.
-
-    Only where nobody handles it: not in another thread, not in a program with a handler of its own, not twice.
-    """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def check_sidecar(sidecar: Path, text: str, force: bool) -> None:
     """Refuse to replace a sidecar.
 
@@ -172,7 +225,7 @@ def check_sidecar(sidecar: Path, text: str, force: bool) -> None:
     if not os.path.lexists(sidecar):
         return
     old = sidecar.read_bytes() if sidecar.is_file() else None
-    if old is None or (old != _encoded(text) and not force):
+    if old is None or (not force and not same_but_digests(old, text)):
         raise OutputError(
             f"{shown(sidecar, 1000)} says something else; choose another name or give --force to replace it."
         )
@@ -180,60 +233,3 @@ def check_sidecar(sidecar: Path, text: str, force: bool) -> None:
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
-
-
-def _place_new(temp: Path, target: Path) -> None:
-    """Rename that never replaces: a hard link, or where the file system has none, a check and a rename."""
-    try:
-        os.link(temp, target)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
-        temp.replace(target)
-    else:
-        temp.unlink()
-
-
-@contextlib.contextmanager
-def _replaced(sidecar: Path, text: str, force: bool) -> Iterator[None]:
-    """Put the sidecar in place; put the old one back if the body fails."""
-    data = _encoded(text)
-    sidecar = Path(os.path.realpath(sidecar))
-    check_sidecar(sidecar, text, force)
-    old = sidecar.read_bytes() if sidecar.is_file() else None
-    temp = sidecar.parent / f".last-{secrets.token_hex(6)}.tmp"
-    try:
-        _write_bytes(temp, data)
-        temp.replace(sidecar)
-        try:
-            yield
-        except BaseException:
-            if old is None:
-                sidecar.unlink()
-            else:
-                _write_bytes(temp, old)
-                temp.replace(sidecar)
-            raise
-    finally:
-        temp.unlink(missing_ok=True)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # some file systems cannot flush a folder; the rename is then as durable as they make it
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lastcli.containers.digests import fingerprint, take_digests
+from lastcli.containers.inputs import shown
+from lastcli.errors import InputError
+
 if TYPE_CHECKING:
     from lastcli.containers.jobs import Job
 
@@ -71,6 +75,8 @@ class Reader(abc.ABC):
         metadata: the file's own text metadata; empty where the format has none.
         extras: leaves that are not tensors (a step counter, an epoch, a string), by path, JSON-like values.
         dropped: what is in the file but will not be carried on (optimizer state), as one sentence each.
+        digests: the sha256 of every tensor by name (`digests.fingerprint`), as the file says it; empty where it says
+            nothing. They are taken out of the metadata.
     """
 
     path: Path
@@ -79,10 +85,32 @@ class Reader(abc.ABC):
     metadata: Mapping[str, str] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(init=False, default_factory=dict)
 
-    @abc.abstractmethod
+    def __post_init__(self) -> None:
+        self.metadata, self.digests = take_digests(self.metadata, self.tensors, shown(self.path, 1000))
+
     def read(self, name: str) -> np.ndarray:
         """The tensor's exact bits as a C-contiguous array (ml_dtypes for bfloat16 and the float8s).
+
+        Raises:
+            InputError: the bytes are missing, cut short, do not fit the declared shape, or are not those that the
+                file's digest is of.
+            KeyError: no such tensor.
+        """
+        array = self.load(name)
+        digest = self.digests.get(name)
+        if digest is not None and fingerprint(array) != digest:
+            raise InputError(
+                f"{shown(self.path, 1000)}: tensor '{shown(name)}' is not as it was written (its sha256 differs); the "
+                "file is damaged, was changed by another program, or its description belongs to another file: copy it "
+                "again with the description that was written with it."
+            )
+        return array
+
+    @abc.abstractmethod
+    def load(self, name: str) -> np.ndarray:
+        """What `read` gives, not yet held against the digest.
 
         Raises:
             InputError: the bytes are missing, cut short or do not fit the declared shape.
@@ -108,12 +136,13 @@ class Folder:
     Attributes:
         mark: what makes it one, as a sentence to the user says it.
         holds: (folder, names in it) → whether it is one.
-        owns: name of a file in it → whether that file is a part of the checkpoint, and may be replaced with it.
+        stranger: folder → the path within it of something that is no part of the one checkpoint it holds, and would be
+            lost with it; None where there is nothing else. A folder is replaced only then.
     """
 
     mark: str
     holds: Callable[[Path, Collection[str]], bool]
-    owns: Callable[[str], bool] = lambda name: True
+    stranger: Callable[[Path], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)

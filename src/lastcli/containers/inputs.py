@@ -12,7 +12,7 @@ import numpy as np
 
 from lastcli.errors import InputError
 
-__all__ = ["RandomAccess", "is_folder", "is_unicode", "read_small", "shown", "stored_bytes"]
+__all__ = ["RandomAccess", "is_file", "is_folder", "is_unicode", "read_small", "shown", "stored_bytes"]
 
 
 def shown(name: object, limit: int = 100) -> str:
@@ -33,6 +33,14 @@ def is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a path that cannot be looked at, such as one with too long a name, is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
         return False
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,23 +11,14 @@ from typing import Any
 import numpy as np
 
 from lastcli.containers.base import Container, Reader, TensorInfo, TensorSource
+from lastcli.containers.digests import digests_text, fingerprint
 from lastcli.containers.extras import EXTRAS_KEY, dumps
 from lastcli.containers.inputs import shown
 from lastcli.containers.structure import without
 from lastcli.containers.tree import build
 from lastcli.errors import OutputError
 
-__all__ = ["Job", "fingerprint", "raw"]
-
-
-def raw(array: np.ndarray) -> memoryview:
-    """The bytes of a C-contiguous array."""
-    return array.reshape(-1).view(np.uint8).data
-
-
-def fingerprint(array: np.ndarray) -> bytes:
-    """A digest of an array's bytes."""
-    return hashlib.blake2b(raw(array), digest_size=16).digest()
+__all__ = ["Job"]
 
 
 @dataclass
@@ -55,7 +45,7 @@ class Job:
     template: Reader | None = None
     shard_bytes: int | None = None
     progress: Callable[[int], None] | None = None
-    digests: dict[str, bytes] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -79,6 +69,10 @@ class Job:
         if self.progress is not None:
             self.progress(info.nbytes)
         return array
+
+    def digests_text(self, names: Iterable[str] | None = None) -> str:
+        """The digests, of all tensors or of these, as the metadata hold them; zeros for what is not yet written."""
+        return digests_text(self.digests, (source.info.name for source in self.sources) if names is None else names)
 
     @cached_property
     def own(self) -> dict[str, Any]:

@@ -19,6 +19,6 @@ class MemoryReader(Reader):
         super().__init__(path, "memory", {source.info.name: source.info for source in sources})
         self._sources = {source.info.name: source for source in sources}
 
-    def read(self, name: str) -> np.ndarray:
+    def load(self, name: str) -> np.ndarray:
         """The tensor as its source gives it."""
         return self._sources[name].load()

@@ -27,13 +27,15 @@ def check_place(path: Path, *, folder: bool = False, force: bool = False, inputs
         Where the output will stand, symbolic links followed.
 
     Raises:
-        OutputError: the place is an input, is taken, or nothing can be written there.
+        OutputError: the place is an input or holds one, is the working folder or above it, is taken, or nothing can
+            be written there.
     """
     name = shown(path, 1000)
     if "\0" in str(path):
         raise OutputError(f"{name} is not a possible file name; choose another.")
     with writing_errors(path):
         target = Path(os.path.realpath(path))
+        _refuse_above(path, target)
         if target.is_symlink():
             raise OutputError(f"{name}: the symbolic links run in a circle; remove them.")
         if not target.parent.is_dir():
@@ -50,8 +52,28 @@ def check_place(path: Path, *, folder: bool = False, force: bool = False, inputs
     return target
 
 
+def _refuse_above(path: Path, target: Path) -> None:
+    """An empty name, `.`, `..`, `/` and the like: whoever gives one means no output."""
+    here = Path.cwd()
+    if target == here:
+        raise OutputError(
+            f"The output '{shown(path, 1000)}' is the working folder itself, as an empty name is (an unset variable?); "
+            "name a file or a new folder."
+        )
+    if target in here.parents or target.parent == target:
+        raise OutputError(
+            f"The output '{shown(path, 1000)}' is a folder above the working folder, which is never replaced; name a "
+            "file or a new folder."
+        )
+
+
 def _refuse_inputs(path: Path, target: Path, inputs: Sequence[Path]) -> None:
     for item in inputs:
+        if "\0" in str(item):
+            # there is no such input, as whoever opens it will say
+            continue
+        if target in item.resolve().parents:
+            raise OutputError(f"{shown(path, 1000)}: the input lies in this folder; choose another name.")
         if not item.exists() or not target.samefile(item):
             continue
         if target == item.resolve():

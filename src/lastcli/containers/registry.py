@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lastcli.containers.base import Container, Reader
+from lastcli.containers.boxes import finish_left
 from lastcli.containers.inputs import RandomAccess, is_folder, shown
 from lastcli.errors import InputError, OutputError, UsageError
 
@@ -131,6 +132,7 @@ def open_reader(path: Path, *, model: str | None = None) -> Reader:
         UsageError: a file has several models and none, or one it has not, is named.
     """
     path = Path(path)
+    finish_left(path, only=True)
     container = container_of(path)
     if model is not None and not container.several_models:
         can = _listed((name for name, other in CONTAINERS.items() if other.several_models), "and")

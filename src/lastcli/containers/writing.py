@@ -9,13 +9,15 @@ from typing import Any
 
 from lastcli.containers.atomic import check_sidecar, staged
 from lastcli.containers.base import Container, Reader, TensorSource
+from lastcli.containers.boxes import finish_left
+from lastcli.containers.digests import DIGESTS_KEY, fingerprint
 from lastcli.containers.dtypes import ITEMSIZE, safe_nbytes
 from lastcli.containers.extras import STRUCTURE_KEY, dumps, representable
 from lastcli.containers.inputs import shown, stored_bytes
-from lastcli.containers.jobs import Job, fingerprint
+from lastcli.containers.jobs import Job
 from lastcli.containers.place import check_place, writing_errors
 from lastcli.containers.registry import CONTAINERS, container_for, container_named, container_of
-from lastcli.containers.sidecar import sidecar_path, sidecar_text, without_kept
+from lastcli.containers.sidecar import CONTAINER_KEY, sidecar_path, sidecar_text, without_kept
 from lastcli.containers.structure import of, restricted
 from lastcli.errors import InputError, OutputError, UsageError
 
@@ -30,7 +32,7 @@ class Receipt:
         path: the output as named.
         kind: its container.
         bytes: its size on disk, the sidecar not counted.
-        sidecar: the description beside it, None where the container carries it itself or there is none.
+        sidecar: the description beside it, None where the container carries it itself.
     """
 
     path: Path
@@ -79,18 +81,17 @@ def write(
     _check(job)
     inputs = () if template is None else (template.path,)
     check_output(path, inputs=inputs, kind=container.name, shard_bytes=shard_bytes, force=force)
-    text = None if container.keeps_metadata else sidecar_text(job.text)
-    beside = None if text is None else sidecar_path(path)
+    beside = None if container.keeps_metadata else sidecar_path(path)
     if beside is not None:
         with writing_errors(beside):
-            check_sidecar(beside, text or "", force)
+            check_sidecar(beside, _beside(job), force)
     with staged(path, folder=container.makes_folder(shard_bytes), force=force) as stage:
         with writing_errors(path):
             container.write(stage.temp, job)
         stage.flush()
         _compare(stage.temp, job)
         size = stored_bytes(stage.temp)
-        stage.commit(beside, text or "")
+        stage.commit(beside, "" if beside is None else _beside(job))
     return Receipt(path, container.name, size, beside)
 
 
@@ -118,10 +119,11 @@ def check_output(
     path = Path(path)
     container = _chosen(path, kind, shard_bytes)
     folder = container.makes_folder(shard_bytes)
+    finish_left(path)
     target = check_place(path, folder=folder, force=force, inputs=inputs)
     with writing_errors(path):
         if folder and target.is_dir() and any(target.iterdir()):
-            _refuse_loss(path, target)
+            _refuse_loss(path, target, container)
 
 
 def _chosen(path: Path, kind: str | None, shard_bytes: int | None) -> Container:
@@ -138,16 +140,23 @@ def _chosen(path: Path, kind: str | None, shard_bytes: int | None) -> Container:
     return container
 
 
-def _refuse_loss(path: Path, target: Path) -> None:
-    """A folder is replaced only if nothing but a checkpoint is lost."""
+def _refuse_loss(path: Path, target: Path, container: Container) -> None:
+    """A folder is replaced only if nothing but one checkpoint of the container that is written is lost."""
     where = shown(path, 1000)
     try:
-        existing = container_of(target).folder
+        existing = container_of(target)
+        stranger = None if existing.folder is None else existing.folder.stranger(target)
     except InputError as error:
-        raise OutputError(f"{where} is a folder that is no checkpoint; choose another name.") from error
-    alien = sorted(item.name for item in target.iterdir() if existing is not None and not existing.owns(item.name))
-    if alien:
-        raise OutputError(f"{where} also holds '{shown(alien[0])}', which would be lost; choose another name.")
+        raise OutputError(f"{where} is a folder that is no checkpoint or no whole one; choose another name.") from error
+    if existing is not container:
+        raise OutputError(
+            f"{where} is a folder of {existing.title} and the output one of {container.title}; choose another name."
+        )
+    if stranger is not None:
+        raise OutputError(
+            f"{where} holds '{shown(stranger)}', which is no part of one {container.title} checkpoint and would be "
+            "lost; choose another name."
+        )
 
 
 def _check(job: Job) -> None:
@@ -171,6 +180,11 @@ def _check(job: Job) -> None:
             raise OutputError(f"{job.where}: '{shown(key)}' is a {type(value).__name__}, which last cannot store.")
 
 
+def _beside(job: Job) -> str:
+    """The text of the sidecar."""
+    return sidecar_text({**job.text, CONTAINER_KEY: job.container.name, DIGESTS_KEY: job.digests_text()})
+
+
 def _compare(temp: Path, job: Job) -> None:
     """Read the output back and compare it with what was given.
 
@@ -184,11 +198,11 @@ def _compare(temp: Path, job: Job) -> None:
             if dict(reader.tensors) != job.infos():
                 raise OutputError(f"{job.where}: the file read back lists other tensors than were written.")
             for name in reader.tensors:
-                if fingerprint(reader.read(name)) != job.digests[name]:
+                if fingerprint(reader.load(name)) != job.digests[name]:
                     raise OutputError(f"{job.where}: tensor '{shown(name)}' read back differs from what was written.")
             if _text(reader.extras, held) != _text(job.extras, held):
                 raise OutputError(f"{job.where}: the leaves that are no tensors read back differ from what was given.")
-            if keeps and dict(reader.metadata) != dict(job.metadata):
+            if keeps and (dict(reader.metadata) != dict(job.metadata) or dict(reader.digests) != job.digests):
                 raise OutputError(f"{job.where}: the metadata read back differ from what was written.")
     except InputError as error:
         raise OutputError(f"{job.where}: what was written cannot be read back ({error}).") from error

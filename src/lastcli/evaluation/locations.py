@@ -46,10 +46,17 @@ class Location:
 def parse_location(text: str) -> Location:
     """`FILE.npz`, `FILE.npz:PART`, `FILE.npz:a:b` or `FILE.npz:PART:a:b`; a file of that whole name comes first."""
     match = _LOCATION.match(text)
-    if match is None or (":" in text and "\0" not in text and Path(text).exists()):
+    if match is None or (":" in text and _exists(text)):
         return Location(Path(text))
     rows = match["rows"]
     return Location(Path(match["path"]), match["part"], None if rows is None else parse_rows(rows))
+
+
+def _exists(text: str) -> bool:
+    try:
+        return "\0" not in text and Path(text).exists()
+    except OSError:  # a name too long for the file system
+        return False
 
 
 def parse_rows(text: str) -> slice:
@@ -71,6 +78,9 @@ def parse_scale(text: str) -> float:
     Raises:
         UsageError: not a finite number other than 0.
     """
+    # a fraction is exact: 1e999999999 would be written out before anybody could see that it is no scale
+    if len(text) > 100 or re.search(r"e[+-]?_?\d{4}", text.lower()):
+        raise UsageError(f"{text[:60]!r} is not a scale; write a number such as 0.5 or 1/255.")
     try:
         value = float(Fraction(text))
     except (ValueError, ZeroDivisionError, OverflowError) as error:

@@ -37,7 +37,11 @@ def load_function(spec: str) -> Callable[..., Any]:
 
 
 def _load_file(path: Path, spec: str) -> ModuleType:
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # a name too long for the file system
+        there = False
+    if not there:
         raise UsageError(f"--forward {spec}: there is no file {path}.")
     name = f"last_forward_{path.stem}"
     found = importlib.util.spec_from_file_location(name, path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers import DESCRIPTION_KEY
+from lastcli.containers import DESCRIPTION_KEY, is_file
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.families.base import Family, Tensors
 from lastcli.mappings import convert, load_mapping, parse_mapping, suggestion
@@ -90,13 +90,15 @@ def parse_settings(items: Iterable[str]) -> dict[str, str]:
 
 def find_sidecar(path: Path) -> Path | None:
     """`NAME.json` or `NAME.yaml` beside `NAME.*`, or `config.json` in a checkpoint folder."""
-    if path.is_dir():
+    if path.is_dir() and not path.name:
+        candidates = [path / "config.json"]
+    elif path.is_dir():
         named = [path.with_name(path.name + suffix) for suffix in (".json", ".yaml", ".yml")]
         candidates = [path.with_suffix(".json"), *named, path / "config.json"]
     else:
         candidates = [path.with_suffix(suffix) for suffix in (".json", ".yaml", ".yml")]
         candidates.append(path.with_name("config.json"))
-    return next((file for file in candidates if file.is_file() and file != path), None)
+    return next((file for file in candidates if is_file(file) and file != path), None)
 
 
 def gather(
@@ -133,9 +135,22 @@ def gather(
         rest = {key: value for key, value in mapping.items() if key != PROVENANCE_KEY}
         found = mapping.get(PROVENANCE_KEY)
         if isinstance(found, Mapping) and not provenance and source in ("file", "sidecar"):
+            _check_record(found, where)
             provenance = {key: value for key, value in found.items() if key != "metadata"}
         cleaned.append((source, where, rest))
     return Description(tuple(cleaned), provenance, sidecar)
+
+
+def _check_record(record: Mapping[str, Any], where: str) -> None:
+    """What an earlier `last prune` wrote about itself, as far as it is taken apart.
+
+    Raises:
+        InputError: a list is something else.
+    """
+    for key in ("history", "layers"):
+        value = record.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            raise InputError(f"{where}: {PROVENANCE_KEY}.{key} must be a list of mappings; the description is damaged.")
 
 
 def resolve(family: Family, tensors: Tensors, description: Description) -> dict[str, Setting]:

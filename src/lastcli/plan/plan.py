@@ -124,7 +124,7 @@ def _value(key: str, raw: Any, what: str, wrong: type[LastError]) -> Any:
             raise wrong(f"{what} must be a mapping of option: value.")
         return dict(raw)
     if kind == "path":
-        return convert(str(raw), str, what, wrong)
+        return convert(raw, str, what, wrong)
     if kind in ("ratio", "ratios"):
         try:
             return parse_ratio(raw) if kind == "ratio" else parse_ratios(raw)
@@ -169,5 +169,6 @@ def _check(plan: Plan) -> None:
     positive("max_drop", 0)
     positive("batch_size", 1)
     positive("warmup", 0)
+    positive("seed", 0)
     if plan.significance is not None and not 0 < plan.significance < 1:
         raise UsageError(f"--significance must lie between 0 and 1, such as 0.05, not {plan.significance}.")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from lastcli.errors import UsageError
 
 __all__ = ["parse_ratio", "parse_ratios"]
 
 _GRID_LIMIT = 1001
+_MOST_DIGITS = 50
 
 
 def parse_ratio(value: str | float | int | Decimal) -> Decimal:
@@ -21,10 +22,14 @@ def parse_ratio(value: str | float | int | Decimal) -> Decimal:
     text = str(value).strip()
     try:
         number = Decimal(text[:-1]) / 100 if text.endswith("%") else Decimal(text)
-    except InvalidOperation:
-        raise UsageError(f"The ratio {text!r} is not a number; write 0.33 or 33%.") from None
+    except ArithmeticError:
+        raise UsageError(f"The ratio {text[:60]!r} is not a number; write 0.33 or 33%.") from None
     if not number.is_finite() or not 0 <= number <= 1:
-        raise UsageError(f"The ratio {text} is outside 0..1; it is the share of states to remove, such as 0.33 or 33%.")
+        raise UsageError(
+            f"The ratio {text[:60]} is outside 0..1; it is the share of states to remove, such as 0.33 or 33%."
+        )
+    if int(number.as_tuple().exponent) < -_MOST_DIGITS:
+        raise UsageError(f"The ratio {text[:60]} has more than {_MOST_DIGITS} digits after the point; write fewer.")
     return number
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lastcli.report.blocks import Block, Grid, Line
+from lastcli.report.text import escaped
 from lastcli.results import (
     BenchResult,
     InspectResult,
@@ -34,13 +35,18 @@ def as_json(result: Result) -> str:
 
 def as_csv(result: Result) -> str:
     """The result's rows: states of a score, rows of a sweep, layers of an inspect or prune, checks of a verify."""
-    rows = list(_rows(result))
+    rows = [{key: _safe(value) for key, value in row.items()} for row in _rows(result)]
     head = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, head, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    """Text from files as the table shows it, but whole: a CSV is read on terminals too."""
+    return escaped(value) if isinstance(value, str) else value
 
 
 def _rows(result: Result) -> Iterable[Mapping[str, Any]]:

@@ -17,6 +17,7 @@ __all__ = [
     "bytes_text",
     "count",
     "error_text",
+    "escaped",
     "name_text",
     "points_text",
     "ratio_text",
@@ -62,8 +63,14 @@ def safe_text(text: object, longest: int = LONGEST_SENTENCE) -> str:
     raw = str(text)
     if len(raw) > longest:
         raw = raw[: longest // 2] + "…" + raw[-(longest - longest // 2 - 1) :]
+    return escaped(raw)
+
+
+def escaped(text: str) -> str:
+    r"""`text`, of any length, with everything invisible as an escape such as `\x1b`."""
     return "".join(
-        char.encode("unicode_escape").decode("ascii") if unicodedata.category(char) in _HIDDEN else char for char in raw
+        char.encode("unicode_escape").decode("ascii") if unicodedata.category(char) in _HIDDEN else char
+        for char in text
     )
 
 

@@ -82,21 +82,21 @@ class MsgpackReader(Reader):
             tree = _Walk(self._file).document()
             dropped = drop_optimizer(tree, lambda leaf: _info("", leaf) if isinstance(leaf, Leaf) else None)
             flat = flatten(tree, lambda leaf: isinstance(leaf, Leaf), where)
-            metadata, more = take_metadata(sidecar_metadata(path), where)
+            metadata, more = take_metadata(sidecar_metadata(path, "msgpack"), where)
+            tensors = {name: _info(name, leaf) for name, leaf in flat.leaves.items()}
+            super().__init__(path, "msgpack", tensors, metadata, merged(flat.extras, more), dropped)
         except BaseException:
             self._file.close()
             raise
         self._leaves: dict[str, Leaf] = flat.leaves
-        tensors = {name: _info(name, leaf) for name, leaf in flat.leaves.items()}
-        super().__init__(path, "msgpack", tensors, metadata, merged(flat.extras, more), dropped)
 
     @property
     def scalars(self) -> frozenset[str]:
         """Names of the tensors that were NumPy scalars, which a rewritten file keeps as such."""
         return frozenset(name for name, leaf in self._leaves.items() if leaf.scalar)
 
-    def read(self, name: str) -> np.ndarray:
-        """See `Reader.read`."""
+    def load(self, name: str) -> np.ndarray:
+        """See `Reader.load`."""
         leaf = self._leaves[name]
         array = np.empty(leaf.shape, dtype_of(leaf.dtype))
         flat = array.reshape(-1).view(np.uint8).data
@@ -290,6 +290,10 @@ class _Walk:
         ):
             raise InputError(f"{self._at(path)} is not a sound chunked array; the file is damaged.")
         shape, leaves = tuple(axes or ()), list(chunks or [])
+        sizes = [leaf.shape[0] for leaf in leaves]
+        if len(set(sizes[:-1])) > 1 or not 0 < sizes[-1] <= sizes[0]:
+            # flax cuts an array into equal pieces and a last one that is no longer
+            raise InputError(f"{self._at(path)} has chunks of unequal sizes; the file is damaged.")
         nbytes = safe_nbytes(shape, leaves[0].dtype)
         pieces = tuple(piece for leaf in leaves for piece in leaf.pieces)
         if nbytes is None or nbytes != sum(count for _, count in pieces):

@@ -8,9 +8,10 @@ from typing import Any, BinaryIO
 import msgpack
 
 from lastcli.containers.base import TensorInfo, TensorSource
+from lastcli.containers.digests import raw
 from lastcli.containers.dtypes import dtype_of
 from lastcli.containers.inputs import shown
-from lastcli.containers.jobs import Job, raw
+from lastcli.containers.jobs import Job
 from lastcli.containers.msgpack.reader import CHUNK_KEY, MsgpackReader
 from lastcli.errors import OutputError
 

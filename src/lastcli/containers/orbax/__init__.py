@@ -9,7 +9,7 @@ from typing import Any
 from lastcli.containers.base import Container, Folder, Reader
 from lastcli.containers.inputs import is_unicode
 from lastcli.containers.jobs import Job
-from lastcli.containers.orbax.layout import CHECKPOINT_FILE, TEMPORARY, TREE_FILE
+from lastcli.containers.orbax.layout import CHECKPOINT_FILE, TEMPORARY, TREE_FILE, stranger
 
 __all__ = ["CONTAINER"]
 
@@ -54,7 +54,7 @@ CONTAINER = Container(
     page="README.md",
     suffixes=(),
     begins=lambda name, start, size: False,
-    folder=Folder(mark="orbax metadata", holds=_holds),
+    folder=Folder(mark="orbax metadata", holds=_holds, stranger=stranger),
     open=_open,
     write=_write,
     native=_native,

@@ -17,7 +17,17 @@ from lastcli.containers.inputs import read_small, shown
 from lastcli.errors import InputError
 from lastcli.mappings import parse_json
 
-__all__ = ["CHECKPOINT_FILE", "COMMIT_FILE", "STEP", "TEMPORARY", "TREE_FILE", "Items", "find_items", "read_json"]
+__all__ = [
+    "CHECKPOINT_FILE",
+    "COMMIT_FILE",
+    "STEP",
+    "TEMPORARY",
+    "TREE_FILE",
+    "Items",
+    "find_items",
+    "read_json",
+    "stranger",
+]
 
 TREE_FILE = "_METADATA"
 CHECKPOINT_FILE = "_CHECKPOINT_METADATA"
@@ -28,6 +38,11 @@ STEP = re.compile(r"(?:[A-Za-z]\w*_)?(\d+)")
 """The name of a step's folder."""
 
 _MAX_JSON = 2**28
+
+_OWN_FILES = {TREE_FILE, CHECKPOINT_FILE, COMMIT_FILE, "_strings.json", "_sharding", "manifest.ocdbt"}
+_STORE_FOLDER = re.compile(r"d|array_metadatas|ocdbt\.process_\w+")
+_STORE_FILE = re.compile(r"[0-9a-f]{32}|manifest\.ocdbt|process_\d+|d")
+_ARRAY_FILE = re.compile(r"\.zarray|\.zattrs|zarr\.json|c|c?[0-9]+([./][0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,48 @@ def find_items(path: Path) -> Items:
         return found
     note = f"Of the {len(steps)} steps in the folder the last one, {number}, was read."
     return Items(found.folders, found.custom, (note, *found.notes))
+
+
+def stranger(folder: Path) -> str | None:
+    """The first thing in the folder that is no part of the one item it is; see `base.Folder`.
+
+    A step, or the folder of a CheckpointManager, holds others: the first of them counts.
+
+    Raises:
+        InputError: the item is damaged.
+    """
+    names = sorted(item.name for item in folder.iterdir())
+    if TREE_FILE not in names:
+        return names[0] if names else None
+    entries = read_json(folder / TREE_FILE).get("tree_metadata")
+    arrays = {_parameter(entry) for entry in entries.values()} if isinstance(entries, dict) else set()
+    for name in names:
+        path = folder / name
+        if name in arrays or _STORE_FOLDER.fullmatch(name):
+            known = _ARRAY_FILE if name in arrays else _STORE_FILE
+            inner = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+            alien = sorted(item for item in inner if not _is_part(item, path, known))
+            if alien:
+                return alien[0].relative_to(folder).as_posix()
+        elif name not in _OWN_FILES or not path.is_file():
+            return name
+    return None
+
+
+def _is_part(item: Path, folder: Path, known: re.Pattern[str]) -> bool:
+    within = item.relative_to(folder)
+    if known is _STORE_FILE:
+        return all(known.fullmatch(part) for part in within.parts)
+    text = within.as_posix()
+    return known.fullmatch(text.removeprefix("c/")) is not None
+
+
+def _parameter(entry: Any) -> str:
+    """The name of the folder of an array: its path joined with "."."""
+    steps = entry.get("key_metadata") if isinstance(entry, dict) else None
+    if not isinstance(steps, list):
+        return ""
+    return ".".join(str(step.get("key")) for step in steps if isinstance(step, dict))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -22,17 +22,13 @@ import numpy as np
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.dtypes import ITEMSIZE, safe_nbytes
 from lastcli.containers.inputs import shown
-from lastcli.containers.jobs import fingerprint
 from lastcli.containers.orbax.layout import TREE_FILE, find_items, read_json
 from lastcli.containers.orbax.store import Store
 from lastcli.containers.structure import merged, take_metadata
 from lastcli.containers.tree import drop_optimizer, flatten
 from lastcli.errors import InputError
 
-__all__ = ["DIGESTS_KEY", "OrbaxReader"]
-
-DIGESTS_KEY = "last.digests"
-"""The key of the custom metadata under which `last` keeps a digest of every tensor."""
+__all__ = ["OrbaxReader"]
 
 _EMPTY: dict[str, Any] = {"None": None, "Dict": {}, "List": [], "Tuple": (), "NamedTuple": ()}
 _MAX_DEPTH = 100
@@ -61,10 +57,7 @@ class OrbaxReader(Reader):
         dropped = drop_optimizer(tree, lambda leaf: leaf.info if isinstance(leaf, _Array) else None)
         flat = flatten(tree, lambda leaf: isinstance(leaf, _Array), where)
         self._arrays: dict[str, _Array] = flat.leaves
-        custom = dict(items.custom)
-        digests = custom.pop(DIGESTS_KEY, {})
-        self._digests: dict[str, Any] = digests if isinstance(digests, dict) else {}
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in custom.items()}
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in items.custom.items()}
         metadata, extras = take_metadata(texts, where)
         tensors = {
             name: TensorInfo(name, leaf.info.shape, leaf.info.dtype, leaf.info.nbytes)
@@ -72,16 +65,10 @@ class OrbaxReader(Reader):
         }
         super().__init__(path, "orbax", tensors, metadata, merged(flat.extras, extras), (*items.notes, *dropped))
 
-    def read(self, name: str) -> np.ndarray:
-        """See `Reader.read`."""
+    def load(self, name: str) -> np.ndarray:
+        """See `Reader.load`."""
         leaf = self._arrays[name]
-        array = leaf.store.read(leaf.parameter, leaf.info)
-        digest = self._digests.get(name)
-        if digest is not None and fingerprint(array).hex() != digest:
-            raise InputError(
-                f"{shown(self.path, 1000)}: tensor '{shown(name)}' is not as it was written; it is damaged."
-            )
-        return array
+        return leaf.store.read(leaf.parameter, leaf.info)
 
 
 class _Item:
@@ -165,6 +152,7 @@ class _Item:
                 f"{self._where}: tensor '{shown(name)}' was written in pieces of {shown(write_shape)}, which do not "
                 f"fit its shape {shown(shape)}; the checkpoint is damaged."
             )
+        self._store.check_chunks(name, shape)
         return TensorInfo(name, shape, dtype, nbytes)
 
 

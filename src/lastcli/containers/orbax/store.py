@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lastcli.mappings import parse_json
 __all__ = ["Store"]
 
 _MAX_ARRAY_METADATA = 2**24
+_CHUNK = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})*")
 _FAULTS = (ValueError, TypeError, OSError, RuntimeError, NotImplementedError, MemoryError, KeyError)
 
 
@@ -55,6 +57,25 @@ class Store:
         if found.state != "value":
             raise InputError(f"{what} is missing; the checkpoint is damaged, copy the whole folder again.")
         return _parse(found.value, what)
+
+    def check_chunks(self, name: str, shape: tuple[int, ...]) -> None:
+        """Hold an array's chunks against its shape, where they are files of their own.
+
+        Raises:
+            InputError: they are larger than the shape, or lie beyond it: it is not the shape that was written.
+        """
+        if self._ocdbt or self._zarr3:
+            return
+        what = f"{self._where}: the metadata of tensor '{shown(name)}'"
+        chunks = parse_json(read_small(self._folder / name / ".zarray", _MAX_ARRAY_METADATA), what).get("chunks")
+        if not _counts(chunks) or len(chunks) != len(shape) or any(c > max(a, 1) for c, a in zip(chunks, shape)):
+            raise InputError(f"{what} has chunks that do not fit its shape; the checkpoint is damaged.")
+        grid = [-(-axis // chunk) for axis, chunk in zip(shape, chunks)]
+        for item in (self._folder / name).iterdir():
+            if _CHUNK.fullmatch(item.name):
+                place = [int(part) for part in item.name.split(".")]
+                if shape and (len(place) != len(grid) or any(at >= count for at, count in zip(place, grid))):
+                    raise InputError(f"{what} has a chunk beyond its shape; the checkpoint is damaged.")
 
     def read(self, name: str, info: TensorInfo) -> np.ndarray:
         """An array's bytes.
@@ -103,6 +124,10 @@ def _parse(data: bytes, what: str) -> tuple[tuple[int, ...], str]:
     if not isinstance(shape, list) or not all(type(axis) is int and axis >= 0 for axis in shape):
         raise InputError(f"{what} has no sound shape; the checkpoint is damaged.")
     return tuple(shape), _dtype_name(document.get("data_type", document.get("dtype")))
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(axis) is int and axis > 0 for axis in value)
 
 
 def _dtype_name(code: Any) -> str:

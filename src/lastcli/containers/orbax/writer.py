@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from lastcli.containers.base import TensorInfo, TensorSource
+from lastcli.containers.digests import DIGESTS_KEY, raw
 from lastcli.containers.dtypes import EXTENDED, dtype_of
 from lastcli.containers.inputs import is_unicode, shown
-from lastcli.containers.jobs import Job, raw
+from lastcli.containers.jobs import Job
 from lastcli.containers.orbax.layout import CHECKPOINT_FILE, COMMIT_FILE, TREE_FILE
-from lastcli.containers.orbax.reader import DIGESTS_KEY
 from lastcli.errors import OutputError
 
 __all__ = ["MAX_CHUNK", "write_orbax"]
@@ -45,8 +45,7 @@ def write_orbax(temp: Path, job: Job) -> None:
     writer = _Writer(temp, job)
     for path, kinds, value in _leaves(job.tree(), (), ()):
         writer.leaf(path, kinds, value)
-    digests = {name: digest.hex() for name, digest in job.digests.items()}
-    writer.close({**job.text, DIGESTS_KEY: digests})
+    writer.close({**job.text, DIGESTS_KEY: job.digests_text()})
 
 
 def _leaves(

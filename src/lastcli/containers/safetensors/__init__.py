@@ -7,7 +7,7 @@ from pathlib import Path
 from lastcli.containers.base import Container, Folder, Reader
 from lastcli.containers.jobs import Job
 from lastcli.containers.safetensors.reader import looks_like_safetensors
-from lastcli.containers.safetensors.sharded import INDEX_SUFFIX, open_safetensors
+from lastcli.containers.safetensors.sharded import INDEX_SUFFIX, open_safetensors, stranger
 
 __all__ = ["CONTAINER"]
 
@@ -35,7 +35,7 @@ CONTAINER = Container(
     folder=Folder(
         mark="safetensors files",
         holds=lambda path, names: any(name.endswith((INDEX_SUFFIX, _SUFFIX)) for name in names),
-        owns=lambda name: name.endswith((INDEX_SUFFIX, _SUFFIX)),
+        stranger=stranger,
     ),
     open=_open,
     write=_write,

@@ -59,14 +59,14 @@ class SafetensorsReader(Reader):
         try:
             header = read_header(self._file)
             metadata, extras = take_metadata(header.metadata, shown(path, 1000))
+            super().__init__(path, "safetensors", header.tensors, metadata, extras)
         except BaseException:
             self._file.close()
             raise
         self._offsets = header.offsets
-        super().__init__(path, "safetensors", header.tensors, metadata, extras)
 
-    def read(self, name: str) -> np.ndarray:
-        """See `Reader.read`."""
+    def load(self, name: str) -> np.ndarray:
+        """See `Reader.load`."""
         info = self.tensors[name]
         what = f"tensor '{shown(name)}'"
         return self._file.read_array(self._offsets[name], info.shape, dtype_of(info.dtype), what)

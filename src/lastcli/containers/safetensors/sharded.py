@@ -16,7 +16,7 @@ from lastcli.containers.structure import take_metadata
 from lastcli.errors import InputError
 from lastcli.mappings import parse_json
 
-__all__ = ["INDEX_SUFFIX", "ShardedReader", "open_safetensors"]
+__all__ = ["INDEX_SUFFIX", "ShardedReader", "open_safetensors", "stranger"]
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
@@ -41,6 +41,22 @@ def open_safetensors(path: Path) -> Reader:
             f"NAME{INDEX_SUFFIX}."
         )
     return SafetensorsReader(files[0])
+
+
+def stranger(folder: Path) -> str | None:
+    """The first file that is neither the one index nor a shard it names; see `base.Folder`.
+
+    Raises:
+        InputError: the index is damaged.
+    """
+    names = sorted(item.name for item in folder.iterdir())
+    indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
+    if len(indexes) != 1:
+        return next((name for name in names if name.endswith(".safetensors")), names[0] if names else None)
+    reader = ShardedReader(folder / indexes[0])
+    reader.close()
+    own = {indexes[0], *reader.shards}
+    return next((name for name in names if name not in own), None)
 
 
 def _find_index(folder: Path) -> Path | None:
@@ -71,14 +87,20 @@ class ShardedReader(Reader):
                 self._shards[name] = SafetensorsReader(_shard_path(index, name))
             tensors = self._tensors()
             metadata, extras = take_metadata(self._metadata(document.get("metadata"), tensors), self._where)
+            super().__init__(index.parent, "safetensors", tensors, metadata, extras)
         except BaseException:
             self.close()
             raise
-        super().__init__(index.parent, "safetensors", tensors, metadata, extras)
+        self.digests = {name: digest for shard in self._shards.values() for name, digest in shard.digests.items()}
 
-    def read(self, name: str) -> np.ndarray:
-        """See `Reader.read`."""
-        return self._shards[self._weight_map[name]].read(name)
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The names of the files."""
+        return tuple(self._shards)
+
+    def load(self, name: str) -> np.ndarray:
+        """See `Reader.load`."""
+        return self._shards[self._weight_map[name]].load(name)
 
     def close(self) -> None:
         """Release the files."""
@@ -120,7 +142,8 @@ class ShardedReader(Reader):
 def _shard_path(index: Path, name: str) -> Path:
     """A shard's path; a plain file name, and if it is a link, one that stays in the folder."""
     where = shown(index, 1000)
-    if not name or "/" in name or name in (".", "..") or "\\" in name or ":" in name or "\0" in name:
+    plain = name and name not in (".", "..") and not any(bad in name for bad in ("/", "\\", ":", "\0"))
+    if not plain or len(name.encode("utf-8", "replace")) > 255:
         raise InputError(
             f"{where} names the shard '{shown(name)}', which is not a plain file name; do not use this file."
         )

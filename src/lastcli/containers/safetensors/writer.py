@@ -1,4 +1,5 @@
-"""Writing safetensors: the header first, then one tensor at a time, so that no more than one is in memory.
+"""Writing safetensors: the header first, then one tensor at a time, so that no more than one is in memory, then the
+header again with the digests of what was written.
 
 The tensors' bytes are laid out by falling element size, so that each begins at a multiple of it; the header lists
 them in the order given.
@@ -11,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lastcli.containers.base import TensorSource
+from lastcli.containers.digests import DIGESTS_KEY, raw
 from lastcli.containers.dtypes import ITEMSIZE, SAFETENSORS_CODES
 from lastcli.containers.inputs import shown
-from lastcli.containers.jobs import Job, raw
+from lastcli.containers.jobs import Job
 from lastcli.containers.safetensors.reader import MAX_HEADER
 from lastcli.errors import OutputError
 
@@ -68,12 +70,20 @@ def _shards(sources: Sequence[TensorSource], limit: int) -> list[list[TensorSour
 
 def _write_file(temp: Path, job: Job, sources: Sequence[TensorSource], metadata: dict[str, str]) -> None:
     layout = sorted(sources, key=lambda source: -ITEMSIZE[source.info.dtype])
-    header = _header(job, sources, layout, metadata)
+    names = [source.info.name for source in sources]
+
+    def header() -> bytes:
+        return _header(job, sources, layout, {**metadata, DIGESTS_KEY: job.digests_text(names)})
+
     with temp.open("xb") as file:
-        file.write(len(header).to_bytes(8, "little"))
-        file.write(header)
+        # its digests are still zeros; they become known as the tensors are written, and do not change its length
+        blank = header()
+        file.write(len(blank).to_bytes(8, "little"))
+        file.write(blank)
         for source in layout:
             file.write(raw(job.load(source)))
+        file.seek(8)
+        file.write(header())
 
 
 def _header(

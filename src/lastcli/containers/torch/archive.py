@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lastcli.containers.inputs import RandomAccess, shown
+from lastcli.containers.torch.pickles import check_legacy, check_pickle
 from lastcli.errors import InputError
 
 __all__ = ["FAULTS", "check_archive"]
@@ -73,6 +74,8 @@ def check_archive(path: Path) -> bool:
     if not start.startswith(b"PK"):
         if start[:1] != b"\x80":
             raise InputError(f"{where} is not a torch file; it is damaged or has the wrong suffix.")
+        with path.open("rb") as legacy:
+            check_legacy(legacy, where)
         return False
     try:
         with zipfile.ZipFile(path) as archive:
@@ -81,6 +84,8 @@ def check_archive(path: Path) -> bool:
             root = next(member.filename for member in members if member.filename.endswith("/data.pkl"))[
                 : -len("data.pkl")
             ]
+            with archive.open(f"{root}data.pkl") as data:
+                check_pickle(data, where)
             with archive.open(f"{root}data.pkl") as data:
                 storages = _Storages(data)
                 storages.load()
@@ -122,7 +127,11 @@ def _check_members(members: list[zipfile.ZipInfo], size: int, where: str) -> Non
 class _Inert:
     """Stands for every class and function a pickle names; does nothing with anything."""
 
+    origin = ""
+
     def __new__(cls, *arguments: Any, **options: Any) -> _Inert:
+        if cls.origin in ("bytearray", "bytes") and any(type(item) is int for item in arguments):
+            raise pickle.UnpicklingError("bytes that are given by their number alone")
         return object.__new__(cls)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

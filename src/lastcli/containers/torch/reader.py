@@ -63,11 +63,11 @@ class TorchReader(Reader):
                 **({"paths": contents.paths} if contents.paths else {}),
                 **({"torch": structure} if structure else {}),
             }
-        metadata, more = take_metadata(sidecar_metadata(path), where)
+        metadata, more = take_metadata(sidecar_metadata(path, "torch"), where)
         super().__init__(path, "torch", tensors, metadata, merged(extras, more), tuple(contents.dropped))
 
-    def read(self, name: str) -> np.ndarray:
-        """See `Reader.read`. The array is read-only where it is a view of the mapped file."""
+    def load(self, name: str) -> np.ndarray:
+        """See `Reader.load`. The array is read-only where it is a view of the mapped file."""
         tensor = self._tensors[name].detach()
         info = self.tensors[name]
         tensor = tensor.resolve_conj().resolve_neg().contiguous()
