@@ -73,7 +73,7 @@ def test_every_field_of_the_plan_is_a_recipe_key_with_its_default_and_its_help()
         assert row, field.name
         assert field.metadata["help"].replace("|", "\\|") in row[0]
     assert re.search(r"^\| `seed` \| whole number \| `0` \|", table, flags=re.MULTILINE)
-    assert re.search(r"^\| `method` \| text \| `last` \|", table, flags=re.MULTILINE)
+    assert re.search(r"^\| `method` \| method \| `last` \|", table, flags=re.MULTILINE)
 
 
 def test_every_method_and_refit_has_its_row():

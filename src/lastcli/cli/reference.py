@@ -17,7 +17,7 @@ from typing import Any, get_args
 from lastcli.cli import compile_cache
 from lastcli.cli.commands import app
 from lastcli.cli.flags import COMMON, OUTPUT, Flag, plan_flags
-from lastcli.plan import METHODS, REFITS, Plan, plan
+from lastcli.plan import METHODS, REFITS, Method, Plan, Refit, plan
 
 __all__ = ["command_flags", "declarations", "reference"]
 
@@ -125,6 +125,7 @@ def _default(flag: Flag) -> str:
 
 def _value(value: Any) -> str:
     """A default worth showing: a number or a name, not what is off or left open."""
+    value = value.name if isinstance(value, Method | Refit) else value
     return f"`{value}`" if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
 
 
@@ -143,7 +144,8 @@ def _linked(text: str, field: dataclasses.Field[Any]) -> str:
 def _names() -> Iterator[str]:
     for name, known in (("method", METHODS), ("refit", REFITS)):
         yield f"## {name.title()}s\n\nThe values of `--{name}` and, one or several, `--{name}s`.\n"
-        yield from _table((name, "meaning"), [(f"`{key}`", text) for key, text in known.items()])
+        rows = [(f"`{entry.name}`", entry.help, entry.source) for entry in known.values()]
+        yield from _table((name, "meaning", "source"), rows)
 
 
 def _recipe() -> Iterator[str]:
