@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ from lastcli.cli import main
 from lastcli.containers.base import TensorSource
 from tests.builders.s5 import s5_checkpoint, s5_config
 
+# Read when JAX is imported, here and in every process that a test starts: no dtype is widened behind our back.
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+
 MODEL = {"activation": "half_glu1"}
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     """No test reads or writes the user's compile cache."""
-    import os
-
     os.environ.setdefault("LAST_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 

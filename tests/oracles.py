@@ -23,11 +23,11 @@ def recurrence(system: DiagonalSystem, u: np.ndarray) -> np.ndarray:
             x = np.zeros((n, P), complex)
             for k in range(length) if d == 0 else range(length - 1, -1, -1):
                 before = x
-                x = system.poles[g] * x + v[:, k] @ system.B[g].T
+                x = np.asarray(system.poles[g]) * x + v[:, k] @ np.asarray(system.B[g]).T
                 seen = before if system.delay else x
-                y[:, k, :, g] += system.pairing * (seen @ system.C[g, d].T).real
+                y[:, k, :, g] += system.pairing * (seen @ np.asarray(system.C[g, d]).T).real
         if system.D is not None:
-            y[:, :, :, g] += v @ system.D[g].T
+            y[:, :, :, g] += v @ np.asarray(system.D[g]).T
     return y.reshape(n, length, p * G)
 
 

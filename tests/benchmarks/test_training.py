@@ -18,6 +18,13 @@ from benchmarks.reproduce.splits import Part, Splits
 TINY = Setting(Architecture(1, 8, 16, 2), Recipe(epochs=6, batch=10, ssm_lr=4e-3, lr_factor=6))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _promotion_as_optax_needs_it():
+    """Optax's schedules multiply a rate by an int32 count of steps."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 def hippo_by_definition(n: int) -> np.ndarray:
     """HiPPO-LegS entry by entry (arXiv 2008.07669, theorem 2)."""
     a = np.zeros((n, n))

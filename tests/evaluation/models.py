@@ -33,7 +33,8 @@ class Counted:
             h = h + jnp.tanh(simulate(system, h))
         if not self.sequence:
             weights = jnp.ones(h.shape[:2]) if lengths is None else jnp.arange(h.shape[1]) < lengths[:, None]
-            h = (h * weights[..., None]).sum(1) / weights.sum(1)[:, None]
+            weights = weights.astype(h.dtype)[..., None]
+            h = (h * weights).sum(1) / weights.sum(1)
         else:
             h = h[:, self.step - 1 :: self.step]
         return h @ params["out"], tuple(inputs)

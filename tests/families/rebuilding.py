@@ -114,7 +114,10 @@ def documented(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     assert code, f"docs/{name} has no Python example"
 
     def run(namespace: dict[str, Any]) -> dict[str, Any]:
-        exec(compile(code, f"docs/{name}", "exec"), namespace)
+        import jax
+
+        with jax.numpy_dtype_promotion("standard"):  # a reader runs it with JAX as it comes
+            exec(compile(code, f"docs/{name}", "exec"), namespace)
         return namespace
 
     return run

@@ -100,7 +100,8 @@ def test_the_optimiser_is_adam_and_gradients_that_are_not_finite_move_nothing(sp
     values, state = jnp.zeros(6), None
     state = optimiser.init(values)
     for gradient in gradients.astype(np.float32):
-        updates, state = optimiser.update(gradient, state)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state)
         values = values + updates
     np.testing.assert_allclose(values, adam_by_hand(gradients, 0.01, 20), rtol=2e-4, atol=1e-6)
 

@@ -75,6 +75,7 @@ def readout_to_C(W: Array, system: DiagonalSystem) -> Array:
     """C (G, R, p, K·modes) of a real read-out W (G, p, K·block); the inverse of `readout_of`."""
     xp = np if isinstance(W, np.ndarray) else jnp
     blocks = W.reshape(*W.shape[:2], -1, system.directions, _parts(system)) / system.pairing
+    blocks = blocks.astype(np.result_type(blocks.dtype, np.complex64))
     C = blocks[..., 0] - (0j if system.real_readout else 1j * blocks[..., 1])
     return xp.repeat(xp.moveaxis(C, -1, 1), _merged(system), axis=-1)
 

@@ -114,10 +114,11 @@ def moved_system(z: Array, anchor: Anchor, base: DiagonalSystem) -> DiagonalSyst
     S, K = anchor.rho.shape
     G, m = base.groups, base.inputs
     rho, phi = anchor.rho + anchor.by_rho * z[:, :K], anchor.phi + anchor.by_phi * z[:, K : 2 * K]
-    poles = jnp.tile(jnp.exp(-jnp.exp(rho) + 1j * phi), (G // S, 1))
+    poles = jnp.tile(jnp.exp(jax.lax.complex(-jnp.exp(rho), phi)), (G // S, 1))
     poles = jnp.where(jnp.tile(anchor.held, (G // S, 1)), base.poles, poles)
     if anchor.by_B is None:
         return base.replace(poles=poles)
     parts = jnp.swapaxes(z[:, 2 * K :].reshape(S, G // S, 2, K, m), 0, 1).reshape(G, 2, K, m)
-    move = anchor.by_B[..., None] * ((parts[:, 0] + 1j * parts[:, 1]) @ anchor.unmix)
+    parts = jax.lax.complex(parts[:, 0], parts[:, 1])
+    move = anchor.by_B[..., None].astype(parts.dtype) * (parts @ anchor.unmix.astype(parts.dtype))
     return base.replace(poles=poles, B=base.B + move)

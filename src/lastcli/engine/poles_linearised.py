@@ -91,9 +91,8 @@ def _normal_equations(
     free = slopes - jnp.swapaxes(shared, 1, 2) @ jnp.linalg.solve(scaled, shared)
     # How the poles move with each variable, and what that does to the output in terms of γ.
     poles, tiles = moved.poles, (G // anchor.rho.shape[0], 1)
-    by = jnp.stack(
-        [poles * jnp.log(jnp.abs(poles)) * jnp.tile(anchor.by_rho, tiles), 1j * poles * jnp.tile(anchor.by_phi, tiles)]
-    )
+    by_rho, by_phi = (jnp.tile(by, tiles).astype(poles.dtype) for by in (anchor.by_rho, anchor.by_phi))
+    by = jnp.stack([poles * jnp.log(jnp.abs(poles)).astype(poles.dtype) * by_rho, 1j * poles * by_phi])
     effect = moved.pairing * readout_to_C(W, moved)[None] * by[:, :, None, None, :]  # (2, G, R, p, K)
     J = jnp.transpose(jnp.stack([effect.real, -effect.imag], axis=-1), (1, 3, 0, 4, 2, 5))  # (G, p, 2, K, R, 2)
     downhill = jnp.einsum("gotiac,goiac->gti", J, left.reshape(G, -1, K, R, 2))

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from lastcli.engine.readout import direct_part
 from lastcli.engine.system import DiagonalSystem, feedthrough_of
@@ -46,13 +47,14 @@ class LayerVariables:
         """The system at these values, in their precision; traceable."""
         base, sets = self.base, self.base.sets
         real = jnp.result_type(next(iter(values.values())))
-        wide = jnp.result_type(real, jnp.complex64)
+        wide = np.result_type(real, np.complex64)
         poles, B, C = (jnp.asarray(array, wide) for array in (base.poles, base.B, base.C))
         D = None if base.D is None else jnp.asarray(base.D, real)
         move = {name: values[name] * jnp.asarray(self.units[name], real) for name in values}
         if "rho" in move:
             rho, phi = _logarithmic(_inside(np.asarray(base.poles[:sets])))
-            one = jnp.exp(-jnp.exp(jnp.asarray(rho, real) + move["rho"]) + 1j * (jnp.asarray(phi, real) + move["phi"]))
+            decay, angle = jnp.exp(jnp.asarray(rho, real) + move["rho"]), jnp.asarray(phi, real) + move["phi"]
+            one = jnp.exp(lax.complex(-decay, angle))
             poles = jnp.where(_held(base.poles), poles, jnp.tile(one, (base.groups // sets, 1)))
         C_move = _complex(move["C"])
         if base.shared_readout:
@@ -124,4 +126,5 @@ def _logarithmic(poles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _complex(parts: Array) -> Array:
+    parts = parts.astype(np.result_type(parts.dtype, np.complex64))
     return parts[..., 0] + (1j * parts[..., 1] if parts.shape[-1] == 2 else 0j)

@@ -136,7 +136,10 @@ class _Fitting:
                 total, scale = error(_systems(layers, values), *data)
                 return total / scale
 
-            updates, state = optimiser.update(jax.grad(loss)(values), state)
+            gradient = jax.grad(loss)(values)
+            # optax multiplies floats by its int32 count of steps, which a strict JAX refuses
+            with jax.numpy_dtype_promotion("standard"):
+                updates, state = optimiser.update(gradient, state)
             return optax.apply_updates(values, updates), state
 
         return cls(jax.jit(advance), jax.jit(error))

@@ -109,6 +109,6 @@ class _Run:
         mean, variance = params[names.mean], params[names.variance]
         if names.updates is not None:
             updates = params[names.updates]
-            share = jnp.where(updates == 0, 1.0, 1.0 - jnp.float32(_MOMENTUM) ** updates)
+            share = jnp.where(updates == 0, 1.0, 1.0 - jnp.float32(_MOMENTUM) ** updates.astype(jnp.float32))
             mean, variance = mean / share, variance / share
         return (h - mean) / jnp.sqrt(variance + _EPS)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from lastcli.engine.simulate import simulate
@@ -44,7 +45,7 @@ def classify(
         x: (n, L) tokens, or (n, L, 2) tokens and times since the last event with the option `timesteps`.
         lengths: (n,) events of each example, or None.
     """
-    params = {path: jnp.asarray(value, jnp.promote_types(value.dtype, jnp.float32)) for path, value in params.items()}
+    params = {path: jnp.asarray(value, np.promote_types(value.dtype, np.float32)) for path, value in params.items()}
     tokens, times = (x[..., 0], x[..., 1]) if config["timesteps"] else (x, jnp.full(x.shape, config["timestep"]))
     h = jnp.take(params["encoder/encoder/embedding"], tokens.astype(jnp.int32), axis=0)
     times = times.astype(h.dtype)
@@ -87,6 +88,7 @@ def irregular(system: DiagonalSystem, u: Array, ratio: Array, rule: str) -> Arra
         rule: the discretisation.
     """
     poles = system.poles[0]
+    ratio = ratio.astype(poles.dtype)
     gone = poles == 0
     safe = jnp.where(gone, 1, poles)
     steps = jnp.where(gone, 0, jnp.exp(jnp.log(safe) * ratio[..., None]))

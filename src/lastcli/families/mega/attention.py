@@ -202,7 +202,7 @@ def _weights(q: Array, k: Array, valid: Array | None, bias: Array, function: str
             products = jnp.where(valid, products, jnp.finfo(products.dtype).min)
         return jax.nn.softmax(products, axis=-1)
     count = k.shape[2] if valid is None else jnp.maximum(valid.sum(axis=-1, keepdims=True), 1)
-    products = jnp.einsum("ncik,ncjk->ncij", q, k, precision=_EXACT) / count + bias
+    products = jnp.einsum("ncik,ncjk->ncij", q, k, precision=_EXACT) / jnp.asarray(count, q.dtype) + bias
     if function == "relu2":
         weights = jnp.square(jax.nn.relu(products))
     else:
@@ -226,7 +226,8 @@ def _position_bias(own: Params, length: int, reach: int | None) -> Array:
 def _rotated(vector: Array, steps: Array) -> Array:
     """(L, z): the vector turned by its step times 10000^(-k/half), entry k together with entry k + half."""
     half = vector.shape[0] // 2
-    angles = steps[:, None] * jnp.exp(jnp.arange(half, dtype=vector.dtype) * (-math.log(10000) / half))
+    speed = jnp.exp(jnp.arange(half, dtype=vector.dtype) * (-math.log(10000) / half))
+    angles = steps[:, None].astype(vector.dtype) * speed
     sine, cosine, first, second = jnp.sin(angles), jnp.cos(angles), vector[:half], vector[half:]
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
 

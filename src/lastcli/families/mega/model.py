@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Option, Tensors
 from lastcli.families.mega.names import Published, published
@@ -122,7 +124,7 @@ def mega_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -> F
 
         p = {role: jnp.asarray(params[name]) for role, name in names.items()}
         # Half precision is for storage: the model computes in float32.
-        p = {role: value.astype(jnp.promote_types(value.dtype, jnp.float32)) for role, value in p.items()}
+        p = {role: value.astype(np.promote_types(value.dtype, np.float32)) for role, value in p.items()}
         return _run(model, p, config, settings, systems, jnp.asarray(x), lengths)
 
     return Forward(

@@ -19,6 +19,7 @@ __all__ = ["as_complex", "gather", "join_pair", "pad_states", "read_complex", "s
 
 def join_pair(values: Any) -> Any:
     """(..., 2) real and imaginary parts → (...) complex, NumPy or JAX, in the precision given."""
+    values = values.astype(np.result_type(values.dtype, np.complex64))
     return values[..., 0] + 1j * values[..., 1]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from lastcli.engine.simulate import simulate
@@ -35,7 +36,7 @@ Array = jax.Array
 def widen(values: Array) -> Array:
     """At least float32: bfloat16 and float16 store parameters, nothing is computed in them."""
     values = jnp.asarray(values)
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return values.astype(np.promote_types(values.dtype, np.float32))
 
 
 class S5SSM(nn.Module):
@@ -72,7 +73,8 @@ class S5SSM(nn.Module):
         if self.clip_eigs:
             real = jnp.minimum(real, jnp.asarray(CLIP, real.dtype))
         step = self.step_rescale * jnp.exp(widen(log_step)[:, 0])
-        poles, gain = discrete(jnp, self.discretization, widen(real) + 1j * widen(imag), step)
+        a = jax.lax.complex(widen(real), widen(imag))
+        poles, gain = discrete(jnp, self.discretization, a, step.astype(a.dtype))
         return DiagonalSystem(
             poles=poles[None],
             B=(gain[:, None] * join_pair(widen(b)))[None],
