@@ -12,8 +12,7 @@ from lastcli.evaluation.passes import model_outputs
 from lastcli.plan import METHODS, REFITS, build_plan
 from lastcli.reduction import refits
 from lastcli.reduction.feasible import misfit
-from lastcli.verbs.shared.measuring import as_checkpoint
-from lastcli.verbs.shared.rebuilding import rebuild
+from lastcli.verbs.shared.rebuilding import as_checkpoint, rebuild
 from lastcli.verbs.shared.session import Session
 from tests.builders.s4d import s4d_model
 from tests.conftest import write_s5

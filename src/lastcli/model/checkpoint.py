@@ -172,7 +172,7 @@ def open_checkpoint(
         model_config: a YAML or JSON description of the model.
         recipe: the `model:` part of a recipe.
         name: which model, where a file holds several.
-        own_description: what the file says of itself, where `last` wrote it, is all that counts.
+        own_description: what the file says of itself is all that counts, where it names a family.
 
     Raises:
         InputError: the file is missing or damaged, or its description is wrong.
@@ -183,7 +183,7 @@ def open_checkpoint(
     reader = containers.open_reader(path, model=name)
     try:
         description = gather(path, reader.metadata, flags=flags or {}, model_config=model_config, recipe=recipe or {})
-        if own_description and description.provenance:
+        if own_description and description.says_itself:
             description = description.of_the_file()
         named = description.family
         family = families.family_named(named) if named else families.detect(reader.tensors)

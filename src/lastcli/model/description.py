@@ -64,6 +64,11 @@ class Description:
                 return str(mapping["family"])
         return None
 
+    @property
+    def says_itself(self) -> bool:
+        """Whether the file (or its sidecar) names a family, as everything that `last` writes does."""
+        return any(source in ("file", "sidecar") and "family" in mapping for source, _, mapping in self.layers)
+
     def of_the_file(self) -> Description:
         """Without what flags and recipe say."""
         own = tuple(layer for layer in self.layers if layer[0] in ("file", "sidecar"))

@@ -108,7 +108,12 @@ class EvaluateOptions(_Measuring, _Naming, total=False):
     """Of `evaluate`, the command `eval`."""
 
 
-class VerifyOptions(_Comparing, _Naming, total=False):
+class _Calibrating(TypedDict, total=False):
+    calibration: str | Path
+    calibration_limit: str | int
+
+
+class VerifyOptions(_Comparing, _Calibrating, _Naming, total=False):
     """Of `verify`."""
 
 

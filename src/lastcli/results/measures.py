@@ -108,11 +108,17 @@ class EvalResult(OfModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of a verification."""
+    """One line of a verification.
+
+    Attributes:
+        how: how it is known: "proved" (from the bytes of both files), "recomputed" (from ORIGINAL, and calibration
+            inputs given again), or "trusted" (the file's own record and its sha256); empty where it is not.
+    """
 
     name: str
     ok: bool
     detail: str = ""
+    how: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

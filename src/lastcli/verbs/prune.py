@@ -17,7 +17,8 @@ from lastcli.reduction.compressor import Compressor
 from lastcli.results import LayerPruned, Measured, PruneResult, SearchResult
 from lastcli.verbs.shared.certificates import certificates
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
-from lastcli.verbs.shared.rebuilding import Rebuilt, provenance, rebuild, write_checkpoint
+from lastcli.verbs.shared.rebuilding import Rebuilt, rebuild, write_checkpoint
+from lastcli.verbs.shared.record import provenance
 from lastcli.verbs.shared.search import search
 from lastcli.verbs.shared.session import Session
 
@@ -64,7 +65,7 @@ def prune(
     measured = _measured(session, goal) if plan.data is not None and goal.search is None else None
     written, size_after = None, _estimate(session, rebuilt, size_before)
     if not dry_run and out is not None:
-        record = provenance(checkpoint, goal.reductions, plan, goal.method.name, goal.refit.name, ratio)
+        record = provenance(checkpoint, goal.reductions, plan, goal.method, goal.refit, ratio)
         receipt = write_checkpoint(checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes)
         written, size_after = str(receipt.path), receipt.bytes
     return PruneResult(

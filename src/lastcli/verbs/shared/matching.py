@@ -1,99 +1,103 @@
-"""Which states of ORIGINAL are in PRUNED: by the record in PRUNED, else by equal poles and input maps."""
+"""Which states of ORIGINAL a layer of PRUNED claims to hold: by PRUNED's record, else by equal poles and input maps.
+
+A claim is where a proof begins (`lastcli.verbs.shared.proof`); nothing here is believed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from lastcli.engine.embedding import truncate_system
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.system import DiagonalSystem
+from lastcli.errors import InputError
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.verbs.shared.record import Record
 
-__all__ = ["Matched", "match_layers"]
+__all__ = ["Claim", "first_states", "match_layers"]
 
-# Stored in float32 (or less), recomputed in float64 from different neighbours: equal up to the storage's rounding.
-RELATIVE = 1e-5
+# Two ways to the same pole agree to this part of its distance from the unit circle, whatever dtype lies between.
+_RELATIVE = 1e-3
 
 
 @dataclass(frozen=True)
-class Matched:
-    """One layer of PRUNED as a reduction of ORIGINAL's; `detail` says why where it is none."""
+class Claim:
+    """What a layer of PRUNED claims to be.
 
-    found: bool
-    reduction: Reduction
-    states: int
-    detail: str = ""
+    Attributes:
+        kept: (sets, K) indices of ORIGINAL's states.
+        changed: as `Reduction.changed`; None where nothing says.
+        wrong: why the claim cannot be true, or None.
+    """
 
+    kept: np.ndarray
+    changed: str | None
+    wrong: str | None = None
 
-def match_layers(before: Checkpoint, after: Checkpoint) -> list[Matched]:
-    """One `Matched` a layer."""
-    records = {entry.get("name"): entry for entry in after.provenance.get("layers", ()) if isinstance(entry, Mapping)}
-    return [
-        _match(old, new, records.get(layer.name))
-        for layer, old, new in zip(before.layers, before.systems, after.systems)
-    ]
-
-
-def _match(old: DiagonalSystem, new: DiagonalSystem, record: Mapping[str, Any] | None) -> Matched:
-    if (old.groups, old.inputs, old.outputs, old.directions, old.modes) != (
-        new.groups,
-        new.inputs,
-        new.outputs,
-        new.directions,
-        new.modes,
-    ):
-        return Matched(False, Reduction(np.zeros((1, 0), int), new), new.states, "the layer has another width")
-    if record is None:
-        kept, width = _by_poles(old, new)
-        if kept is None:
-            return Matched(
-                False,
-                Reduction(np.zeros((old.sets, 0), int), new),
-                new.states,
-                "its poles are not ORIGINAL's, and no record says what was done",
-            )
-        changed = "readout"
-    else:
-        kept = np.atleast_2d(np.asarray(record.get("kept", []), int))
-        width, changed = kept.shape[1], str(record.get("changed", "none"))
-        if kept.shape[0] != old.sets or width > min(old.states, new.states) or (width and kept.max() >= old.states):
-            return Matched(False, Reduction(kept, new), new.states, "the record's kept states do not fit the layer")
-    active = _first(new, width)
-    if _has_life(new, width):
-        return Matched(False, Reduction(kept, active), width, f"states beyond the {width} kept ones are not inert")
-    plain = truncate_system(old, kept)
-    if changed != "all" and not (_close(plain.poles, active.poles) and _close(plain.B, active.B)):
-        return Matched(False, Reduction(kept, active, changed), width, "poles or B differ from ORIGINAL's")
-    if changed == "none" and not _close(plain.C, active.C):
-        return Matched(False, Reduction(kept, active, changed), width, "C differs from ORIGINAL's")
-    # what must be ORIGINAL's is taken from ORIGINAL, so that comparing outputs proves something
-    if changed == "none":
-        active = plain.replace(D=old.D)
-    elif changed == "readout":
-        active = active.replace(poles=plain.poles, B=plain.B)
-    return Matched(True, Reduction(kept, active, changed), width)
+    @property
+    def states(self) -> int:
+        """K, the states of one index set that PRUNED's layer really has; the rest is inert."""
+        return int(self.kept.shape[1])
 
 
-def _first(system: DiagonalSystem, count: int) -> DiagonalSystem:
+def match_layers(before: Checkpoint, after: Checkpoint, steps: Sequence[Record]) -> list[Claim]:
+    """One claim a layer; `steps` are the prunings that led from ORIGINAL to PRUNED, the newest first."""
+    claims = []
+    for index, (old, new) in enumerate(zip(before.systems, after.systems)):
+        claim = _by_record(old, index, steps) if steps else _by_poles(old, new)
+        claims.append(claim if claim.wrong else _checked(claim, old, new))
+    return claims
+
+
+def _by_record(old: DiagonalSystem, index: int, steps: Sequence[Record]) -> Claim:
+    """The indices of every pruning, put one into the other."""
+    kept, states, changed = None, old.states, "none"
+    for step in reversed(steps):
+        if index >= len(step.layers):
+            return Claim(np.zeros((old.sets, 0), int), None, "no record says which of its states stayed")
+        layer = step.layers[index]
+        wrong = _wrong_indices(layer.kept, old.sets, states)
+        if wrong:
+            return Claim(layer.kept, layer.changed, wrong)
+        kept = layer.kept if kept is None else np.take_along_axis(kept, layer.kept, axis=1)
+        states, changed = layer.kept.shape[1], max(changed, layer.changed, key=("none", "readout", "all").index)
+    return Claim(np.zeros((old.sets, 0), int) if kept is None else kept, changed)
+
+
+def _wrong_indices(kept: np.ndarray, sets: int, states: int) -> str | None:
+    if kept.shape[0] != sets:
+        return f"the record has {kept.shape[0]} rows of kept states for {sets} index sets"
+    if kept.size and (kept.min() < 0 or kept.max() >= states):
+        return f"the record keeps state {kept.min() if kept.min() < 0 else kept.max()} of {states} (0 to {states - 1})"
+    if (np.diff(kept, axis=1) <= 0).any():
+        return "the record's kept states are not in ascending order, each once"
+    return None
+
+
+def _checked(claim: Claim, old: DiagonalSystem, new: DiagonalSystem) -> Claim:
+    widths = ("groups", "inputs", "outputs", "directions", "modes", "sets")
+    for width in widths:
+        if getattr(old, width) != getattr(new, width):
+            return Claim(claim.kept, claim.changed, f"it has {getattr(new, width)} {width}, not {getattr(old, width)}")
+    if claim.states > new.states:
+        return Claim(claim.kept, claim.changed, f"{claim.states} states are said to stay, the layer has {new.states}")
+    rest = claim.states * new.modes
+    if bool(np.any(new.B[:, rest:]) and np.any(new.C[..., rest:])):
+        return Claim(claim.kept, claim.changed, f"states beyond the {claim.states} kept ones are not inert")
+    return claim
+
+
+def first_states(system: DiagonalSystem, count: int) -> DiagonalSystem:
+    """The first `count` states of every group: what is not inert in a padded layer."""
     width = count * system.modes
     return system.replace(poles=system.poles[:, :width], B=system.B[:, :width], C=system.C[..., :width])
 
 
-def _has_life(system: DiagonalSystem, count: int) -> bool:
-    rest = count * system.modes
-    return bool(np.any(system.B[:, rest:]) and np.any(system.C[..., rest:]))
-
-
-def _close(first: np.ndarray, second: np.ndarray) -> bool:
-    scale = float(np.abs(first).max(initial=0.0))
-    return bool(np.abs(first - second).max(initial=0.0) <= RELATIVE * max(scale, 1e-30))
-
-
-def _by_poles(old: DiagonalSystem, new: DiagonalSystem) -> tuple[np.ndarray | None, int]:
-    """Indices of `old` whose poles and inputs are those of `new`, in ascending order as `last prune` writes them."""
+def _by_poles(old: DiagonalSystem, new: DiagonalSystem) -> Claim:
+    """Indices of `old` whose poles and inputs are those of `new`, in ascending order as prune writes them."""
+    if (old.groups, old.modes, old.inputs) != (new.groups, new.modes, new.inputs):
+        return Claim(np.zeros((old.sets, 0), int), None, "the layer has another width")
     live = np.any(new.B != 0, axis=2) & np.any(new.C != 0, axis=(1, 2))
     width = int(live.any(axis=0).reshape(-1, new.modes).any(axis=1).sum())
     kept = np.zeros((old.sets, width), int)
@@ -103,13 +107,26 @@ def _by_poles(old: DiagonalSystem, new: DiagonalSystem) -> tuple[np.ndarray | No
             wanted = slice(state * new.modes, (state + 1) * new.modes)
             while position < old.states:
                 own = slice(position * old.modes, (position + 1) * old.modes)
-                same = _close(old.poles[group, own], new.poles[group, wanted]) and _close(
+                same = poles_agree(old.poles[group, own], new.poles[group, wanted]) and _inputs_agree(
                     old.B[group, own], new.B[group, wanted]
                 )
                 position += 1
                 if same:
                     break
             else:
-                return None, width
+                return Claim(kept, None, "its poles are not ORIGINAL's, and no record says what was done")
             kept[group, state] = position - 1
-    return kept, width
+    return Claim(kept, None)
+
+
+def poles_agree(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two sets of poles are the same, each measured by its own distance 1 - |λ| from the unit circle."""
+    if first.shape != second.shape:
+        raise InputError(f"Poles of shapes {first.shape} and {second.shape} cannot be compared.")
+    distance = np.abs(1 - np.abs(first))
+    return bool((np.abs(first - second) <= _RELATIVE * np.maximum(distance, 1e-300)).all())
+
+
+def _inputs_agree(first: np.ndarray, second: np.ndarray) -> bool:
+    scale = float(np.abs(first).max(initial=0.0))
+    return bool(np.abs(first - second).max(initial=0.0) <= _RELATIVE * max(scale, 1e-30))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lastcli.containers.memory import MemoryReader
 from lastcli.engine.system import Reduction
 from lastcli.model.checkpoint import Checkpoint
-from lastcli.verbs.shared.rebuilding import Rebuilt, rebuild
+from lastcli.verbs.shared.rebuilding import as_checkpoint, rebuild
 from lastcli.verbs.shared.session import Session
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from lastcli.evaluation.metrics import Metric
     from lastcli.evaluation.sweep import Evaluation
 
-__all__ = ["as_checkpoint", "data_name", "measure", "measure_checkpoint", "metric_of"]
+__all__ = ["data_name", "measure", "measure_checkpoint", "metric_of"]
 
 
 def metric_of(session: Session) -> Metric:
@@ -87,20 +86,6 @@ def measure_checkpoint(session: Session, checkpoint: Checkpoint, label: str) -> 
             batch_size=session.plan.batch_size,
             progress=bar,
         )[0]
-
-
-def as_checkpoint(checkpoint: Checkpoint, rebuilt: Rebuilt) -> Checkpoint:
-    """The reduced model as an open checkpoint in memory, read through its family like any file."""
-    reader = MemoryReader(checkpoint.path, rebuilt.sources)
-    family, settings = checkpoint.family, checkpoint.settings
-    changed = family.rebuilt_config(checkpoint.config)
-    if changed.get("family", family.name) != family.name:
-        from lastcli.families import family_named
-        from lastcli.model.description import Setting
-
-        family = family_named(changed.pop("family"))
-        settings = {key: Setting(value, "file") for key, value in changed.items()}
-    return Checkpoint(reader, family, settings, checkpoint.description)
 
 
 def _external(

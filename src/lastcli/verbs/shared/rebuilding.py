@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from lastcli import containers
-from lastcli._version import __version__
 from lastcli.containers.base import TensorSource
+from lastcli.containers.memory import MemoryReader
 from lastcli.engine.system import Reduction
 from lastcli.errors import UsageError
 from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
-from lastcli.plan import Plan
 
-__all__ = ["Rebuilt", "changed_sources", "provenance", "rebuild", "write_checkpoint"]
+__all__ = ["Rebuilt", "as_checkpoint", "changed_sources", "rebuild", "write_checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -83,37 +82,18 @@ def _source(checkpoint: Checkpoint, name: str, changed: Mapping[str, np.ndarray 
     return TensorSource(checkpoint.reader.tensors[name], lambda: checkpoint.reader.read(name))
 
 
-def provenance(
-    checkpoint: Checkpoint, reductions: Sequence[Reduction], plan: Plan, method: str, refit: str, ratio: float
-) -> dict[str, Any]:
-    """What a pruned file says about itself under the key `last`."""
-    record: dict[str, Any] = {
-        "version": __version__,
-        "source": checkpoint.path.name,
-        "sha256": checkpoint.sha256,
-        "method": method,
-        "refit": refit,
-        "ratio": ratio,
-        "layout": plan.layout,
-        "compat": plan.compat,
-        "states_before": sum(system.stored_states for system in checkpoint.systems),
-        "states_after": sum(reduction.system.stored_states for reduction in reductions),
-        "layers": [
-            {
-                "name": layer.name,
-                "states": reduction.system.states,
-                "changed": reduction.changed,
-                "kept": np.asarray(reduction.kept).tolist()
-                if reduction.system.multi
-                else np.asarray(reduction.kept)[0].tolist(),
-            }
-            for layer, reduction in zip(checkpoint.layers, reductions)
-        ],
-    }
-    if checkpoint.provenance:
-        earlier = dict(checkpoint.provenance)
-        record["history"] = [*earlier.pop("history", []), {k: v for k, v in earlier.items() if k != "layers"}]
-    return record
+def as_checkpoint(checkpoint: Checkpoint, rebuilt: Rebuilt) -> Checkpoint:
+    """The reduced model as an open checkpoint in memory, read through its family like any file."""
+    reader = MemoryReader(checkpoint.path, rebuilt.sources)
+    family, settings = checkpoint.family, checkpoint.settings
+    changed = family.rebuilt_config(checkpoint.config)
+    if changed.get("family", family.name) != family.name:
+        from lastcli.families import family_named
+        from lastcli.model.description import Setting
+
+        family = family_named(changed.pop("family"))
+        settings = {key: Setting(value, "file") for key, value in changed.items()}
+    return Checkpoint(reader, family, settings, checkpoint.description)
 
 
 def write_checkpoint(

@@ -22,6 +22,7 @@ from lastcli.verbs.shared.sources import (
 )
 
 if TYPE_CHECKING:
+    from lastcli.engine.system import Reduction
     from lastcli.evaluation.data import Split
     from lastcli.evaluation.external import ExternalForward
     from lastcli.reduction.compressor import Compressor
@@ -197,6 +198,20 @@ class Session:
         for method, refit in pairs:
             compressor.check(method, refit)
         return compressor
+
+    def reduce_again(
+        self, checkpoint: Checkpoint, plan: Plan, pair: tuple[Method, Refit], states: int
+    ) -> list[Reduction]:
+        """The reductions of a checkpoint by other options than the plan's, on the calibration inputs it names."""
+        from lastcli.evaluation.fitting import fit_split
+        from lastcli.reduction.compressor import Compressor
+
+        source = choose_calibration(self.plan, bundled=False)
+        split = None
+        if source is not None:
+            split = self._load(source, self.plan.calibration_limit, "Calibration").without_labels()
+            split = fit_split(split, checkpoint.require_forward(), labels=False)
+        return Compressor(checkpoint, plan, split, progress=self.progress).reduce(*pair, states=states)
 
     def __enter__(self) -> Session:
         return self
