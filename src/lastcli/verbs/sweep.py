@@ -37,10 +37,10 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     """
     begin = time.perf_counter()
     plan = session.plan
-    metric_of(session)  # a split that does not fit, or a metric that does not suit it, is refused before any work
     runs, left_out = _runs(session)
     compressor = session.compressor(list(dict.fromkeys((method, refit) for method, refit, _ in runs)))
     compressor.decisions.extend(left_out)
+    metric_of(session)  # a split that does not fit, or a metric that does not suit it, is refused before any work
     reductions = _reduce(session, compressor, runs)
     evaluations = measure(session, [None, *reductions], "Sweeping", compare_outputs=True)
     baseline, rest = evaluations[0], evaluations[1:]
