@@ -85,7 +85,12 @@ def v4(
 
 
 def v3(
-    k: Numbers, length: int | None = None, poles: str = "inv", flat_dt: bool = False, real_transform: str = "exp"
+    k: Numbers,
+    length: int | None = None,
+    poles: str = "inv",
+    flat_dt: bool = False,
+    real_transform: str = "exp",
+    idle: bool = False,
 ) -> Arrays:
     """Versions 3 ("inv") and 2 ("log"); diagonal kernels name their poles A, low-rank ones w, without relu's offset."""
     letter = "A" if length is None else "w"
@@ -99,6 +104,9 @@ def v3(
         f"kernel.kernel.{letter}_imag": k.A.imag.astype("f4"),
         "D": k.D.astype("f4"),
     }
+    if idle:
+        # What V3's diagonal kernel registers beside its poles and never reads: here nothing like them.
+        arrays["kernel.kernel.A"] = pairs(3 + 0 * k.A + 1j * np.arange(k.A.size).reshape(k.A.shape))
     if length is not None:
         arrays |= {"kernel.kernel.P": pairs(k.P), "kernel.kernel.L": np.array(length)}
     return arrays

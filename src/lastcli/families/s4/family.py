@@ -26,6 +26,7 @@ from lastcli.families.parts.two_sided import split_modes
 from lastcli.families.s4.kernel import (
     input_map,
     is_real_valued,
+    pairing_of,
     read_outs,
     state_axes,
     store_read_outs,
@@ -139,9 +140,11 @@ class S4(S4Names):
     )
 
     def magnitudes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
-        """Squares of the stored parameters of every state; those of tied poles count once."""
+        """Squares of the parameters that the kernel reads of every state; those of tied poles count once."""
         total = np.zeros((layer.sets, layer.states))
-        for role, (group, state) in state_axes(layer, read).items():
+        axes = state_axes(layer, read)
+        axes.pop("idle A", None)
+        for role, (group, state) in axes.items():
             wide = read(layer.tensors[role]).astype(np.complex128)
             squares = np.moveaxis(np.abs(wide) ** 2, (group, state), (0, 1)).reshape(
                 wide.shape[group], layer.states, -1
@@ -169,7 +172,7 @@ class S4(S4Names):
             B=B[..., None],
             C=C,
             D=D,
-            pairing=2,
+            pairing=pairing_of(layer, config),
             modes=C.shape[1],
             sets=layer.sets,
             feedthrough="none" if D is None else "dense",
