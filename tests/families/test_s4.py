@@ -266,7 +266,7 @@ def test_real_valued_kernels() -> None:
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("spell", [v4, v3])
 @pytest.mark.parametrize("length", [12, 0])
-def test_the_softmax_rule_of_dss_takes_the_real_part_once(length: int, spell: Callable[..., Arrays], both: bool) -> None:
+def test_the_softmax_rule_takes_the_real_part_once(length: int, spell: Callable[..., Arrays], both: bool) -> None:
     k = numbers(RNG, both=both)
     arrays = spell(k)
     config = config_of(FAMILY, arrays, discretization="dss", kernel_length=length)

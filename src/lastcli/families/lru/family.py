@@ -67,6 +67,9 @@ class LRU(Family):
         Option(
             "pooling", str, "mean", "what the classifier sees of the sequence (minimal-LRU)", ("mean", "last", "none")
         ),
+        Option(
+            "multidim", int, 1, "classes of each of several outputs a step, for a head of their product (minimal-LRU)"
+        ),
         Option("task", str, "auto", "what the outputs are", ("auto", "classification", "regression")),
         *EQUINOX_OPTIONS,
     )
@@ -88,7 +91,7 @@ class LRU(Family):
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """What only the other models leave open."""
         equinox = find_equinox(tensors, list(_candidates(tensors))) is not None
-        return frozenset({"prenorm", "pooling"}) if equinox else EQUINOX_KEYS
+        return frozenset({"prenorm", "pooling", "multidim"}) if equinox else EQUINOX_KEYS
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every LRU of the checkpoint, its shapes checked."""

@@ -7,8 +7,8 @@
 | V1 | `w` complex | `log_dt` | `kernel.kernel.` | + |
 
 `P` (and `Q` in V1) marks the diagonal-plus-low-rank kernel; `l_kernel` (V4) or `L` is the length that its C was
-transformed for, in V1 told by the length of `omega`. V3's diagonal kernel also holds the poles that it started from, `A`
-(S, N, 2), which no forward pass reads (role "idle A").
+transformed for, in V1 told by the length of `omega`. V3's diagonal kernel also holds the poles that it started from,
+`A` (S, N, 2), which no forward pass reads (role "idle A").
 """
 
 from __future__ import annotations
