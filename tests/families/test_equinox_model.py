@@ -266,7 +266,7 @@ def test_there_is_no_retrieval_in_this_model() -> None:
     ("kind", "known", "other"),
     [
         ("linoss", set(), {"output_step", "tanh_output", "task", "norm", "gelu"}),
-        ("lru", {"prenorm", "pooling"}, {"output_step", "tanh_output"}),
+        ("lru", {"prenorm", "pooling", "multidim"}, {"output_step", "tanh_output", "multidim"}),
         ("s5", {"activation", "prenorm", "mode"}, {"output_step", "tanh_output"}),
     ],
 )

@@ -148,6 +148,14 @@ class Family(abc.ABC):
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Option values that the tensors prove (a `C2` proves `bidirectional`); no guesses."""
 
+    def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+        """What "auto" stands for in this checkpoint: {key: (value, source)} of options that have such a value.
+
+        The source is "tensors" where names or shapes show it, "assumed" where it is only what the published code does.
+        An option whose "auto" says nothing here (that of a model which is not known) is left out.
+        """
+        return {}
+
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """Keys of options that say nothing about this checkpoint, such as those of a model that it is not."""
         return frozenset()
