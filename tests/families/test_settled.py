@@ -1,4 +1,4 @@
-"""What "auto" stands for is settled when a checkpoint is opened, shown, and written; it never changes what is computed."""
+"""What "auto" stands for is settled when a checkpoint is opened, shown and written, and changes nothing computed."""
 
 from __future__ import annotations
 
