@@ -48,6 +48,24 @@ def numbers(
     )
 
 
+def hippo(rng: np.random.Generator, H: int = 4, N: int = 8) -> Numbers:
+    """HiPPO-LegS as S4 starts from it, the stored half of its normal plus low-rank form (arXiv 2111.00396, appendix C).
+
+    The matrix is triangular with the real eigenvalues -1 ... -2N, whose eigenvectors are nearly dependent.
+    """
+    n = np.arange(2 * N)
+    scale = np.sqrt(2 * n + 1)
+    A = -np.tril(np.outer(scale, scale), -1) - np.diag(n + 1)
+    P = scale / np.sqrt(2)
+    frequencies, V = np.linalg.eigh(-1j * (A + np.outer(P, P) + np.eye(2 * N) / 2))
+    half = frequencies > 0
+    w = (-0.5 + 1j * frequencies[half]).astype("c8").astype(complex)
+    B, P = ((V.conj().T @ v)[half].astype("c8").astype(complex) for v in (scale, P))
+    C = (rng.normal(size=(1, H, N)) + 1j * rng.normal(size=(1, H, N))).astype("c8").astype(complex)
+    dt = np.float32(np.exp(rng.uniform(np.log(0.02), np.log(0.1), (H, 1)))).astype(float)
+    return Numbers(w[None], B[None], C, P[None, None], dt, np.float32(rng.normal(size=(1, H))).astype(float))
+
+
 def pairs(values: np.ndarray) -> np.ndarray:
     return np.stack([values.real, values.imag], axis=-1).astype("f4")
 

@@ -7,6 +7,7 @@ is not what is measured. Nothing else is read or copied in between: the batch is
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
-from lastcli.evaluation.passes import Runner, memory_errors
+from lastcli.evaluation.passes import Runner, memory_errors, precision_of
 from lastcli.evaluation.sweep import Advance
 from lastcli.families.base import Forward
 
@@ -124,7 +125,9 @@ class _Run:
         apply: Callable[..., Any] = contender.forward.apply
         start = time.perf_counter()
         # only the model's output is computed: the unused inputs of its layers are removed by the compiler
-        self.program = jax.jit(lambda *arguments: apply(*arguments)[0]).lower(*self.arguments).compile()
+        self.precision = functools.partial(precision_of, contender.forward)
+        with self.precision():
+            self.program = jax.jit(lambda *arguments: apply(*arguments)[0]).lower(*self.arguments).compile()
         self.compile_seconds = time.perf_counter() - start
         self.peak_memory = _program_bytes(self.program)
         for _ in range(WARM_UP):
@@ -136,10 +139,11 @@ class _Run:
         return self._seconds(self.calls)
 
     def _seconds(self, calls: int) -> float:
-        start = time.perf_counter()
-        for _ in range(calls):
-            jax.block_until_ready(self.program(*self.arguments))
-        return (time.perf_counter() - start) / calls
+        with self.precision():
+            start = time.perf_counter()
+            for _ in range(calls):
+                jax.block_until_ready(self.program(*self.arguments))
+            return (time.perf_counter() - start) / calls
 
 
 def _program_bytes(program: Any) -> int | None:

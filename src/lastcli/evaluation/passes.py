@@ -28,6 +28,7 @@ __all__ = [
     "default_mesh",
     "memory_errors",
     "model_outputs",
+    "precision_of",
     "step_weights",
 ]
 
@@ -61,12 +62,17 @@ def _whole_shares(size: int, mesh: Mesh) -> int:
     return -(-size // mesh.size) * mesh.size
 
 
+def precision_of(forward: Forward) -> contextlib.AbstractContextManager[Any]:
+    """The scope in which a model's arrays are placed and its programs run: JAX's 64-bit types for one in float64."""
+    return jax.enable_x64(True) if forward.precision == "float64" else contextlib.nullcontext()
+
+
 class Runner:
     """A model on its devices: parameters placed once, inputs placed batch by batch.
 
     Args:
         forward: the architecture.
-        params: {tensor name: array}; floats go in as float32, whatever they are stored in.
+        params: {tensor name: array}; floats go in as `forward.precision`, whatever they are stored in.
         mesh: one-axis mesh over which batches are spread.
     """
 
@@ -77,15 +83,17 @@ class Runner:
             raise UsageError(f"The mesh has axes {self.mesh.axis_names}; one axis, over the batch, is needed.")
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names[0]))
-        self.params = self.everywhere({name: _computable(array) for name, array in params.items()})
+        self.real = np.dtype(forward.precision)
+        self.params = self.everywhere({name: _computable(array, self.real) for name, array in params.items()})
 
     def everywhere(self, tree: Any) -> Any:
         """Place arrays on every device."""
-        return jax.device_put(tree, self.replicated)
+        with precision_of(self.forward):
+            return jax.device_put(tree, self.replicated)
 
     def systems(self, systems: Systems) -> tuple[DiagonalSystem, ...]:
-        """Place one model's layers on every device, in float32 / complex64."""
-        return self.everywhere(tuple(as_precision(system, np.float32) for system in systems))
+        """Place one model's layers on every device, in the model's precision."""
+        return self.everywhere(tuple(as_precision(system, self.real) for system in systems))
 
     def batch(self, batch: Batch) -> tuple[Any, Any, Any]:
         """Place (x, y, lengths) of a batch, spread over the devices."""
@@ -100,11 +108,11 @@ class Runner:
         return _whole_shares(min(batch_size, split.n), self.mesh)
 
 
-def _computable(array: np.ndarray) -> np.ndarray:
+def _computable(array: np.ndarray, real: np.dtype[Any]) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind in "iub":
         return array
-    return array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
+    return array.astype(np.result_type(real, np.complex64) if array.dtype.kind == "c" else real)
 
 
 @lru_cache(maxsize=16)
@@ -121,7 +129,8 @@ def model_outputs(
     batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Iterator[np.ndarray]:
-    """The outputs of the model, one array a batch, padding removed; (k, classes), (k, p) or (k, L, p) float32.
+    """The outputs of the model, one array a batch, padding removed; (k, classes), (k, p) or (k, L, p), in the
+    model's precision.
 
     Raises:
         InputError: the split does not fit the model.
@@ -132,7 +141,9 @@ def model_outputs(
     for batch in split.batches(runner.size(batch_size, split, systems)):
         with memory_errors():
             x, _, lengths = runner.batch(batch)
-            yield np.asarray(program(runner.params, placed, x, lengths))[: batch.count]
+            with precision_of(forward):
+                outputs = np.asarray(program(runner.params, placed, x, lengths))[: batch.count]
+            yield outputs
 
 
 def step_weights(batch: Batch, sequences: int, steps: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.metrics import Metric, choose_metric
-from lastcli.evaluation.passes import Runner, memory_errors
+from lastcli.evaluation.passes import Runner, memory_errors, precision_of
 from lastcli.families.base import Forward
 
 __all__ = ["Advance", "Evaluation", "evaluate_candidates"]
@@ -103,7 +103,8 @@ def evaluate_candidates(
             inputs = runner.batch(batch)
             first = None
             for systems, result in zip(placed, sums, strict=True):
-                statistics, outputs = program(runner.params, systems, *inputs, center)
+                with precision_of(forward):
+                    statistics, outputs = program(runner.params, systems, *inputs, center)
                 count = batch.count  # padded examples come last
                 result.add(np.asarray(statistics)[:count])
                 if compare_outputs:

@@ -5,6 +5,7 @@ Nothing here decodes a weight until somebody asks: names, shapes and the descrip
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,6 +19,7 @@ from lastcli import containers, families
 from lastcli.containers.base import Reader
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.base import Family, Forward, Layer
+from lastcli.families.parts.cancellation import forward_precision
 from lastcli.model.description import Description, Setting, gather, resolve
 
 if TYPE_CHECKING:
@@ -110,7 +112,10 @@ class Checkpoint:
     @cached_property
     def forward(self) -> Forward | None:
         """The family's published architecture over this file, or None where it is not known."""
-        return self.family.forward(self.reader.tensors, self.config, self.layers)
+        forward = self.family.forward(self.reader.tensors, self.config, self.layers)
+        if forward is None or not self.family.diagonalises:
+            return forward
+        return dataclasses.replace(forward, precision=forward_precision(self.systems))
 
     def require_forward(self) -> Forward:
         """`forward`, or an error that says what to do.

@@ -21,7 +21,7 @@ from lastcli.engine.refit import refit
 from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import InputError
-from lastcli.evaluation.passes import step_weights
+from lastcli.evaluation.passes import precision_of, step_weights
 from lastcli.families.base import Forward
 
 __all__ = [
@@ -62,8 +62,12 @@ def _program(apply: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(lambda params, systems, x, lengths: apply(params, systems, x, lengths)[1])
 
 
-def _single(systems: Systems) -> tuple[DiagonalSystem, ...]:
-    return tuple(as_precision(system, np.float32) for system in systems)
+def _placed(forward: Forward, params: Mapping[str, np.ndarray], *models: Systems) -> tuple[Any, ...]:
+    """The parameters and each model's systems in the precision that the forward pass runs in."""
+    real = np.dtype(forward.precision)
+    if forward.precision == "float64":
+        params = {name: array.astype(real) if array.dtype.kind == "f" else array for name, array in params.items()}
+    return params, *(tuple(as_precision(system, real) for system in systems) for systems in models)
 
 
 def collect_moments(
@@ -87,9 +91,11 @@ def collect_moments(
         InputError: no batches, or inputs that drive a layer to values that are not finite.
     """
     moments = [empty_moments(system) for system in systems]
-    program, placed = _program(forward.apply), _single(systems)
+    program = _program(forward.apply)
+    params, placed = _placed(forward, params, systems)
     for batch in _counted(batches, progress):
-        inputs = program(params, placed, batch.x, batch.lengths)
+        with precision_of(forward):
+            inputs = program(params, placed, batch.x, batch.lengths)
         for i, u in enumerate(inputs):
             weights = counted_steps(batch, u.shape[0], u.shape[1], systems)
             moments[i] = accumulate(moments[i], systems[i], np.asarray(u), weights)
@@ -184,14 +190,16 @@ def layer_signals(
         layer: which one.
 
     Yields:
-        u (n, L, F) float32, the original layer's output under the original model's inputs (n, L, ...) float64, and
-        the weights (n, L) of the time steps.
+        u (n, L, F) in the model's precision, the original layer's output under the original model's inputs
+        (n, L, ...) float64, and the weights (n, L) of the time steps.
     """
-    program, placed, reduced = _program(forward.apply), _single(systems), _single(current)
+    program = _program(forward.apply)
+    params, placed, reduced = _placed(forward, params, systems, current)
     same = all(system is other for system, other in zip(systems[:layer], current[:layer]))
     for batch in _counted(batches, progress):
-        original = np.asarray(program(params, placed, batch.x, batch.lengths)[layer])
-        u = original if same else np.asarray(program(params, reduced, batch.x, batch.lengths)[layer])
+        with precision_of(forward):
+            original = np.asarray(program(params, placed, batch.x, batch.lengths)[layer])
+            u = original if same else np.asarray(program(params, reduced, batch.x, batch.lengths)[layer])
         yield u, output_of(systems[layer], original), counted_steps(batch, u.shape[0], u.shape[1], systems)
 
 

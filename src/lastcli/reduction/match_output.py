@@ -20,6 +20,7 @@ import numpy as np
 from lastcli.engine.embedding import as_precision
 from lastcli.engine.system import DiagonalSystem
 from lastcli.engine.variables import LayerVariables, layer_variables
+from lastcli.evaluation.passes import precision_of
 from lastcli.families.base import Forward
 from lastcli.reduction.calibration import CalibrationBatch, Progress
 from lastcli.reduction.sequences import Sequences, divide, load_sequences, minibatch
@@ -73,28 +74,32 @@ def match_output(
     sequences = load_sequences(batches, pair=forward.layout == "pair")
     fit, held = divide(sequences, held_back, by_time=forward.sequence)
     layers = [layer_variables(system) for system in reduced]
-    fitting = _Fitting.of(forward, params, layers, teacher)
-    random = np.random.default_rng(seed)
-    values = [{name: jnp.zeros(zero.shape, jnp.float32) for name, zero in layer.start.items()} for layer in layers]
-    moving = (jax.tree.map(jnp.zeros_like, values), jax.tree.map(jnp.zeros_like, values))
-    best: Values | None = None
-    best_error, since = fitting.held_error(_single(reduced), held), 0
-    for done in range(1, steps + 1):
-        rate = 0.5 * learning_rate * (1 + np.cos(np.pi * (done - 1) / steps))
-        values, moving = fitting.step(values, moving, minibatch(fit, _BATCH, random), done, rate)
-        if done % _CHECK_EVERY and done != steps:
-            continue
-        error = fitting.held_error(_systems(layers, values), held)
-        best, best_error, since = (values, error, 0) if error < best_error else (best, best_error, since + _CHECK_EVERY)
-        if progress is not None:
-            progress(done, steps)
-        if since >= patience:
-            break
+    real = np.dtype(forward.precision)
+    with precision_of(forward):
+        fitting = _Fitting.of(forward, params, layers, teacher)
+        random = np.random.default_rng(seed)
+        values = [{name: jnp.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in layers]
+        moving = (jax.tree.map(jnp.zeros_like, values), jax.tree.map(jnp.zeros_like, values))
+        best: Values | None = None
+        best_error, since = fitting.held_error(_placed(reduced, real), held), 0
+        for done in range(1, steps + 1):
+            rate = 0.5 * learning_rate * (1 + np.cos(np.pi * (done - 1) / steps))
+            values, moving = fitting.step(values, moving, minibatch(fit, _BATCH, random), done, rate)
+            if done % _CHECK_EVERY and done != steps:
+                continue
+            error = fitting.held_error(_systems(layers, values), held)
+            best, best_error, since = (
+                (values, error, 0) if error < best_error else (best, best_error, since + _CHECK_EVERY)
+            )
+            if progress is not None:
+                progress(done, steps)
+            if since >= patience:
+                break
     return list(reduced) if best is None else [_stored(layer, value) for layer, value in zip(layers, best)]
 
 
-def _single(systems: Sequence[DiagonalSystem]) -> tuple[DiagonalSystem, ...]:
-    return tuple(as_precision(system, np.float32) for system in systems)
+def _placed(systems: Sequence[DiagonalSystem], real: np.dtype[Any]) -> tuple[DiagonalSystem, ...]:
+    return tuple(as_precision(system, real) for system in systems)
 
 
 def _systems(layers: Sequence[LayerVariables], values: Values) -> tuple[DiagonalSystem, ...]:
@@ -102,7 +107,7 @@ def _systems(layers: Sequence[LayerVariables], values: Values) -> tuple[Diagonal
 
 
 def _stored(layer: LayerVariables, value: dict[str, Array]) -> DiagonalSystem:
-    """The system as the engine keeps it: NumPy float64 (the values of the float32 search, not rounded once more)."""
+    """The system as the engine keeps it: NumPy float64 (the values of the search, not rounded once more)."""
     with jax.enable_x64(True):
         system = layer.system({name: jnp.asarray(np.asarray(array, np.float64)) for name, array in value.items()})
         return jax.tree.map(np.asarray, system)
@@ -123,7 +128,7 @@ class _Fitting:
         layers: Sequence[LayerVariables],
         teacher: Sequence[DiagonalSystem],
     ) -> _Fitting:
-        original = _single(teacher)
+        original = _placed(teacher, np.dtype(forward.precision))
         compare = _divergence if forward.task == "classification" else _squared_error
 
         def error(systems: Any, x: Array, lengths: Array | None, weights: Array) -> tuple[Array, Array]:
