@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.families.rebuilding import config_of, systems_of
 from tests.families.s4_reference import convolve, dense_kernel
 from tests.systems import random_system
 
+Last = Callable[..., tuple[int, str, str]]
 X = np.random.default_rng(2).normal(size=(3, 40, 1)).astype("f4")
 
 
@@ -113,3 +115,27 @@ def test_half_of_the_modes_keep_the_sum_of_all(states: int) -> None:
     powers = system.poles[..., None] ** np.arange(40)
     K = 2 * np.einsum("gn,gnk->gk", system.C[:, 0, 0] * system.B[..., 0], powers).real
     np.testing.assert_allclose(K, dense_kernel(k, 40)[0], atol=1e-7)
+
+
+def test_a_conversion_that_storage_would_spoil_is_refused_and_nothing_is_written(tmp_path: Path, last: Last) -> None:
+    arrays, _ = example(hippo(np.random.default_rng(0)))
+    path = saved(tmp_path / "m.safetensors", arrays)
+    for target in ("s4", "s4d"):
+        code, _, err = last("convert", path, tmp_path / "c.safetensors", "--to-family", target)
+        assert code == 4
+        assert f"stored as {target} in float32, a kernel would differ by" in " ".join(err.split())
+        assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_a_conversion_says_what_storage_cost(tmp_path: Path, last: Last) -> None:
+    arrays, k = example(hippo(np.random.default_rng(0), N=4))
+    path, out = saved(tmp_path / "m.safetensors", arrays), tmp_path / "c.safetensors"
+    code, shown, err = last("convert", path, out, "--to-family", "s4d")
+    assert code == 0, err
+    assert "The largest error of a kernel after storage is" in shown + err
+    K = dense_kernel(k, 200)[0]
+    (system,) = open_checkpoint(out).systems
+    powers = system.poles[..., None] ** np.arange(200)
+    got = 2 * np.einsum("gn,gnk->gk", system.C[:, 0, 0] * system.B[..., 0], powers).real
+    error = np.linalg.norm(got - K, axis=1) / np.linalg.norm(K, axis=1)
+    assert error.max() < 1e-3
