@@ -20,6 +20,7 @@ from lastcli.containers.base import Reader
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.base import Family, Forward, Layer
 from lastcli.families.parts.cancellation import forward_precision
+from lastcli.families.parts.quantised import scale_of
 from lastcli.model.description import Description, Setting, gather, resolve
 
 if TYPE_CHECKING:
@@ -78,8 +79,19 @@ class Checkpoint:
         return {name for layer in self.layers for name in layer.tensors.values()}
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor, decoded once and kept (only tensors of the layers and of the forward pass come here)."""
+        """A tensor, decoded once and kept (only tensors of the layers and of the forward pass come here).
+
+        Raises:
+            UnsupportedModelError: it is quantised, so that its numbers are not the weights.
+        """
         if name not in self._cache:
+            info = self.reader.tensors.get(name)
+            scale = None if info is None else scale_of(info, self.reader.tensors)
+            if info is not None and scale is not None:
+                raise UnsupportedModelError(
+                    f"{self.path}: {name} is quantised ({info.dtype}, scaled by {scale}); last computes with weights "
+                    "as they are, so write the checkpoint with dequantised weights first."
+                )
             self._cache[name] = self.reader.read(name)
         return self._cache[name]
 
