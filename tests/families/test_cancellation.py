@@ -19,8 +19,8 @@ from lastcli.reduction.calibration import layer_signals
 from tests.builders.named import Arrays
 from tests.builders.s4 import Numbers, example_model, hippo, numbers, v4
 from tests.families.rebuilding import config_of, systems_of
-from tests.families.s4_reference import convolve, dense_kernel
 from tests.systems import random_system
+from tests.upstream.s4 import convolve, dense_kernel
 
 Last = Callable[..., tuple[int, str, str]]
 X = np.random.default_rng(2).normal(size=(3, 40, 1)).astype("f4")

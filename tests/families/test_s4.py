@@ -32,7 +32,7 @@ from tests.families.rebuilding import (
     some_kept,
     systems_of,
 )
-from tests.families.s4_reference import convolve, diagonal_kernel, softmax_kernel
+from tests.upstream.s4 import convolve, diagonal_kernel, softmax_kernel
 
 FAMILY = S4()
 RNG = np.random.default_rng(7)
