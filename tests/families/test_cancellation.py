@@ -13,6 +13,7 @@ from scipy.special import erf
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.passes import model_outputs
 from lastcli.families.parts.cancellation import cancellation
+from lastcli.families.parts.stored_kernel import fit_residues
 from lastcli.families.s4.dplr import S4DPLR
 from lastcli.model.checkpoint import open_checkpoint
 from lastcli.reduction.calibration import layer_signals
@@ -139,3 +140,22 @@ def test_a_conversion_says_what_storage_cost(tmp_path: Path, last: Last) -> None
     got = 2 * np.einsum("gn,gnk->gk", system.C[:, 0, 0] * system.B[..., 0], powers).real
     error = np.linalg.norm(got - K, axis=1) / np.linalg.norm(K, axis=1)
     assert error.max() < 1e-3
+
+
+def test_a_read_out_fitted_on_rounded_poles_makes_up_for_their_rounding() -> None:
+    arrays, _ = example(hippo(np.random.default_rng(0), N=4))
+    family = S4DPLR()
+    (system,) = systems_of(family, arrays, config_of(family, arrays))
+    poles, residues = system.poles, (system.C[:, 0] * system.B[:, None, :, 0])
+    rounded = poles.astype("c8").astype(complex)
+    fitted = fit_residues(poles, residues, rounded, 2.0**-24, cancellation(system))
+    powers = [p[..., None] ** np.arange(300) for p in (poles, rounded)]
+    wanted = np.einsum("gpn,gnk->gpk", residues, powers[0]).real
+    errors = [
+        np.linalg.norm(np.einsum("gpn,gnk->gpk", r.astype("c8").astype(complex), powers[1]).real - wanted, axis=-1)
+        for r in (residues, fitted)
+    ]
+    assert np.all(errors[1] < errors[0])
+    assert (errors[1] / errors[0]).min() < 0.2
+    untouched = fit_residues(poles, residues, rounded, 2.0**-24, np.ones(len(poles)))
+    np.testing.assert_array_equal(untouched, residues)
