@@ -7,6 +7,7 @@ is not what is measured. Nothing else is read or copied in between: the batch is
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
-from lastcli.evaluation.passes import Runner, memory_errors
+from lastcli.evaluation.passes import Runner, memory_errors, precision_of
 from lastcli.evaluation.sweep import Advance
 from lastcli.families.base import Forward
 
@@ -101,7 +102,7 @@ def time_models(
     for contender in contenders:
         fitted = fit_split(split, contender.forward, labels=False)
         if batch_size is None:
-            batch_size = Runner({}).size(None, fitted, contender.systems)
+            batch_size = Runner(contender.forward, {}).size(None, fitted, contender.systems)
         with memory_errors():
             runs.append(_Run(contender, fitted, min(batch_size, fitted.n)))
     generator = np.random.default_rng(seed)
@@ -118,14 +119,16 @@ class _Run:
     """One compiled model with its arguments on the device."""
 
     def __init__(self, contender: Contender, split: Split, size: int) -> None:
-        runner = Runner(contender.params)
+        runner = Runner(contender.forward, contender.params)
         x, _, lengths = runner.batch(split.batch(0, size))
         self.size = size
         self.arguments = (runner.params, runner.systems(contender.systems), x, lengths)
         apply: Callable[..., Any] = contender.forward.apply
         start = time.perf_counter()
         # only the model's output is computed: the unused inputs of its layers are removed by the compiler
-        self.program = jax.jit(lambda *arguments: apply(*arguments)[0]).lower(*self.arguments).compile()
+        self.precision = functools.partial(precision_of, contender.forward)
+        with self.precision():
+            self.program = jax.jit(lambda *arguments: apply(*arguments)[0]).lower(*self.arguments).compile()
         self.compile_seconds = time.perf_counter() - start
         self.peak_memory = _program_bytes(self.program)
         for _ in range(WARM_UP):
@@ -137,10 +140,11 @@ class _Run:
         return self._seconds(self.calls)
 
     def _seconds(self, calls: int) -> float:
-        start = time.perf_counter()
-        for _ in range(calls):
-            jax.block_until_ready(self.program(*self.arguments))
-        return (time.perf_counter() - start) / calls
+        with self.precision():
+            start = time.perf_counter()
+            for _ in range(calls):
+                jax.block_until_ready(self.program(*self.arguments))
+            return (time.perf_counter() - start) / calls
 
 
 def _program_bytes(program: Any) -> int | None:

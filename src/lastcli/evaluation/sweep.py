@@ -23,7 +23,7 @@ from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
 from lastcli.evaluation.metrics import Metric, choose_metric
-from lastcli.evaluation.passes import Runner, memory_errors
+from lastcli.evaluation.passes import Runner, memory_errors, precision_of
 from lastcli.families.base import Forward
 
 __all__ = ["Advance", "Evaluation", "evaluate_candidates"]
@@ -99,7 +99,7 @@ def evaluate_candidates(
     split = fit_split(split, forward)
     if not isinstance(metric, Metric):
         metric = choose_metric(metric, forward, split)
-    runner = Runner(params)
+    runner = Runner(forward, params)
     center = runner.everywhere(metric.target_mean(split))
     program = _program(forward.apply, metric, runner.replicated)
     sums = [_Accumulated(compare_outputs) for _ in candidates]
@@ -109,7 +109,8 @@ def evaluate_candidates(
             inputs = runner.batch(batch)
             first = None
             for systems, result in zip(placed, sums, strict=True):
-                statistics, outputs = program(runner.params, systems, *inputs, center)
+                with precision_of(forward):
+                    statistics, outputs = program(runner.params, systems, *inputs, center)
                 count = batch.count  # padded examples come last
                 result.add(np.asarray(statistics)[:count])
                 if compare_outputs:
