@@ -50,7 +50,10 @@ class Plan:
     min_states: int = _option(1, int, "stored states every layer (multi-SISO: every channel) keeps at least")
     layout: str = _option("ragged", str, "state counts of the layers in the output", LAYOUTS)
     compat: str | None = _option(None, str, "reproduce the published code, slips included", ("reference",))
-    allow_unstable: bool = _option(False, bool, "keep states with |λ| >= 1 instead of refusing the model")
+    allow_unstable: bool = _option(
+        False, bool, "keep states with |λ| >= 1, with --compat too (the default)"
+    )
+    refuse_unstable: bool = _option(False, bool, "refuse a model with states of |λ| >= 1, which have no finite norm")
     match_output: bool = _option(False, bool, "after the refit, fit the model's outputs end to end (no labels)")
     seed: int = _option(0, int, "seed of whatever is random")
     metric: str | None = _option(None, str, "accuracy, mse, rmse, mae or fit")
@@ -170,5 +173,7 @@ def _check(plan: Plan) -> None:
     positive("batch_size", 1)
     positive("warmup", 0)
     positive("seed", 0)
+    if plan.allow_unstable and plan.refuse_unstable:
+        raise UsageError("--allow-unstable and --refuse-unstable exclude each other.")
     if plan.significance is not None and not 0 < plan.significance < 1:
         raise UsageError(f"--significance must lie between 0 and 1, such as 0.05, not {plan.significance}.")

@@ -39,7 +39,7 @@ class Compressor:
 
     Args:
         checkpoint: the open checkpoint.
-        plan: method-independent options: compat, seed, min_states, layout, allow_unstable, batch_size.
+        plan: method-independent options: compat, seed, min_states, layout, refuse_unstable, batch_size.
         calibration: unlabelled inputs, or None.
         progress: called as `progress(label, total)` for long steps; gives a context manager with `.advance(n)`.
 
@@ -195,8 +195,7 @@ class Compressor:
                 require_norms(self.checkpoint, self.plan)
                 from lastcli.engine.white_noise import white_noise_moments
 
-                allow = self.plan.allow_unstable or self.plan.compat is not None
-                self._moments[source] = [white_noise_moments(s, allow_unstable=allow) for s in self.systems]
+                self._moments[source] = [white_noise_moments(s, allow_unstable=True) for s in self.systems]
             else:
                 from lastcli.reduction.calibration import collect_moments
 
@@ -219,8 +218,14 @@ class Compressor:
 
     @cached_property
     def pinned(self) -> list[np.ndarray] | None:
-        """States that stay whatever they score, (sets, N) bool a layer: with |λ| >= 1, where those are allowed."""
-        return criteria.unstable(self.systems) if self.plan.allow_unstable else None
+        """States that stay whatever they score, (sets, N) bool a layer: those with |λ| >= 1; None where there are none.
+
+        The published code, which `compat` reproduces, knows no such rule.
+        """
+        if self.plan.compat is not None and not self.plan.allow_unstable:
+            return None
+        masks = criteria.unstable(self.systems)
+        return masks if any(mask.any() for mask in masks) else None
 
     def _compute(self, method: Method, source: str) -> list[np.ndarray]:
         if method.eliminates:
