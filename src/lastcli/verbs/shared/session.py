@@ -196,6 +196,13 @@ class Session:
         compressor = Compressor(self.checkpoint, self.plan, calibration, progress=self.progress)
         for method, refit in pairs:
             compressor.check(method, refit)
+        if calibration is not None and calibration.padded and any(s.bidirectional for s in compressor.systems):
+            sentence = (
+                "Calibration counts the padding behind the true lengths as well: this model reads backwards, so what "
+                "a layer says there reaches every true step."
+            )
+            self.note(sentence)
+            compressor.decisions.append(sentence)
         return compressor
 
     def __enter__(self) -> Session:
