@@ -5,14 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import lastcli
 from lastcli.errors import GateError, InputError
-from lastcli.evaluation.data import open_split
+from lastcli.evaluation.data import Split, open_split
+from lastcli.evaluation.metrics import Metric
 from lastcli.evaluation.passes import model_outputs
+from lastcli.evaluation.sweep import Evaluation
+from lastcli.model.description import Setting
+from lastcli.verbs.shared.baseline import baseline_fault
 from tests.conftest import write_s5
 
 
@@ -190,12 +195,39 @@ def test_a_sound_model_is_not_accused(last, tiny, answered):
     assert json.loads(last("eval", tiny, "--data", answered, "--json")[1])["notes"] == []
 
 
-def test_assumed_options_are_named_but_not_those_that_only_concern_the_output(tiny, rare):
+def test_options_that_were_assumed_or_given_by_hand_are_named(tiny, rare):
     bare = write_s5(tiny.with_name("bare.safetensors"), describe=False)
     (fault,) = lastcli.evaluate(bare, data=rare, model={"conj_sym": True}).notes
     assert "assumed and perhaps wrong: " in fault
     assert "discretization=zoh" in fault
     assert "given by flag or recipe: conj_sym=True" in fault
+
+
+def test_an_option_that_only_says_how_a_model_is_written_is_not_suspected():
+    settings = {
+        "form": Setting("s4d", "assumed"),
+        "mode": Setting("pool", "assumed"),
+        "eps": Setting(1e-5, "file"),
+        "norm": Setting("batch", "recipe"),
+    }
+    session = SimpleNamespace(
+        external=None,
+        checkpoint=SimpleNamespace(settings=settings),
+        measured_on=Split(np.zeros((2, 3, 1)), np.arange(2)),
+    )
+    found = Evaluation(Metric("accuracy"), 0.5, None, None, 2, np.zeros((2, 1)))
+    assert baseline_fault(session, found) == (
+        "The full model does not beat the most frequent class on data: accuracy 50.0%, and 50.0% for always answering "
+        "that; assumed and perhaps wrong: mode=pool (set with --set or a sidecar); given by flag or recipe: norm=batch."
+    )
+
+
+@pytest.mark.parametrize("options", [("--method", "obs-sensitivity"), ("--match-output",)], ids=lambda o: o[-1])
+def test_nothing_is_fitted_to_outputs_that_are_not_finite(last, nan, answered, options):
+    code, out, err = last("prune", nan, *options, "--calibration", answered, "--ratio", "0.5", "--dry-run", "--json")
+    assert (code, out) == (3, "")
+    assert "NaN or infinite for 100 of 100 examples" in err
+    assert "decoder/bias" in err
 
 
 def test_python_raises_the_same_classes(nan, tiny, answered, rare):
