@@ -22,6 +22,7 @@ from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
 from lastcli.evaluation.passes import Runner, memory_errors, precision_of
+from lastcli.evaluation.soundness import count_non_finite
 from lastcli.evaluation.sweep import Advance
 from lastcli.families.base import Forward
 
@@ -49,12 +50,14 @@ class Timing:
         compile_seconds: tracing and compiling, or fetching from the compile cache.
         peak_memory: bytes of arguments, results and workspace of the compiled program, None where unknown.
         batch_size: examples of a batch.
+        non_finite: examples of it with outputs that are NaN or infinite.
     """
 
     seconds: np.ndarray
     compile_seconds: float
     peak_memory: int | None
     batch_size: int
+    non_finite: int = 0
 
     @property
     def latency(self) -> float:
@@ -112,7 +115,9 @@ def time_models(
             seconds[index, round_] = runs[index].measure()
             if progress is not None:
                 progress.advance(1)
-    return [Timing(row, run.compile_seconds, run.peak_memory, run.size) for row, run in zip(seconds, runs)]
+    return [
+        Timing(row, run.compile_seconds, run.peak_memory, run.size, run.non_finite) for row, run in zip(seconds, runs)
+    ]
 
 
 class _Run:
@@ -131,6 +136,10 @@ class _Run:
             self.program = jax.jit(lambda *arguments: apply(*arguments)[0]).lower(*self.arguments).compile()
         self.compile_seconds = time.perf_counter() - start
         self.peak_memory = _program_bytes(self.program)
+        forward = contender.forward
+        with self.precision():
+            outputs = np.asarray(self.program(*self.arguments))
+        self.non_finite = count_non_finite(outputs, forward.task, split.batch(0, size).lengths, forward.output_step)
         for _ in range(WARM_UP):
             once = self._seconds(1)
         self.calls = max(math.ceil(SHORTEST_ROUND / max(once, 1e-7)), 1)

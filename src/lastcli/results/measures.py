@@ -64,7 +64,9 @@ class SweepRow:
 class SweepResult(OfModel):
     """The metric against the ratio; `chosen` is the row of the largest ratio within `max_drop`, or None.
 
-    `passed` is the answer of the gate `--fail-over`, None where there was no gate.
+    `passed` is the answer of the gate `--fail-over`, None where there was no gate. `baseline_fault` is a sentence where
+    the full model does not beat an answer that looks at no input, else None: then no gate passes and nothing is chosen.
+    A row whose outputs are not finite has no value and an infinite drop, both null in JSON.
     """
 
     command: ClassVar[str] = "sweep"
@@ -84,6 +86,7 @@ class SweepResult(OfModel):
     max_drop: float | None = None
     fail_over: float | None = None
     passed: bool | None = None
+    baseline_fault: str | None = None
     compat: str | None = None
     seconds: float | None = None
     notes: tuple[str, ...] = ()

@@ -35,7 +35,8 @@ class ConfigValue:
 class LayerInfo:
     """One layer as `inspect` shows it; `max_abs_pole` is None where no tensor was read.
 
-    `states` counts one index set, `sets` is 1 for MIMO and the number of channels for multi-SISO.
+    `states` counts one index set as it is scored and pruned (of a low-rank S4 layer once it is diagonalised), `sets` is
+    1 for MIMO and the number of channels for multi-SISO.
     """
 
     name: str
@@ -168,7 +169,11 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneResult(OfModel):
-    """Before and after. `out` is None for a dry run; `bytes_after` is then the size that would be written."""
+    """Before and after. `out` is None for a dry run; `bytes_after` is then the size that would be written.
+
+    `bytes_before` is the size of the file, without what it holds besides the model and is not carried on.
+    `states_after` may be less than was asked for, or more where floors are; a note says why.
+    """
 
     command: ClassVar[str] = "prune"
 

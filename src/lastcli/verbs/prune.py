@@ -15,12 +15,15 @@ from lastcli.evaluation.significance import compare
 from lastcli.plan import Method, Refit
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import LayerPruned, Measured, PruneResult, SearchResult
+from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
 from lastcli.verbs.shared.certificates import certificates
+from lastcli.verbs.shared.kept_states import kept_note
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
 from lastcli.verbs.shared.rebuilding import Rebuilt, rebuild, write_checkpoint
 from lastcli.verbs.shared.record import provenance
 from lastcli.verbs.shared.search import search
 from lastcli.verbs.shared.session import Session
+from lastcli.verbs.shared.sizes import carried_bytes, size_note
 
 __all__ = ["prune"]
 
@@ -60,14 +63,16 @@ def prune(
     before = sum(system.stored_states for system in compressor.systems)
     after = sum(reduction.system.stored_states for reduction in goal.reductions)
     ratio = float(plan.ratio) if plan.ratio is not None else 1 - after / before
-    size_before = containers.stored_bytes(checkpoint.path)
+    size_before = carried_bytes(checkpoint)
     layers = _layers(compressor, goal.reductions)
-    measured = _measured(session, goal) if plan.data is not None and goal.search is None else None
+    notes = _notes(session, compressor, after)
+    measured = _measured(session, goal, notes) if plan.data is not None and goal.search is None else None
     written, size_after = None, _estimate(session, rebuilt, size_before)
     if not dry_run and out is not None:
         record = provenance(checkpoint, goal.reductions, plan, goal.method, goal.refit, ratio)
         receipt = write_checkpoint(checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes)
         written, size_after = str(receipt.path), receipt.bytes
+        size_before = carried_bytes(checkpoint, receipt.bytes - rebuilt.nbytes)
     return PruneResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -87,8 +92,18 @@ def prune(
         compat=plan.compat,
         search=goal.search,
         measured=measured,
-        notes=tuple(compressor.decisions),
+        notes=(*compressor.decisions, *notes),
     )
+
+
+def _notes(session: Session, compressor: Compressor, after: int) -> list[str]:
+    """What is not as the plan, the file or the name of the metric would have it."""
+    kept = kept_note(compressor.systems, session.plan, after)
+    if kept is not None:
+        session.note(kept)
+    measures = session.plan.data is not None or session.plan.max_drop is not None
+    found = (kept, size_note(session.checkpoint), pooled_note(session, metric_of(session)) if measures else None)
+    return [note for note in found if note]
 
 
 def _reduce(session: Session) -> tuple[Compressor, _Goal]:
@@ -115,17 +130,22 @@ def _reduce(session: Session) -> tuple[Compressor, _Goal]:
     return compressor, _Goal(method, refit, compressor.reduce(method, refit, ratio=plan.ratio))
 
 
-def _measured(session: Session, goal: _Goal) -> Measured:
-    """Original and reduced model on the held-out split, for a run that was given one."""
+def _measured(session: Session, goal: _Goal, notes: list[str]) -> Measured:
+    """Original and reduced model on the held-out split, for a run that was given one; adds to `notes`."""
     baseline, found = measure(session, [None, goal.reductions], "Measuring", compare_outputs=True)
     metric = baseline.metric
+    fault = baseline_fault(session, baseline)
+    warnings = [*([fault] if fault else []), *lost_outputs(["The pruned model"], [found])]
+    for sentence in warnings:
+        session.note(sentence)
+    notes += warnings
     return Measured(
         metric=metric.name,
         n=baseline.n,
         baseline=baseline.value,
         value=found.value,
         drop=float(metric.drop(baseline.value, found.value)),
-        p_value=compare(metric, baseline.statistics, found.statistics).p_value,
+        p_value=None if found.non_finite else compare(metric, baseline.statistics, found.statistics).p_value,
         max_difference=found.max_difference,
         mean_difference=found.mean_difference,
         data=data_name(session),

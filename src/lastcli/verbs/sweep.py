@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from decimal import Decimal
@@ -14,6 +15,7 @@ from lastcli.plan.ratios import parse_ratios
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.feasible import misfit
 from lastcli.results import SweepResult, SweepRow
+from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
 from lastcli.verbs.shared.certificates import certificates
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
 from lastcli.verbs.shared.rebuilding import rebuild
@@ -48,8 +50,13 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
         _row(session, compressor, run, reduced, found, baseline, certify)
         for run, reduced, found in zip(runs, reductions, rest)
     )
-    chosen = _choose(rows, plan, baseline, rest) if plan.max_drop is not None else None
+    fault = baseline_fault(session, baseline)
+    if fault is not None:
+        session.note(fault)
+    chosen = _choose(rows, plan, baseline, rest) if plan.max_drop is not None and fault is None else None
     checkpoint = session.checkpoint
+    labels = [f"{method.name} + {refit.name} at {float(ratio):g}" for method, refit, ratio in runs]
+    notes = [fault, pooled_note(session, baseline.metric), *lost_outputs(labels, rest)]
     return SweepResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -67,10 +74,13 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
         data=data_name(session),
         max_drop=plan.max_drop,
         fail_over=plan.fail_over,
-        passed=None if plan.fail_over is None else all(row.drop <= plan.fail_over + 1e-12 for row in rows),
+        passed=None
+        if plan.fail_over is None
+        else fault is None and all(row.drop <= plan.fail_over + 1e-12 for row in rows),
+        baseline_fault=fault,
         compat=plan.compat,
         seconds=time.perf_counter() - begin,
-        notes=tuple(compressor.decisions),
+        notes=(*compressor.decisions, *(note for note in notes if note)),
     )
 
 
@@ -130,7 +140,7 @@ def _row(
         ci_high=found.ci_high,
         layers=tuple(reduction.system.states for reduction in reduced),
         parameters=rebuild(session.checkpoint, reduced, session.plan.layout).parameters,
-        p_value=against.p_value,
+        p_value=None if found.non_finite else against.p_value,
         max_difference=found.max_difference,
         mean_difference=found.mean_difference,
         certificates=certificates(compressor.names, compressor.systems, reduced) if certify else (),
@@ -147,7 +157,7 @@ def within_drop(drop: float, baseline: Evaluation, found: Evaluation, plan: Plan
     """Whether a model meets `max_drop`: by the point estimate, or with `significance` by the paired upper limit."""
     if plan.max_drop is None:
         return True
-    if plan.significance is None:
+    if plan.significance is None or not math.isfinite(drop):
         return drop <= plan.max_drop + 1e-12
     against = compare(baseline.metric, baseline.statistics, found.statistics, confidence=1 - plan.significance)
     return against.upper is not None and against.upper <= plan.max_drop
