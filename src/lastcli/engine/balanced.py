@@ -4,8 +4,10 @@ A layer is a real system of two states for each stored pole (the real and the im
 in closed form, a square root of each gives the balancing projection, and the reduced real system is diagonalised again
 (`lastcli.engine.rediagonalise`), because a diagonal layer is all that a checkpoint can hold.
 
-- ``truncation`` keeps the leading balanced states: ‖G - G_r‖_∞ ≤ 2 Σ of the Hankel singular values left out (with two
-  scan directions that bound holds for the stacked read-outs, so for their sum with a factor √2).
+- ``truncation`` keeps the leading balanced states: ‖G - G_r‖_∞ ≤ 2 Σ of the Hankel singular values left out. With two
+  scan directions that bound holds for the stacked read-outs of two forward scans. At a frequency ω the layer applies
+  one of them to u and the other to the conjugate of what it would be at -ω: with one input that is the same up to a
+  phase, and the sum of the two is at most √2 times the stack, with several inputs at most twice.
 - ``perturbation`` lets the removed states settle at once: the same bound, and the response to constant inputs stays as
   it was. That moves a direct part into D. Where the checkpoint cannot hold that D, poles and B stay those of the
   perturbation, and C is fitted so that the response to constant inputs weighs as much as that to white noise.
@@ -98,20 +100,23 @@ class Balanced:
             every = np.tile(np.arange(system.states), (system.sets, 1))
             return Reduction(kept=every, system=system, changed="none")
         pinned = self.pinned
-        modals = []
+        modals, bounds = [], []
         for index, projection in enumerate(self.projections):
             free = states - int(pinned[index].sum())
             if free < 0:
                 raise UsageError(f"Layer {self.name} has more unstable states than the {states} that may stay.")
-            modals.append(self._diagonal(index, projection, free))
+            modal, order = self._diagonal(index, projection, free)
+            modals.append(modal)
+            bounds.append(2 * _stacked(system) * float(self.singular_values[index, order:].sum()))
         kept = np.tile(np.arange(states), (system.sets, 1))
-        reduction = Reduction(kept=kept, system=pack(system, pinned, modals, states), changed="all")
+        packed = pack(system, pinned, modals, states)
+        reduction = Reduction(kept=kept, system=packed, changed="all", bound=max(bounds))
         if self.mode == "perturbation":
             reduction = self._with_direct_part(reduction, modals)
         return reduction
 
-    def _diagonal(self, index: int, projection: Projection, slots: int) -> Modal:
-        """The largest order whose diagonal form is sound and fits into `slots`.
+    def _diagonal(self, index: int, projection: Projection, slots: int) -> tuple[Modal, int]:
+        """The largest order whose diagonal form is sound and fits into `slots`, in that form.
 
         Where poles nearly meet, the condition is what rounding makes of it, on either side of any limit: such an order
         is passed over whatever the condition says, so that every processor finds the same one.
@@ -123,7 +128,7 @@ class Balanced:
             if modal.slots > slots:
                 order -= modal.slots - slots
             elif modal.radius < 1 and modal.resolved and modal.condition <= CONDITION_LIMIT:
-                return modal
+                return modal, order
             else:
                 condition = f"{modal.condition:.3g}" if modal.resolved else "not determined, for poles nearly meet,"
                 failed.append(f"{condition} at order {order}, largest |λ| {modal.radius:.6g}")
@@ -238,6 +243,13 @@ def reduce_balanced(
     pinned = [np.isinf(score) for score in scores]
     kept = select(scores, scores, ratio=ratio, states=states, min_states=min_states, layout=layout, pinned=pinned)
     return [layer.reduce(indices.shape[1]) for layer, indices in zip(balanced, kept)]
+
+
+def _stacked(system: DiagonalSystem) -> float:
+    """How much more the sum of two scan directions can be than the stack of their read-outs."""
+    if system.directions == 1:
+        return 1.0
+    return float(np.sqrt(2)) if system.inputs == 1 else 2.0
 
 
 def _constant_weight(system: DiagonalSystem) -> np.ndarray:
