@@ -9,8 +9,11 @@ in closed form, a square root of each gives the balancing projection, and the re
   one of them to u and the other to the conjugate of what it would be at -ω: with one input that is the same up to a
   phase, and the sum of the two is at most √2 times the stack, with several inputs at most twice.
 - ``perturbation`` lets the removed states settle at once: the same bound, and the response to constant inputs stays as
-  it was. That moves a direct part into D. Where the checkpoint cannot hold that D, poles and B stay those of the
-  perturbation, and C is fitted so that the response to constant inputs weighs as much as that to white noise.
+  it was. That moves a direct part into D. Where the checkpoint cannot hold that D (several inputs, and D diagonal or
+  none), poles and B stay those of the perturbation, C and a diagonal D are fitted, and there is no bound. The response
+  to constant inputs is then a constraint of the fit if enough states stay to meet it without doubling the H2 error of
+  the compromise in which that response weighs as much as that to white noise; otherwise it is that compromise, and is
+  not kept exactly (`certificates.relative_dc_error` says how far it is off).
 
 Sources: Antoulas, Approximation of Large-Scale Dynamical Systems, chapters 7 and 9; Forgione et al., arXiv 2403.14833,
 for trained state space models. States with |λ| ≥ 1 have no Gramian: they are kept as they are, beside the rest.
@@ -26,6 +29,8 @@ from decimal import Decimal
 import numpy as np
 
 from lastcli.engine.allocation import select
+from lastcli.engine.certificates import relative_h2_error
+from lastcli.engine.constant_response import refit_keeping_constants
 from lastcli.engine.criteria import unstable
 from lastcli.engine.norms import frequency_response, gramians, h2_norm, symmetric_root
 from lastcli.engine.precision import in_float64
@@ -42,6 +47,10 @@ MODES = ("truncation", "perturbation")
 # A near-defective reduced system has large residues that cancel each other: stored in float32, a condition κ of the
 # eigenvectors costs about κ·6·10⁻⁸ of the output.
 CONDITION_LIMIT = 1e5
+
+# The response to constant inputs is kept exactly up to so many times the H2 error of the compromise. Where the states
+# are hardly more than the equations, keeping it would take huge read-outs that ruin all other responses.
+_PRICE = 2.0
 
 # How many orders are tried before a size is given up.
 _ATTEMPTS = 6
@@ -143,7 +152,7 @@ class Balanced:
     def _with_direct_part(self, reduction: Reduction, modals: Sequence[Modal]) -> Reduction:
         system, reduced = self.system, reduction.system
         if direct_part(system) != "dense":
-            return refit_moved(system, reduction, constant=_constant_weight(_stable_part(system)))
+            return self._with_fitted_readout(reduction)
         D = np.array(feedthrough_of(system), np.float64)
         shared = system.groups // system.sets
         for index, modal in enumerate(modals):
@@ -151,6 +160,17 @@ class Balanced:
             for place in range(shared):
                 D[index + place * system.sets] += blocks[place, :, place]
         return dataclasses.replace(reduction, system=reduced.replace(D=D))
+
+    def _with_fitted_readout(self, reduction: Reduction) -> Reduction:
+        """The constant response kept by C (and a diagonal D) where that is affordable, else a compromise."""
+        system = self.system
+        compromise = refit_moved(system, reduction, constant=_constant_weight(_stable_part(system)))
+        compromise = dataclasses.replace(compromise, bound=None)
+        exact = refit_keeping_constants(system, reduction)
+        if exact is None:
+            return compromise
+        dear, cheap = (relative_h2_error(system, each.system) for each in (exact, compromise))
+        return exact if dear <= _PRICE * cheap else compromise
 
 
 def check_balanceable(system: DiagonalSystem, name: str = "layer") -> None:
