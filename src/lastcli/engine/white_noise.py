@@ -19,7 +19,7 @@ from lastcli.engine.norms import joint_gramian
 from lastcli.engine.system import DiagonalSystem, feedthrough_of
 from lastcli.errors import InputError
 
-__all__ = ["joint_moments", "white_noise_moments", "without_unstable"]
+__all__ = ["constant_features", "joint_moments", "white_noise_moments", "without_unstable"]
 
 Array = Any
 
@@ -97,7 +97,7 @@ def without_unstable(system: DiagonalSystem) -> DiagonalSystem:
 
 
 def _with_constant(moments: Moments, system: DiagonalSystem, reduced: DiagonalSystem, weight: np.ndarray) -> Moments:
-    held, gain = _constant(reduced), readout_of(system) @ _constant(system) + feedthrough_of(system)
+    held, gain = constant_features(reduced), readout_of(system) @ constant_features(system) + feedthrough_of(system)
     return moments.replace(
         features=moments.features + weight * held @ held.swapaxes(1, 2),
         input_features=moments.input_features + weight * held.swapaxes(1, 2),
@@ -127,7 +127,7 @@ def _lag0(system: DiagonalSystem) -> np.ndarray:
     return feature_rows(np.concatenate([now] * system.directions, axis=1), system)
 
 
-def _constant(system: DiagonalSystem) -> np.ndarray:
+def constant_features(system: DiagonalSystem) -> np.ndarray:
     """Features under each constant unit input, long after it began: (G, F, m)."""
     held = _parts(system.B / (1 - system.poles)[..., None])
     return feature_rows(np.concatenate([held] * system.directions, axis=1), system)
