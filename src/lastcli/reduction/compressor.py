@@ -241,6 +241,13 @@ class Compressor:
         masks = criteria.unstable(self.systems)
         return masks if any(mask.any() for mask in masks) else None
 
+    @property
+    def unstable(self) -> list[tuple[str, np.ndarray, float]]:
+        """(layer, (sets, N) bool, largest |λ|) of every layer with states of |λ| >= 1."""
+        masks = criteria.unstable(self.systems)
+        layers = zip(self.names, masks, self.systems)
+        return [(name, mask, float(np.abs(system.poles).max())) for name, mask, system in layers if mask.any()]
+
     def _eliminations(self, refit: Refit) -> list[Elimination]:
         source = self._moment_source(refit)
         if source not in self._eliminated:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from lastcli.results.base import OfModel, PerSet, Result
+from lastcli.results.base import OfModel, PerSet, Result, UnstableStates
 
 __all__ = [
     "ConfigValue",
@@ -93,6 +93,7 @@ class ScoreResult(OfModel):
     criterion: str = ""
     allocation: str = ""
     compat: str | None = None
+    unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -103,7 +104,8 @@ class LayerPruned(PerSet):
     Attributes:
         states: stored states of one index set after pruning; `states_before` before.
         hinf_error_bound: a-priori bound on the H∞ error (plain truncation), else None.
-        hinf_error: exact H∞ error. h2_error: exact H2 error relative to the layer's H2 norm.
+        hinf_error: H∞ error of the stored layer; `hinf_exact`: whether it is proved, else it is a lower bound.
+        h2_error: H2 error relative to the layer without its D. dc_error: of the response to constants, relative.
     """
 
     per_set: ClassVar[tuple[str, ...]] = ("kept",)
@@ -114,6 +116,8 @@ class LayerPruned(PerSet):
     hinf_error_bound: float | None = None
     h2_error: float | None = None
     hinf_error: float | None = None
+    hinf_exact: bool | None = None
+    dc_error: float | None = None
     states_before: int | None = None
     sets: int = 1
 
@@ -193,6 +197,7 @@ class PruneResult(OfModel):
     compat: str | None = None
     search: SearchResult | None = None
     measured: Measured | None = None
+    unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 from lastcli.engine.system import Reduction
+from lastcli.errors import UnsupportedModelError
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import Evaluation
 from lastcli.plan import Method, Plan, Refit
@@ -16,10 +18,11 @@ from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.feasible import misfit
 from lastcli.results import SweepResult, SweepRow
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
-from lastcli.verbs.shared.certificates import certificates
+from lastcli.verbs.shared.certificates import as_stored, certificates
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
 from lastcli.verbs.shared.rebuilding import rebuild
 from lastcli.verbs.shared.session import Session
+from lastcli.verbs.shared.unstable import unstable_note, unstable_states
 
 __all__ = ["DEFAULT_RATIOS", "sweep"]
 
@@ -43,12 +46,13 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     compressor = session.compressor(list(dict.fromkeys((method, refit) for method, refit, _ in runs)))
     compressor.decisions.extend(left_out)
     metric_of(session)  # a split that does not fit, or a metric that does not suit it, is refused before any work
-    reductions = _reduce(session, compressor, runs)
-    evaluations = measure(session, [None, *reductions], "Sweeping", compare_outputs=True)
+    runs, reduced, unfit = _reduce(session, compressor, runs)
+    compressor.decisions.extend(unfit)
+    candidates = [None, *(one.reductions for one in reduced)]
+    evaluations = measure(session, candidates, "Sweeping", compare_outputs=True)
     baseline, rest = evaluations[0], evaluations[1:]
     rows = tuple(
-        _row(session, compressor, run, reduced, found, baseline, certify)
-        for run, reduced, found in zip(runs, reductions, rest)
+        _row(session, compressor, run, one, found, baseline, certify) for run, one, found in zip(runs, reduced, rest)
     )
     fault = baseline_fault(session, baseline)
     if fault is not None:
@@ -56,7 +60,7 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     chosen = _choose(rows, plan, baseline, rest) if plan.max_drop is not None and fault is None else None
     checkpoint = session.checkpoint
     labels = [f"{method.name} + {refit.name} at {float(ratio):g}" for method, refit, ratio in runs]
-    notes = [fault, pooled_note(session, baseline.metric), *lost_outputs(labels, rest)]
+    notes = [unstable_note(compressor), fault, pooled_note(session, baseline.metric), *lost_outputs(labels, rest)]
     return SweepResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -78,6 +82,7 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
         if plan.fail_over is None
         else fault is None and all(row.drop <= plan.fail_over + 1e-12 for row in rows),
         baseline_fault=fault,
+        unstable=unstable_states(compressor),
         compat=plan.compat,
         seconds=time.perf_counter() - begin,
         notes=(*compressor.decisions, *(note for note in notes if note)),
@@ -106,22 +111,49 @@ def _runs(session: Session) -> tuple[list[Run], list[str]]:
     return [(method, refit, ratio) for method, refit in fitting for ratio in ratios], sentences
 
 
-def _reduce(session: Session, compressor: Compressor, runs: Sequence[Run]) -> list[list[Reduction]]:
-    if session.progress is None:
-        return [compressor.reduce(method, refit, ratio=ratio) for method, refit, ratio in runs]
-    with session.progress("Reducing", len(runs)) as bar:
-        found = []
-        for method, refit, ratio in runs:
-            found.append(compressor.reduce(method, refit, ratio=ratio))
-            bar.advance(1)
-        return found
+@dataclass(frozen=True)
+class _Reduced:
+    """One run: what the file would hold, and how many parameters."""
+
+    reductions: list[Reduction]
+    parameters: int
+
+
+def _reduce(
+    session: Session, compressor: Compressor, runs: Sequence[Run]
+) -> tuple[list[Run], list[_Reduced], list[str]]:
+    """Every run as it would be stored; runs whose values do not fit the checkpoint's dtype, and sentences about them.
+
+    Raises:
+        UnsupportedModelError: none fits.
+    """
+    done: list[Run] = []
+    found: list[_Reduced] = []
+    errors: dict[str, UnsupportedModelError] = {}
+    with session.bar("Reducing", len(runs)) as bar:
+        for run in runs:
+            method, refit, ratio = run
+            try:
+                reductions = compressor.reduce(method, refit, ratio=ratio)
+                rebuilt = rebuild(session.checkpoint, reductions, session.plan.layout)
+            except UnsupportedModelError as error:
+                errors[f"{method.name} + {refit.name} at {float(ratio):g}"] = error
+            else:
+                stored = as_stored(session.checkpoint, rebuilt, reductions)
+                done.append(run)
+                found.append(_Reduced(stored, rebuilt.parameters))
+            if bar is not None:
+                bar.advance(1)
+    if not done:
+        raise next(iter(errors.values()))
+    return done, found, [f"Left out: {label}. {error}" for label, error in errors.items()]
 
 
 def _row(
     session: Session,
     compressor: Compressor,
     run: Run,
-    reduced: Sequence[Reduction],
+    reduced: _Reduced,
     found: Evaluation,
     baseline: Evaluation,
     certify: bool,
@@ -133,17 +165,17 @@ def _row(
         method=method.name,
         refit=refit.name,
         ratio=float(ratio),
-        states=sum(reduction.system.stored_states for reduction in reduced),
+        states=sum(reduction.system.stored_states for reduction in reduced.reductions),
         value=found.value,
         drop=float(metric.drop(baseline.value, found.value)),
         ci_low=found.ci_low,
         ci_high=found.ci_high,
-        layers=tuple(reduction.system.states for reduction in reduced),
-        parameters=rebuild(session.checkpoint, reduced, session.plan.layout).parameters,
+        layers=tuple(reduction.system.states for reduction in reduced.reductions),
+        parameters=reduced.parameters,
         p_value=None if found.non_finite else against.p_value,
         max_difference=found.max_difference,
         mean_difference=found.mean_difference,
-        certificates=certificates(compressor.names, compressor.systems, reduced) if certify else (),
+        certificates=certificates(compressor.names, compressor.systems, reduced.reductions) if certify else (),
     )
 
 
