@@ -243,6 +243,8 @@ def _times(matrix: np.ndarray, blocks: np.ndarray) -> np.ndarray:
 
 def _peaks_of_vectors(system: DiagonalSystem, groups: np.ndarray) -> np.ndarray:
     """H-infinity norms of groups with one input or one output: the norm of a vector, all groups at once."""
+    if not len(groups):
+        return np.zeros(0)
     active = active_states(system)[groups]
     poles = np.where(active, system.poles[groups], 0)
     weight = system.pairing / 2 * np.einsum("grpn,gnm->grnpm", system.C[groups], system.B[groups])
@@ -258,6 +260,4 @@ def _peaks_of_vectors(system: DiagonalSystem, groups: np.ndarray) -> np.ndarray:
             response += (q**system.delay / (1 - q * both[:, None])) @ weight[:, d]
         return np.sqrt((np.abs(response) ** 2).sum(axis=-1))
 
-    if not len(groups):
-        return np.zeros(0)
     return peak_gain(gain, pole_grid(poles, real=True))
