@@ -14,8 +14,10 @@ from lastcli.cli import main
 from lastcli.containers.base import TensorSource
 from tests.builders.s5 import s5_checkpoint, s5_config
 
-# Read when JAX is imported, here and in every process that a test starts: no dtype is widened behind our back.
+# Read when JAX is imported, here and in every process that a test starts: no dtype is widened behind our back, and no
+# axis is added.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 MODEL = {"activation": "half_glu1"}
 

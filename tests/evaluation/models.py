@@ -32,7 +32,7 @@ class Counted:
             inputs.append(h)
             h = h + jnp.tanh(simulate(system, h))
         if not self.sequence:
-            weights = jnp.ones(h.shape[:2]) if lengths is None else jnp.arange(h.shape[1]) < lengths[:, None]
+            weights = jnp.ones(h.shape[:2]) if lengths is None else jnp.arange(h.shape[1])[None] < lengths[:, None]
             weights = weights.astype(h.dtype)[..., None]
             h = (h * weights).sum(1) / weights.sum(1)
         else:

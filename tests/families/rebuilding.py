@@ -116,7 +116,8 @@ def documented(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     def run(namespace: dict[str, Any]) -> dict[str, Any]:
         import jax
 
-        with jax.numpy_dtype_promotion("standard"):  # a reader runs it with JAX as it comes
+        # a reader runs it with JAX as it comes
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             exec(compile(code, f"docs/{name}", "exec"), namespace)
         return namespace
 

@@ -86,7 +86,7 @@ def _normal_equations(
         shared = jnp.concatenate([shared, mixed[..., F:]], axis=1)
     size = jnp.sqrt(jnp.diagonal(regressors, axis1=1, axis2=2))
     size = jnp.where(size > 0, size, 1)
-    scaled = regressors / (size[:, :, None] * size[:, None, :]) + RIDGE * jnp.eye(size.shape[1])
+    scaled = regressors / (size[:, :, None] * size[:, None, :]) + RIDGE * jnp.eye(size.shape[1])[None]
     shared = shared / size[..., None]
     free = slopes - jnp.swapaxes(shared, 1, 2) @ jnp.linalg.solve(scaled, shared)
     # How the poles move with each variable, and what that does to the output in terms of γ.

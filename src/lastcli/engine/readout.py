@@ -104,9 +104,8 @@ def solve_readout(moments: Moments, direct: str) -> tuple[Array, Array]:
     """
     xp = _namespace(moments.features)
     scale = feature_scale(moments.features)
-    F = scale.shape[-1]
     ridge = ridge_of(moments)
-    M = moments.features / (scale[..., :, None] * scale[..., None, :]) + ridge * xp.eye(F)
+    M = moments.features / (scale[..., :, None] * scale[..., None, :]) + ridge * _identities(moments.features)
     X, Y = moments.cross / scale[..., None, :], moments.input_features / scale[..., None, :]
     solved = _t(xp.linalg.solve(M, _t(xp.concatenate([X, Y], axis=-2))))
     p = X.shape[-2]
@@ -119,10 +118,16 @@ def solve_readout(moments: Moments, direct: str) -> tuple[Array, Array]:
     if direct == "diagonal":
         own = xp.diagonal(moments.target_inputs, axis1=-2, axis2=-1)
         d = (own - (V * Y).sum(axis=-1)) / (xp.maximum(power - (Y * Z).sum(axis=-1), 0) + floor)
-        return (V - d[..., None] * Z) / scale[..., None, :], d[..., None] * xp.eye(p)
-    left = moments.inputs - Y @ _t(Z) + floor[..., None] * xp.eye(power.shape[-1])
+        return (V - d[..., None] * Z) / scale[..., None, :], d[..., None] * _identities(moments.target_inputs)
+    left = moments.inputs - Y @ _t(Z) + floor[..., None] * _identities(moments.inputs)
     D = _t(xp.linalg.solve(left, _t(moments.target_inputs - V @ _t(Y))))
     return (V - D @ Z) / scale[..., None, :], D
+
+
+def _identities(like: Array) -> Array:
+    """An identity in the place of every matrix of `like` (..., n, n)."""
+    xp = _namespace(like)
+    return xp.broadcast_to(xp.eye(like.shape[-1]), like.shape)
 
 
 def _t(array: Array) -> Array:

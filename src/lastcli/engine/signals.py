@@ -131,7 +131,7 @@ def feature_moments(features: Array, system: DiagonalSystem, D: Array, signals: 
     root = signals.root.reshape(1, -1, 1)
     f = features * root
     own = jnp.arange(f.shape[2]) < feature_count(system)
-    ridge = signals.epsilon * jnp.where(own, signals.variance[:, None], 0)
+    ridge = signals.epsilon * jnp.where(own[None], signals.variance[:, None], 0)
     v = group_signals(signals.u, system.groups, system.multi) * root
     y = group_signals(signals.y, system.groups, system.multi) * root
     vT, yT = jnp.swapaxes(v, 1, 2), jnp.swapaxes(y, 1, 2)
@@ -146,8 +146,8 @@ def feature_moments(features: Array, system: DiagonalSystem, D: Array, signals: 
     )
     left = excluding(found, D)
     return left.replace(
-        features=left.features + ridge[:, :, None] * jnp.eye(f.shape[2]),
-        inputs=left.inputs * (1 + signals.epsilon * jnp.eye(v.shape[2])),
+        features=left.features + ridge[:, :, None] * jnp.eye(f.shape[2])[None],
+        inputs=left.inputs * (1 + signals.epsilon * jnp.eye(v.shape[2]))[None],
     )
 
 

@@ -112,7 +112,7 @@ def _mimo(system: DiagonalSystem, u: Array) -> Array:
         return y
     if system.feedthrough == "diagonal":
         width = min(system.outputs, system.inputs)
-        direct = u[..., :width] * jnp.diagonal(system.D[0])
+        direct = u[..., :width] * jnp.diagonal(system.D[0])[None, None]
         return y + jnp.pad(direct, [(0, 0), (0, 0), (0, system.outputs - width)])
     return y + jnp.einsum("nlm,cm->nlc", u, system.D[0], precision=_EXACT)
 
@@ -167,7 +167,7 @@ def _advance(system: DiagonalSystem) -> Callable[[Pair, Array], Pair]:
     """x, u → λ ∘ x + B u for the parts of x (n, G, N·modes) each, and u (n, F)."""
     if system.multi:
         B = system.B[..., 0]
-        return lambda x, u: _times(system.poles, x, (u[..., None] * B.real, u[..., None] * B.imag))
+        return lambda x, u: _times(system.poles, x, (u[..., None] * B.real[None], u[..., None] * B.imag[None]))
     B = system.B[0]
     both, split = jnp.concatenate([B.real, B.imag], axis=0).T, B.shape[0]
 
@@ -188,7 +188,8 @@ def _zero(shape: tuple[int, ...], like: Array) -> Pair:
 
 def _times(poles: Array, x: Pair, add: Pair) -> Pair:
     """λ x + add in real and imaginary parts: complex loops are several times slower on a CPU."""
-    re, im = poles.real * x[0] - poles.imag * x[1], poles.real * x[1] + poles.imag * x[0]
+    re = poles.real[None] * x[0] - poles.imag[None] * x[1]
+    im = poles.real[None] * x[1] + poles.imag[None] * x[0]
     return re + add[0], im + add[1]
 
 
@@ -207,5 +208,5 @@ def _convolve(system: DiagonalSystem, u: Array) -> Array:
         circular = circular + jnp.roll(ahead[..., ::-1], 1, axis=-1)
     spectrum = jnp.fft.rfft(circular, axis=-1)
     drive = jnp.fft.rfft(jnp.swapaxes(u, 1, 2), n=size, axis=-1)
-    y = jnp.fft.irfft(drive[:, None] * jnp.swapaxes(spectrum, 0, 1), n=size, axis=-1)[..., :length]
+    y = jnp.fft.irfft(drive[:, None] * jnp.swapaxes(spectrum, 0, 1)[None], n=size, axis=-1)[..., :length]
     return jnp.moveaxis(y, -1, 1).reshape(u.shape[0], length, -1)

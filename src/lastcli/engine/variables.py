@@ -62,7 +62,8 @@ class LayerVariables:
         if "B" in move:
             B = B + _complex(move["B"])
         if "D" in move:
-            D = D + (move["D"][..., None] * jnp.eye(base.outputs, dtype=real) if move["D"].ndim == 2 else move["D"])
+            diagonal = move["D"].ndim == 2
+            D = D + (move["D"][..., None] * jnp.eye(base.outputs, dtype=real)[None] if diagonal else move["D"])
         return base.replace(poles=poles, B=B, C=C + C_move, D=D)
 
 

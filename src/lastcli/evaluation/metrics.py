@@ -25,6 +25,8 @@ Z95 = 1.959963984540054
 RESAMPLES = 2000
 # Below this many sequences their steps are cut into blocks, the units of the bootstrap (Künsch 1989).
 FEW_SEQUENCES = 20
+# No wider than any target, so that subtracting it leaves their precision as it is.
+_ZERO = np.float32(0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Metric:
         """Whether the value over several outputs together is another number than the mean of their own values."""
         return self.name in ("rmse", "fit")
 
-    def statistics(self, outputs: Any, y: Any, lengths: Any = None, center: Any = 0.0, xp: Any = np) -> Any:
+    def statistics(self, outputs: Any, y: Any, lengths: Any = None, center: Any = _ZERO, xp: Any = np) -> Any:
         """Per-example statistics of a batch.
 
         Args:
@@ -74,7 +76,7 @@ class Metric:
             # argmax of a row with NaN is the position of the NaN, which could be the right class by chance
             right = (outputs.argmax(-1) == y) & ~xp.isnan(outputs).any(-1)
             return right[:, None, None].astype(outputs.dtype)
-        error, spread = outputs - y, y - center
+        error, spread = outputs - y, y - xp.broadcast_to(center, y.shape)
         terms = [abs(error), error * error, spread * spread, xp.ones_like(error)]
         sums = [term.sum(-1) for term in terms]
         if not self.sequence:

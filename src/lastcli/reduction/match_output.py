@@ -170,7 +170,7 @@ def _squared_error(wanted: Array, got: Array, weights: Array) -> tuple[Array, Ar
     """Sum of squared errors, and the sum of squares of the original's outputs around their mean."""
     weights = weights[..., None]
     axes = tuple(range(wanted.ndim - 1))
-    mean = (weights * wanted).sum(axis=axes) / weights.sum()
+    mean = (weights * wanted).sum(axis=axes, keepdims=True) / weights.sum()
     spread = (weights * (wanted - mean) ** 2).sum()
     return (weights * (got - wanted) ** 2).sum(), spread + 1e-12
 

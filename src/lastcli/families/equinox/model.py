@@ -11,7 +11,7 @@ from lastcli.engine.simulate import simulate
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Tensors
 from lastcli.families.equinox.names import EquinoxModel, find_equinox, norm_of
-from lastcli.families.parts.blocks import activation, as_features, linear, pool
+from lastcli.families.parts.blocks import activation, along, as_features, linear, pool
 
 __all__ = ["equinox_forward"]
 
@@ -111,4 +111,4 @@ class _Run:
             updates = params[names.updates]
             share = jnp.where(updates == 0, 1.0, 1.0 - jnp.float32(_MOMENTUM) ** updates.astype(jnp.float32))
             mean, variance = mean / share, variance / share
-        return (h - mean) / jnp.sqrt(variance + _EPS)
+        return (h - along(mean, h.ndim)) / along(jnp.sqrt(variance + _EPS), h.ndim)

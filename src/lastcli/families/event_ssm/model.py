@@ -13,7 +13,7 @@ from jax import lax
 from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem
 from lastcli.errors import InputError
-from lastcli.families.parts.blocks import activation, layer_norm, pool
+from lastcli.families.parts.blocks import activation, along, layer_norm, pool
 
 __all__ = ["classify", "irregular"]
 
@@ -87,7 +87,7 @@ def irregular(system: DiagonalSystem, u: Array, ratio: Array, rule: str) -> Arra
         ratio: (n, L) non-negative.
         rule: the discretisation.
     """
-    poles = system.poles[0]
+    poles = system.poles[0][None, None]
     ratio = ratio.astype(poles.dtype)
     gone = poles == 0
     safe = jnp.where(gone, 1, poles)
@@ -131,7 +131,7 @@ def _head(h: Array, times: Array, lengths: Array | None, pooled: int, mode: str)
     count = jnp.full(h.shape[0], h.shape[1]) if lengths is None else jnp.maximum(lengths // pooled, 1)
     if mode == "pool":
         return pool(h, "pool", count)
-    inside = (jnp.arange(h.shape[1]) < count[:, None])[..., None]
+    inside = (jnp.arange(h.shape[1])[None] < count[:, None])[..., None]
     weighted = jnp.where(inside, h * (times[..., None] + _EPS), 0)
     return weighted.sum(axis=1) / times.sum(axis=1)[:, None]
 
@@ -139,12 +139,15 @@ def _head(h: Array, times: Array, lengths: Array | None, pooled: int, mode: str)
 def _norm(own: Mapping[str, Array], x: Array) -> Array:
     if "LayerNorm_0/scale" in own:
         return layer_norm(x, own["LayerNorm_0/scale"], own["LayerNorm_0/bias"], 1e-6)
-    spread = lax.rsqrt(own["BatchNorm_0/var"] + 1e-5)
-    return (x - own["BatchNorm_0/mean"]) * spread * own["BatchNorm_0/scale"] + own["BatchNorm_0/bias"]
+    mean, variance, scale, bias = (
+        along(own[f"BatchNorm_0/{part}"], x.ndim) for part in ("mean", "var", "scale", "bias")
+    )
+    return (x - mean) * lax.rsqrt(variance + 1e-5) * scale + bias
 
 
 def _dense(params: Mapping[str, Array], path: str, x: Array) -> Array:
-    return jnp.einsum("...i,io->...o", x, params[f"{path}/kernel"], precision=_EXACT) + params[f"{path}/bias"]
+    y = jnp.einsum("...i,io->...o", x, params[f"{path}/kernel"], precision=_EXACT)
+    return y + along(params[f"{path}/bias"], y.ndim)
 
 
 def _below(params: Mapping[str, Array], path: str) -> dict[str, Array]:

@@ -20,7 +20,7 @@ from lastcli.engine.simulate import simulate
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Tensors
 from lastcli.families.lru.names import flax_root
-from lastcli.families.parts.blocks import as_features, glu, layer_norm, linear, pool
+from lastcli.families.parts.blocks import along, as_features, glu, layer_norm, linear, pool
 from lastcli.families.parts.leaves import canonical
 
 if TYPE_CHECKING:
@@ -157,4 +157,6 @@ def _flax_norm(params: Params, norm: str, path: str, statistic: str, x: Any) -> 
     scale, bias = (params[f"{path}/normalization/{part}"] for part in ("scale", "bias"))
     if norm == "layer":
         return layer_norm(x, scale, bias, 1e-6)
-    return (x - params[f"{statistic}/mean"]) * jax.lax.rsqrt(params[f"{statistic}/var"] + 1e-5) * scale + bias
+    stored = (params[f"{statistic}/mean"], params[f"{statistic}/var"], scale, bias)
+    mean, variance, scale, bias = (along(part, x.ndim) for part in stored)
+    return (x - mean) * jax.lax.rsqrt(variance + 1e-5) * scale + bias

@@ -24,7 +24,7 @@ from jax import lax
 from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.engine.simulate import simulate
 from lastcli.errors import InputError, UnsupportedModelError
-from lastcli.families.parts.blocks import layer_norm, linear
+from lastcli.families.parts.blocks import along, layer_norm, linear
 
 __all__ = ["ACTIVATIONS", "Settings", "Steps", "below", "feed_forward", "gated_attention", "moving_average", "norm"]
 
@@ -96,11 +96,13 @@ def norm(kind: str, own: Params, x: Array) -> Array:
     if kind == "layernorm":
         return layer_norm(x, weight, bias, _EPS)
     if kind == "batchnorm":
-        y = (x - own["running_mean"]) * lax.rsqrt(own["running_var"] + _EPS) * weight
-        return y if bias is None else y + bias
+        mean, variance = (along(own[f"running_{part}"], x.ndim) for part in ("mean", "var"))
+        y = (x - mean) * lax.rsqrt(variance + _EPS) * along(weight, x.ndim)
+        return y if bias is None else y + along(bias, x.ndim)
+    scaled = x * along(weight, x.ndim)
     if kind == "scale":
-        return x * weight
-    return x * weight * lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + _EPS)
+        return scaled
+    return scaled * lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + _EPS)
 
 
 def gated_attention(
@@ -120,7 +122,7 @@ def gated_attention(
     base = _dense(own, "mx_proj", jax.nn.silu(average))
     update, gates, skip = jnp.split(base, [width, base.shape[-1] - width], axis=-1)
     z, r = jnp.split(jax.nn.silu(gates), [gates.shape[-1] - hidden], axis=-1)
-    q, k = (z * own["gamma"][i] + own["beta"][i] for i in (0, 1))
+    q, k = (z * along(own["gamma"][i], z.ndim) + along(own["beta"][i], z.ndim) for i in (0, 1))
     h = _attend(below(own, "rel_pos_bias."), q, k, v, steps.valid, settings)
     h = act(skip + _dense(own, "h_proj", h * r))
     y = residual + jax.nn.sigmoid(update) * (h - residual)
@@ -145,7 +147,7 @@ def moving_average(system: DiagonalSystem, x: Array, steps: Steps, settings: Set
         back = y[..., width:]
         if settings.skip_present:
             first = jnp.einsum("gn,gn->g", system.C[width:, 0, 0], system.B[width:, :, 0], precision=_EXACT)
-            back = back - first.real * u[..., width:]
+            back = back - first.real[None, None] * u[..., width:]
         y = y[..., :width] + _reverse(back, steps.lengths)
     return y.astype(x.dtype), u
 
@@ -154,7 +156,7 @@ def _reverse(x: Array, lengths: Array | None) -> Array:
     """x (n, L, D) backwards in time, every sequence within its own length; the padding stays where it is."""
     if lengths is None:
         return x[:, ::-1]
-    step = jnp.arange(x.shape[1])
+    step = jnp.arange(x.shape[1])[None]
     index = jnp.where(step < lengths[:, None], lengths[:, None] - 1 - step, step)
     return jnp.take_along_axis(x, index[..., None], axis=1)
 
@@ -196,13 +198,13 @@ def _attend(bias: Params, q: Array, k: Array, v: Array, valid: Array | None, set
 def _weights(q: Array, k: Array, valid: Array | None, bias: Array, function: str) -> Array:
     """(n, chunks, C, C). Softmax scales by 1/√z; the others divide by the number of valid keys of the chunk."""
     if function == "softmax":
-        products = jnp.einsum("ncik,ncjk->ncij", q * q.shape[-1] ** -0.5, k, precision=_EXACT) + bias
+        products = jnp.einsum("ncik,ncjk->ncij", q * q.shape[-1] ** -0.5, k, precision=_EXACT) + bias[None, None]
         if valid is not None:
             # Finite, so that a chunk of nothing but padding stays finite too.
             products = jnp.where(valid, products, jnp.finfo(products.dtype).min)
         return jax.nn.softmax(products, axis=-1)
     count = k.shape[2] if valid is None else jnp.maximum(valid.sum(axis=-1, keepdims=True), 1)
-    products = jnp.einsum("ncik,ncjk->ncij", q, k, precision=_EXACT) / jnp.asarray(count, q.dtype) + bias
+    products = jnp.einsum("ncik,ncjk->ncij", q, k, precision=_EXACT) / jnp.asarray(count, q.dtype) + bias[None, None]
     if function == "relu2":
         weights = jnp.square(jax.nn.relu(products))
     else:
@@ -227,8 +229,8 @@ def _rotated(vector: Array, steps: Array) -> Array:
     """(L, z): the vector turned by its step times 10000^(-k/half), entry k together with entry k + half."""
     half = vector.shape[0] // 2
     speed = jnp.exp(jnp.arange(half, dtype=vector.dtype) * (-math.log(10000) / half))
-    angles = steps[:, None].astype(vector.dtype) * speed
-    sine, cosine, first, second = jnp.sin(angles), jnp.cos(angles), vector[:half], vector[half:]
+    angles = steps[:, None].astype(vector.dtype) * speed[None]
+    sine, cosine, first, second = jnp.sin(angles), jnp.cos(angles), vector[None, :half], vector[None, half:]
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
 
 

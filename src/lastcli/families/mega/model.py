@@ -219,7 +219,7 @@ def _steps(model: Published, padding: int, x: Any, lengths: Any) -> Steps:
 
     from lastcli.families.mega.attention import Steps
 
-    position = jnp.arange(x.shape[1])
+    position = jnp.arange(x.shape[1])[None]
     valid = None if lengths is None else position < lengths[:, None]
     if model.fairseq and not model.numbers and x.ndim == 2 and padding >= 0:
         real = x != padding
@@ -231,13 +231,14 @@ def _steps(model: Published, padding: int, x: Any, lengths: Any) -> Steps:
 def _embed(model: Published, p: Mapping[str, Any], x: Any) -> Any:
     import jax.numpy as jnp
 
-    from lastcli.families.parts.blocks import linear
+    from lastcli.families.parts.blocks import along, linear
 
     weight = p["embed.weight"]
     if model.numbers:
-        return (x if x.ndim == 3 else x[..., None]).astype(weight.dtype) * weight + p["embed.bias"]
+        x = x if x.ndim == 3 else x[..., None]
+        return x.astype(weight.dtype) * along(weight, 3) + along(p["embed.bias"], 3)
     h = weight[x.astype(jnp.int32)] if x.ndim == 2 else linear(x.astype(weight.dtype), weight.T)
-    return h + p["types.weight"][0] if "types.weight" in p else h
+    return h + along(p["types.weight"][0], h.ndim) if "types.weight" in p else h
 
 
 def _head(model: Published, p: Mapping[str, Any], config: Config, made: Settings, h: Any, steps: Steps) -> Any:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["activation", "as_features", "glu", "layer_norm", "linear", "pool"]
+__all__ = ["activation", "along", "as_features", "glu", "layer_norm", "linear", "pool"]
 
 Array = Any
 
@@ -25,19 +25,24 @@ def as_features(x: Array, features: int, dtype: Any) -> Array:
     return x.astype(dtype)
 
 
+def along(vector: Array, ndim: int) -> Array:
+    """(F,) → (1, …, 1, F): what acts along the last axis of an array of `ndim` axes."""
+    return lax.broadcast_to_rank(vector, ndim)
+
+
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x Wᵀ + b with PyTorch's weight (out, in); a 1×1 convolution's (out, in, 1) is the same map."""
     weight = weight.reshape(weight.shape[0], weight.shape[1])
     y = jnp.einsum("...i,oi->...o", x, weight, precision=lax.Precision.HIGHEST)
-    return y if bias is None else y + bias.reshape(-1)
+    return y if bias is None else y + along(bias.reshape(-1), y.ndim)
 
 
 def layer_norm(x: Array, scale: Array, bias: Array | None, eps: float) -> Array:
     """Layer normalisation over the last axis."""
     mean = x.mean(axis=-1, keepdims=True)
     variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
-    y = (x - mean) * lax.rsqrt(variance + eps) * scale
-    return y if bias is None else y + bias
+    y = (x - mean) * lax.rsqrt(variance + eps) * along(scale, x.ndim)
+    return y if bias is None else y + along(bias, x.ndim)
 
 
 def glu(x: Array) -> Array:
@@ -66,6 +71,6 @@ def pool(h: Array, mode: str, lengths: Array | None) -> Array:
     if lengths is None:
         return h.mean(axis=1) if mode == "pool" else h[:, -1]
     if mode == "pool":
-        inside = jnp.arange(h.shape[1]) < lengths[:, None]
+        inside = jnp.arange(h.shape[1])[None] < lengths[:, None]
         return jnp.where(inside[..., None], h, 0).sum(axis=1) / jnp.maximum(lengths, 1)[:, None].astype(h.dtype)
     return jnp.take_along_axis(h, (jnp.maximum(lengths, 1) - 1)[:, None, None], axis=1)[:, 0]

@@ -154,7 +154,7 @@ def _layer(
 ) -> tuple[Array, Array]:
     """A state space layer with what surrounds it, and what the layer itself gets."""
     if lengths is not None:
-        u = u * (jnp.arange(u.shape[1]) < lengths[:, None])[..., None].astype(u.dtype)
+        u = u * (jnp.arange(u.shape[1])[None] < lengths[:, None])[..., None].astype(u.dtype)
     own = config["activation"]
     gate = _activation(own, _linear(params, block.gate[0], u)) if block.gate else None
     if block.bottleneck:
@@ -218,7 +218,7 @@ def _skip(params: Params, block: Block, kind: str, number: int, x: Array, y: Arr
     if kind == "D":
         branch = number**-0.5
         return (1 - branch**2) ** 0.5 * x + branch * y
-    return x + (params[block.affine] * y if block.affine else y)
+    return x + (nn.along(params[block.affine], y.ndim) * y if block.affine else y)
 
 
 def _linear(params: Params, part: Linear, x: Array) -> Array:
@@ -245,16 +245,17 @@ def _normalise(params: Params, norm: Norm, config: Config, x: Array) -> Array:
     if norm.stored == "scalar":
         centred = x - x.mean(axis=-1, keepdims=True)
         deviation = jnp.sqrt(jnp.square(centred).mean(axis=-1, keepdims=True))
-        return params[norm.roles["s"]] / deviation * (centred + params[norm.roles["m"]])
+        scale, shift = (nn.along(params[norm.roles[role]], x.ndim) for role in ("s", "m"))
+        return scale / deviation * (centred + shift)
     if kind == "batch":
-        mean, variance = (params[norm.roles[f"running_{role}"]] for role in ("mean", "var"))
+        mean, variance = (nn.along(params[norm.roles[f"running_{role}"]], x.ndim) for role in ("mean", "var"))
     else:
         axes = {"layer": (-1,), "group": (1, 2), "instance": (1,)}[kind]
         mean = x.mean(axis=axes, keepdims=True)
         variance = jnp.square(x - mean).mean(axis=axes, keepdims=True)
     y = (x - mean) * lax.rsqrt(variance + config["eps"])
-    y = y * params[norm.roles["weight"]] if "weight" in norm.roles else y
-    return y + params[norm.roles["bias"]] if "bias" in norm.roles else y
+    y = y * nn.along(params[norm.roles["weight"]], x.ndim) if "weight" in norm.roles else y
+    return y + nn.along(params[norm.roles["bias"]], x.ndim) if "bias" in norm.roles else y
 
 
 def _restrict(h: Array, config: Config, lengths: Array | None) -> Array:
@@ -267,7 +268,7 @@ def _restrict(h: Array, config: Config, lengths: Array | None) -> Array:
     else:
         h = jnp.cumsum(h, axis=1) if mode == "sum" else h
         ends = jnp.full(len(h), h.shape[1]) if lengths is None else lengths
-        at = jnp.maximum(ends[:, None] - count + jnp.arange(count), 0)
+        at = jnp.maximum(ends[:, None] - count + jnp.arange(count)[None], 0)
         steps = jnp.take_along_axis(h, at[..., None], axis=1)
     return steps[:, 0] if count == 1 else steps
 
