@@ -22,9 +22,11 @@ def test_numbers_in_scientific_notation_are_numbers_where_a_number_is_meant():
         ("just text\n", "str"),
         ("1: x\n", "not text"),
         ("a: [1, 2\n", "line"),
-        ("a: {1: x}\n", "not text"),
         ("? [a]\n: x\n", "not text"),
-        ("a: {2020-01-01: 1, 3: 2}\n", "not text"),
+        ("2020-01-01: 1\n", "not text"),
+        ("<<: {b: 1}\n", "not text"),
+        ("a: {[b]: 1}\n", "not text"),
+        ("a: {0.6: 1, '0.6': 2}\n", "twice"),
         ("a: !!set {x}\n", "tag"),
         ("a: !mine 3\n", "tag"),
         ("a: !!binary aGk=\n", "tag"),
@@ -49,8 +51,12 @@ def test_json_that_is_no_plain_mapping_is_refused(text, word):
         parse_mapping(text, "model.json", is_json=True)
 
 
-def test_a_date_is_text_and_a_merge_key_is_a_key():
-    assert parse_mapping("a: 2020-01-01\n<<: {b: 1}\n", "here") == {"a": "2020-01-01", "<<": {"b": 1}}
+def test_keys_below_the_top_are_text():
+    assert parse_mapping("a: {0.6: 1, yes: 2, 2020-01-01: 3}", "here") == {"a": {"0.6": 1, "yes": 2, "2020-01-01": 3}}
+
+
+def test_a_date_is_text():
+    assert parse_mapping("a: 2020-01-01\n", "here") == {"a": "2020-01-01"}
 
 
 @pytest.mark.parametrize("value", [10**5000, "9" * 5000], ids=["int", "text"])

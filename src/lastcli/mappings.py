@@ -22,6 +22,7 @@ _NODE_LIMIT = 20_000
 _DEPTH_LIMIT = 50
 _NUMBER_LIMIT = 400
 _MAX_BITS = 1300
+_TEXT_TAG = "tag:yaml.org,2002:str"
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def _parse_yaml(text: str, where: str) -> Any:
     try:
         _refuse_events(yaml.parse(text, Loader=yaml.SafeLoader), where)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return None if node is None else _value(node, where)
+        return None if node is None else _value(node, where, top=True)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -138,8 +139,8 @@ def _refuse_events(events: Iterable[Any], where: str) -> None:
             raise InputError(f"{where}: more than {_NODE_LIMIT} entries, so this is no recipe or description.")
 
 
-def _value(node: Any, where: str) -> Any:
-    """A node as dict, list, text, number, bool or None; a date is text."""
+def _value(node: Any, where: str, *, top: bool = False) -> Any:
+    """A node as dict, list, text, number, bool or None; a date is text, and so is every key below the top."""
     import yaml
 
     if isinstance(node, yaml.SequenceNode):
@@ -148,9 +149,11 @@ def _value(node: Any, where: str) -> Any:
         result: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            name = _value(key, where) if isinstance(key, yaml.ScalarNode) else key.value
-            if not isinstance(name, str):
-                raise InputError(f"{where}: the key {str(name)[:60]!r} (line {line}) is not text; quote it.")
+            if not isinstance(key, yaml.ScalarNode):
+                raise InputError(f"{where}: a key (line {line}) is a list or mapping and not text; write a word.")
+            name = key.value
+            if top and key.tag != _TEXT_TAG:
+                raise InputError(f"{where}: the key {name[:60]!r} (line {line}) is not text; quote it.")
             if name in result:
                 raise InputError(f"{where}: the key {name[:60]!r} appears twice (line {line}); keep one.")
             result[name] = _value(value, where)

@@ -49,7 +49,10 @@ def annotated_model(
 
     arrays: Arrays = dense("decoder", H, 3)
     arrays |= (
-        {"params/encoder/embedding": rng.normal(size=(3, H)).astype("f4")} if embedding else dense("encoder", 1, H)
+        # The encoder is an embedding around another one, and only the inner table is looked at.
+        {f"params/encoder/{inner}embedding": rng.normal(size=(3, H)).astype("f4") for inner in ("", "Embed_0/")}
+        if embedding
+        else dense("encoder", 1, H)
     )
     for i in range(layers):
         arrays |= {f"params/layers_{i}/seq/{name}": a for name, a in annotated_layer(rng, kind, N, H).items()}

@@ -48,6 +48,24 @@ def numbers(
     )
 
 
+def hippo(rng: np.random.Generator, H: int = 4, N: int = 8) -> Numbers:
+    """HiPPO-LegS as S4 starts from it, the stored half of its normal plus low-rank form (arXiv 2111.00396, appendix C).
+
+    The matrix is triangular with the real eigenvalues -1 ... -2N, whose eigenvectors are nearly dependent.
+    """
+    n = np.arange(2 * N)
+    scale = np.sqrt(2 * n + 1)
+    A = -np.tril(np.outer(scale, scale), -1) - np.diag(n + 1)
+    P = scale / np.sqrt(2)
+    frequencies, V = np.linalg.eigh(-1j * (A + np.outer(P, P) + np.eye(2 * N) / 2))
+    half = frequencies > 0
+    w = (-0.5 + 1j * frequencies[half]).astype("c8").astype(complex)
+    B, P = ((V.conj().T @ v)[half].astype("c8").astype(complex) for v in (scale, P))
+    C = (rng.normal(size=(1, H, N)) + 1j * rng.normal(size=(1, H, N))).astype("c8").astype(complex)
+    dt = np.float32(np.exp(rng.uniform(np.log(0.02), np.log(0.1), (H, 1)))).astype(float)
+    return Numbers(w[None], B[None], C, P[None, None], dt, np.float32(rng.normal(size=(1, H))).astype(float))
+
+
 def pairs(values: np.ndarray) -> np.ndarray:
     return np.stack([values.real, values.imag], axis=-1).astype("f4")
 
@@ -85,7 +103,12 @@ def v4(
 
 
 def v3(
-    k: Numbers, length: int | None = None, poles: str = "inv", flat_dt: bool = False, real_transform: str = "exp"
+    k: Numbers,
+    length: int | None = None,
+    poles: str = "inv",
+    flat_dt: bool = False,
+    real_transform: str = "exp",
+    idle: bool = False,
 ) -> Arrays:
     """Versions 3 ("inv") and 2 ("log"); diagonal kernels name their poles A, low-rank ones w, without relu's offset."""
     letter = "A" if length is None else "w"
@@ -99,6 +122,9 @@ def v3(
         f"kernel.kernel.{letter}_imag": k.A.imag.astype("f4"),
         "D": k.D.astype("f4"),
     }
+    if idle:
+        # What V3's diagonal kernel registers beside its poles and never reads: here nothing like them.
+        arrays["kernel.kernel.A"] = pairs(3 + 0 * k.A + 1j * np.arange(k.A.size).reshape(k.A.shape))
     if length is not None:
         arrays |= {"kernel.kernel.P": pairs(k.P), "kernel.kernel.L": np.array(length)}
     return arrays

@@ -1,5 +1,6 @@
 """Bad inputs: one clear sentence, the exit code of its kind, and nothing that was there before is harmed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -52,20 +53,20 @@ def test_nan_or_infinity_in_a_layer_names_layer_and_tensor(last, tiny, role, val
 
 
 @pytest.mark.parametrize("real", [0.0, 0.4])
-def test_an_unstable_pole_is_refused_with_layer_and_state_unless_allowed(last, tiny, real):
+def test_an_unstable_pole_is_kept_and_said_or_refused_with_layer_and_state(last, tiny, real):
     def change(arrays):
         poison("Lambda_re", real, 2)(arrays)
         poison("Lambda_im", 0.0, 2)(arrays)
 
     write_s5(tiny.with_name("bad.safetensors"), change=change)
-    fails(last("score", "bad.safetensors"), 4, "layers_1/seq", "state 2", "|λ|")
-    code, out, err = last(
-        "prune", "bad.safetensors", "--ratio", "0.8", "--out", "o.safetensors", "--allow-unstable", "--json", "-q"
-    )
-    assert code == 0, err
-    import json
-
-    assert 2 in json.loads(out)["layers"][1]["kept"]
+    fails(last("score", "bad.safetensors", "--refuse-unstable"), 4, "layers_1/seq", "state 2", "|λ|")
+    fails(last("prune", "bad.safetensors", "--ratio", "0.5", "--dry-run", "--refuse-unstable"), 4, "state 2")
+    for more in ([], ["--allow-unstable"]):
+        code, out, err = last(
+            "prune", "bad.safetensors", "--ratio", "0.8", "--out", "o.safetensors", "--force", "--json", "-q", *more
+        )
+        assert code == 0, err
+        assert 2 in json.loads(out)["layers"][1]["kept"]
 
 
 @pytest.mark.parametrize(

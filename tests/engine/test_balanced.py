@@ -57,6 +57,8 @@ def test_error_stays_within_the_bound(kind, mode):
         sigma = balanced.singular_values
         bound = [2 * sigma[g % system.sets, order[g] :].sum() for g in range(system.groups)]
         assert (error_peak(system, reduced) <= np.array(bound) * (1 + 1e-6) + 1e-7 * sigma.max()).all()
+        assert reduction.bound == pytest.approx(max(bound), rel=1e-9, abs=1e-9 * sigma.max())
+        assert certify(system, reduction).hinf_error_bound == reduction.bound
 
 
 def _order(system, group):
@@ -79,13 +81,34 @@ def test_truncation_is_that_of_the_textbook(kind):
             np.testing.assert_allclose(response, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
-def test_two_directions_stay_within_the_bound_of_the_stacked_read_outs():
-    system = system_of("bidirectional", seed=33)
+@pytest.mark.parametrize(("kind", "factor"), [("bidirectional", 2), ("multi-bidirectional", np.sqrt(2))])
+def test_two_directions_stay_within_the_bound_of_the_stacked_read_outs(kind, factor):
+    system = system_of(kind, seed=33)
     balanced = balance(system)
     for states in range(1, system.states):
-        reduced = balanced.reduce(states).system
-        bound = 2 * balanced.singular_values[0, _order(reduced, 0) :].sum()
-        assert error_peak(system, reduced)[0] <= np.sqrt(2) * bound * (1 + 1e-6)
+        reduction = balanced.reduce(states)
+        sigma = balanced.singular_values
+        bound = max(2 * sigma[g, _order(reduction.system, g) :].sum() for g in range(system.sets))
+        assert reduction.bound == pytest.approx(factor * bound)
+        assert error_peak(system, reduction.system).max() <= reduction.bound
+
+
+def test_with_several_inputs_two_directions_exceed_root_two_of_the_stack():
+    """At one frequency: the forward scan hears v, the backward one its conjugate, and both are orthogonal."""
+    v = np.array([1, 1j]) / np.sqrt(2)
+    forward, backward = v.conj()[None], v[None]  # responses at ω, as forward scans
+    assert np.linalg.norm(np.concatenate([forward, backward]), 2) == pytest.approx(1)
+    assert np.linalg.norm(forward + backward.conj(), 2) == pytest.approx(2)
+
+
+def test_a_refit_leaves_no_bound():
+    system = system_of("paired", seed=45)
+    truncated = balance(system).reduce(2)
+    assert truncated.bound is not None
+    assert refit_moved(system, truncated).bound is None
+    settled = balance(system, mode="perturbation").reduce(2)  # its D is diagonal, so that its C is fitted
+    assert settled.bound is None
+    assert certify(system, settled).hinf_error_bound is None
 
 
 @pytest.mark.parametrize("kind", ["mimo", "delay", "multi", "multi-bidirectional", "tied"])

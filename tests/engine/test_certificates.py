@@ -33,7 +33,13 @@ def true_errors(system, reduced):
     error = oracles.difference(system, reduced)
     hinf = max(oracles.h_infinity_of(error, g) for g in range(system.groups))
     h2 = np.linalg.norm([oracles.h2_of(error, g, 900) for g in range(system.groups)])
-    return hinf, h2 / np.linalg.norm([oracles.h2_of(system, g, 900) for g in range(system.groups)])
+    states = system.replace(D=None)
+    return hinf, h2 / np.linalg.norm([oracles.h2_of(states, g, 900) for g in range(system.groups)])
+
+
+def constant_response(system, g):
+    """What a unit constant in each input ends in, by simulation; backward scans are read in the middle."""
+    return oracles.impulse(system, g, 900).sum(axis=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -45,6 +51,7 @@ def test_truncation_is_certified_exactly_and_within_its_bound(kind):
     hinf, h2 = true_errors(system, reduced)
     assert certificate.hinf_error == pytest.approx(hinf, rel=1e-4)
     assert certificate.hinf_error >= hinf * (1 - 1e-9)
+    assert certificate.hinf_exact
     assert certificate.h2_error == pytest.approx(h2, rel=1e-8)
     assert certificate.hinf_error <= certificate.hinf_error_bound * (1 + 1e-12)
 
@@ -91,6 +98,31 @@ def test_the_bound_adds_both_directions_and_takes_the_worst_group():
     assert a_priori_bound(system, kept) == pytest.approx(max(expected))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_error_for_constant_inputs_is_that_of_the_simulated_responses(kind):
+    system = system_of(kind, seed=27)
+    kept = keep(system, 3)
+    reduced = gather(system, kept).replace(D=None if system.D is None else system.D * 1.3)
+    error, whole = 0.0, 0.0
+    for g in range(system.groups):
+        error += (constant_response(oracles.difference(system, reduced), g) ** 2).sum()
+        whole += (constant_response(system.replace(D=None), g) ** 2).sum()
+    found = certify(system, Reduction(kept, reduced, "readout")).dc_error
+    assert found == pytest.approx(np.sqrt(error / whole), rel=1e-8)
+
+
+def test_a_layer_that_says_nothing_has_no_error_of_its_own():
+    system = system_of("mimo", seed=28)
+    silent = system.replace(C=np.zeros_like(system.C))
+    kept = keep(silent, 2)
+    certificate = certify(silent, Reduction(kept, gather(silent, kept)))
+    assert (certificate.hinf_error_bound, certificate.hinf_error, certificate.h2_error) == (0, 0, 0)
+    assert certificate.dc_error == 0
+    other_D = gather(silent, kept).replace(D=silent.D + 1)
+    certificate = certify(silent, Reduction(kept, other_D, "readout"))
+    assert (certificate.h2_error, certificate.dc_error) == (np.inf, None)
+
+
 def test_keeping_everything_is_no_error():
     system = system_of("multi")
     kept = keep(system, system.states)
@@ -105,7 +137,7 @@ def test_errors_far_below_the_layer_are_resolved():
     certificate = certify(system, Reduction(kept, gather(system, kept)))
     alone = gather(system, np.array([[4]])).replace(D=None)
     assert certificate.hinf_error == pytest.approx(oracles.h_infinity_of(alone), rel=1e-4)
-    h2 = oracles.h2_of(alone, length=900) / oracles.h2_of(system, length=900)
+    h2 = oracles.h2_of(alone, length=900) / oracles.h2_of(system.replace(D=None), length=900)
     assert certificate.h2_error == pytest.approx(h2, rel=1e-8)
 
 
@@ -118,10 +150,17 @@ def test_an_unstable_state_may_stay_but_not_go():
     assert np.isfinite(certificate.hinf_error_bound)
     removed = gather(system, np.array([[0, 2, 4]])).replace(D=None)
     stable = gather(system, np.array([[0, 2, 3, 4]]))
-    expected = oracles.h2_of(removed, length=900) / oracles.h2_of(stable, length=900)
+    expected = oracles.h2_of(removed, length=900) / oracles.h2_of(stable.replace(D=None), length=900)
     assert certificate.h2_error == pytest.approx(expected, rel=1e-8)
+    assert certificate.dc_error == pytest.approx(
+        np.linalg.norm(constant_response(removed, 0)) / np.linalg.norm(constant_response(stable.replace(D=None), 0)),
+        rel=1e-8,
+    )
     refitted = gather(system, kept).replace(C=gather(system, kept).C * 1.1)
-    assert certify(system, Reduction(kept, refitted, "readout")).hinf_error == np.inf
+    unbounded = certify(system, Reduction(kept, refitted, "readout"))
+    assert (unbounded.hinf_error, unbounded.h2_error, unbounded.dc_error) == (np.inf, np.inf, None)
+    gone = certify(system, Reduction(np.array([[0, 3]]), gather(system, np.array([[0, 3]]))))
+    assert (gone.hinf_error_bound, gone.hinf_error, gone.h2_error, gone.dc_error) == (np.inf, np.inf, np.inf, None)
     assert a_priori_bound(system, np.array([[0, 3]])) == np.inf
 
 

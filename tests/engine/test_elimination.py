@@ -95,3 +95,88 @@ def test_a_silent_layer_has_scores_of_zero():
     system = system.replace(C=np.zeros_like(system.C))
     found = eliminate(system, white_noise_moments(system))
     np.testing.assert_array_equal(found.score, 0)
+
+
+def clustered(feedthrough, states=18, gap=1e-4):
+    """Poles in clusters of six that are `gap` apart."""
+    system = random_system(11, states=states, inputs=3, outputs=3, pairing=2, feedthrough=feedthrough)
+    first = np.repeat(system.poles[:, ::6] * 0.97 / np.abs(system.poles[:, ::6]), 6, axis=1)[:, :states]
+    return system.replace(poles=first * (1 - gap * (np.arange(states) % 6)))
+
+
+def ridge_error(system, kept, ridge=1e-7, length=900):
+    """Squared error of the ridge solution, from impulse responses: rows of the ridge below those of the features, so
+    that nothing is squared and no inverse is needed."""
+    u = np.zeros((system.inputs, length, system.inputs))
+    u[np.arange(system.inputs), 0, np.arange(system.inputs)] = 1
+    f = plain_features(system, u)[0].reshape(-1, 2 * system.states)
+    y = recurrence(system.replace(D=None), u).reshape(len(f), -1)
+    f = f / np.sqrt((f**2).sum(axis=0).mean())
+    f, v = f[:, columns(system, kept)] if len(kept) else f[:, :0], u.reshape(len(f), -1)
+    error = 0.0
+    for o in range(system.outputs):
+        extra = {"none": v[:, :0], "dense": v, "diagonal": v[:, o : o + 1]}[system.feedthrough]
+        design = np.concatenate([f, extra], axis=1)
+        rows = np.concatenate([design, np.sqrt(ridge) * np.eye(design.shape[1])])
+        target = np.concatenate([y[:, o], np.zeros(design.shape[1])])
+        error += ((y[:, o] - design @ np.linalg.lstsq(rows, target, rcond=None)[0]) ** 2).sum()
+    return error / (y**2).sum()
+
+
+@pytest.mark.parametrize("feedthrough", ["none", "diagonal", "dense"])
+def test_scores_of_clustered_poles_are_the_errors_of_the_ridge_solutions(feedthrough):
+    system = clustered(feedthrough)
+    found = eliminate(system, white_noise_moments(system))
+    for j in range(system.states):
+        expected = ridge_error(system, found.order[0, j + 1 :])
+        assert found.layer_scores[j] == pytest.approx(expected, rel=1e-6, abs=1e-10)
+
+
+@pytest.mark.parametrize("states", [24, 96])
+@pytest.mark.parametrize("gap", [1e-3, 1e-4, 1e-6])
+def test_without_any_state_and_D_nothing_more_than_everything_is_lost(states, gap):
+    system = clustered("none", states, gap)
+    found = eliminate(system, white_noise_moments(system))
+    assert found.layer_scores[-1] == pytest.approx(1, abs=1e-9)
+    assert found.layer_scores.max() <= 1 + 1e-9
+    assert found.layer_scores[0] < 2e-8  # the ridge alone would be several times that
+
+
+@pytest.mark.parametrize("kind", ["mimo", "multi", "tied", "bidirectional"])
+def test_scores_of_few_steps_are_errors_and_ranks_are_objectives(kind):
+    system = system_of(kind, 6)
+    _, moments = calibrated(system)
+    few = moments.replace(weight=np.array(20.0))
+    found = eliminate(system, few)
+    ridge = 1e-7 + 1 / (20 * system.groups)
+    curve = [ridge_solution(system, found.order[:, j + 1 :], few, ridge) for j in range(system.states)]
+    errors, objectives, whole = (np.array(values) for values in zip(*curve))
+    # one set after the other: what a set has lost once is never said to be less
+    errors = np.maximum.accumulate(errors.reshape(len(errors), -1, system.sets).sum(axis=1), axis=0)
+    np.testing.assert_allclose(found.layer_scores, errors.sum(axis=1) / whole[0], rtol=1e-6)
+    rank = np.take_along_axis(found.rank, found.order, axis=1)
+    np.testing.assert_allclose(rank, np.tile(objectives.sum(axis=1) / whole, (system.sets, 1)), rtol=1e-6)
+    assert (found.rank >= found.share).all()
+    assert (rank[:, :-1] > found.layer_scores[:-1]).all()
+
+
+def ridge_solution(system, kept, moments, ridge):
+    """Error and objective of each group's ridge solution from the normal equations, and the energy of the layer."""
+    D = np.zeros((system.groups, system.outputs, system.inputs)) if system.D is None else system.D
+    error, objective, whole = np.zeros(system.groups), np.zeros(system.groups), 0.0
+    for g in range(system.groups):
+        M, U, Y = moments.features[g], moments.inputs[g], moments.input_features[g]
+        size = np.diag(M).mean()
+        K = columns(system, kept[g % system.sets]) if kept.shape[1] else np.zeros(0, int)
+        m = system.inputs if system.feedthrough != "none" else 0
+        gram = np.block([[M[np.ix_(K, K)], Y[:m, K].T], [Y[:m, K], U[:m, :m]]])
+        weight = ridge * np.concatenate([np.full(len(K), size), np.diag(U)[:m]])
+        for o in range(system.outputs):
+            own = moments.target_inputs[g, o] - D[g, o] @ U
+            x = np.concatenate([(moments.cross[g, o] - D[g, o] @ Y)[K], own[:m]])
+            energy = moments.energy[g, o] - 2 * D[g, o] @ moments.target_inputs[g, o] + D[g, o] @ U @ D[g, o]
+            w = np.linalg.solve(gram + np.diag(weight), x)
+            error[g] += energy - 2 * x @ w + w @ gram @ w
+            objective[g] += energy - x @ w
+            whole += energy
+    return error, objective, whole

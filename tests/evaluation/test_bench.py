@@ -62,6 +62,14 @@ def test_a_slow_model_is_seen_as_slow() -> None:
     assert paired_speedup(late, fast)[0] > 2
 
 
+def test_outputs_that_are_not_finite_are_counted() -> None:
+    sound = contender()
+    params = {**sound.params, "out": np.full_like(sound.params["out"], np.inf)}
+    spoilt = Contender(sound.forward, params, sound.systems)
+    split = random_split(sound.forward, n=10, length=12)
+    assert [t.non_finite for t in time_models([sound, spoilt], split, batch_size=6, repeats=1)] == [0, 6]
+
+
 def test_speedup_is_paired() -> None:
     drift = np.random.default_rng(0).uniform(1, 50, 40)
     original, pruned = (Timing(drift * f, 0.1, None, 8) for f in (1.5, 1.0))

@@ -265,3 +265,25 @@ def test_metrics_that_do_not_fit(
     forward = Forward(lambda *_: (None, ()), 1, P, task=task, sequence=sequence)
     with pytest.raises(error, match=message):
         choose_metric(name, forward, Split(OUTPUTS, TARGETS), warmup=warmup)
+
+
+def test_outputs_that_are_not_finite_are_counted_where_they_count() -> None:
+    classes = np.array([[0.1, 0.9], [np.nan, 0.0], [-np.inf, 0.0], [np.inf, 0.0], [-np.inf, -np.inf]])
+    np.testing.assert_array_equal(Metric("accuracy").finite(classes), [True, False, True, False, False])
+    values = np.zeros((4, 6, 2))
+    values[0, 0, 1], values[1, 5, 0], values[2, 3, 0] = np.nan, np.inf, -np.inf
+    lengths = np.array([6, 5, 6, 6])
+    metric = Metric("mse", warmup=1, sequence=True)
+    np.testing.assert_array_equal(metric.finite(values, lengths), [True, True, False, True])
+    np.testing.assert_array_equal(metric.finite(values), [True, False, False, True])
+    np.testing.assert_array_equal(Metric("mse").finite(values[:, 0]), [False, True, True, True])
+    # an output every third step: 5 true steps have one of them, 6 have two
+    coarse = Metric("mse", sequence=True, step=3)
+    late = np.array([[[0.0], [np.nan]]] * 2)
+    np.testing.assert_array_equal(coarse.finite(late, np.array([5, 6])), [True, False])
+
+
+@pytest.mark.parametrize("name", ["accuracy", "mse", "rmse", "mae", "fit"])
+def test_a_value_that_is_no_number_has_lost_everything(name: str) -> None:
+    assert Metric(name).drop(0.5, np.nan) == np.inf
+    np.testing.assert_array_equal(Metric(name).drop(np.ones(2), np.array([1.0, np.nan])), [0, np.inf])

@@ -151,7 +151,7 @@ from lastcli.evaluation.sweep import evaluate_candidates
 from tests.evaluation import models
 assert jax.device_count() == 4
 passes.default_mesh = lambda: Mesh(np.array(jax.devices()), ("batch",))
-placed = passes.Runner({}).batch(models.split().batch(0, 8))
+placed = passes.Runner(models.forward(models.Counted()), {}).batch(models.split().batch(0, 8))
 assert [shard.data.shape[0] for shard in placed[0].addressable_shards] == [2, 2, 2, 2]
 found = evaluate_candidates(models.forward(models.Counted()), models.parameters(),
     [models.masked(models.systems(), k) for k in (6, 2)], models.split(), batch_size=6)

@@ -198,7 +198,7 @@ def plain_model(arrays: Arrays, x: np.ndarray, kind: str, prenorm: bool, sequenc
         x = np.concatenate([np.zeros((1, 1)), x[:-1] / (1 if "params/encoder/embedding" in arrays else 255)])
     if "params/encoder/embedding" in arrays:
         tokens = x[:, 0].astype(int)
-        h = np.where(tokens[:, None] > 0, arrays["params/encoder/embedding"][tokens], 0)
+        h = np.where(tokens[:, None] > 0, arrays["params/encoder/Embed_0/embedding"][tokens], 0)
     else:
         h = dense(x, "encoder")
     for i in range(2):

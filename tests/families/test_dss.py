@@ -26,7 +26,7 @@ from tests.families.rebuilding import (
     some_kept,
     systems_of,
 )
-from tests.families.s4_reference import convolve
+from tests.upstream.s4 import convolve
 
 FAMILY = DSS()
 L = 20

@@ -17,8 +17,9 @@ from lastcli.families.equinox.names import find_equinox
 from tests.builders.equinox import FEATURES, OUTPUTS, STATES, WIDTH, equinox_model, renamed, some_inputs, without
 from tests.builders.named import Arrays, infos
 from tests.cli.test_imports import imported
-from tests.families import s5_reference, test_linoss, test_lru
+from tests.families import test_linoss, test_lru
 from tests.families.rebuilding import config_of, documented, forward_of, layers_of
+from tests.upstream import s5 as s5_reference
 
 torch = pytest.importorskip("torch")
 nn = torch.nn.functional
@@ -266,7 +267,7 @@ def test_there_is_no_retrieval_in_this_model() -> None:
     ("kind", "known", "other"),
     [
         ("linoss", set(), {"output_step", "tanh_output", "task", "norm", "gelu"}),
-        ("lru", {"prenorm", "pooling"}, {"output_step", "tanh_output"}),
+        ("lru", {"prenorm", "pooling", "multidim"}, {"output_step", "tanh_output", "multidim"}),
         ("s5", {"activation", "prenorm", "mode"}, {"output_step", "tanh_output"}),
     ],
 )

@@ -62,13 +62,34 @@ def test_minimal_lru(norm: str, prenorm: bool, pooling: str) -> None:
     assert [u.shape for u in inputs] == [(3, 11, 5)] * 2
 
 
-def test_padding_does_not_reach_the_mean() -> None:
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_minimal_lru_pools_over_padding_too(pooling: str) -> None:
     arrays = lru.minimal_lru(np.random.default_rng(4), norm="layer")
-    config = config_of(FAMILY, arrays)
+    config = config_of(FAMILY, arrays, pooling=pooling)
     x = np.random.default_rng(5).normal(size=(2, 9, 3)).astype("f4")
     padded, _ = forward_of(FAMILY, arrays, config, x, np.array([6, 9]))
-    alone, _ = forward_of(FAMILY, arrays, config, x[:1, :6])
-    np.testing.assert_allclose(padded[0], alone[0], atol=1e-5)
+    expected = [minimal_lru_classifier(arrays, sequence, prenorm=True, pooling=pooling) for sequence in x]
+    np.testing.assert_allclose(padded, np.stack(expected), atol=2e-5)
+
+
+def test_several_outputs_a_step_have_classes_of_their_own() -> None:
+    arrays = lru.minimal_lru(np.random.default_rng(4), norm="layer", classes=6)
+    config = config_of(FAMILY, arrays, pooling="none", multidim=2)
+    x = np.random.default_rng(5).normal(size=(2, 9, 3)).astype("f4")
+    outputs, _ = forward_of(FAMILY, arrays, config, x)
+    assert outputs.shape == (2, 9, 3, 2)
+    for sequence, output in zip(x, outputs):
+        joint = minimal_lru_classifier(arrays, sequence, prenorm=True, pooling="none").reshape(9, 3, 2)
+        expected = joint - np.log(np.exp(joint).sum(-1, keepdims=True))
+        np.testing.assert_allclose(output, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("pooling", "multidim"), [("mean", 2), ("none", 4)])
+def test_several_outputs_need_a_head_at_every_step_that_they_divide(pooling: str, multidim: int) -> None:
+    arrays = lru.minimal_lru(np.random.default_rng(4), classes=6)
+    config = config_of(FAMILY, arrays, pooling=pooling, multidim=multidim)
+    with pytest.raises(UnsupportedModelError, match=f"multidim is {multidim}"):
+        FAMILY.forward(infos(arrays), config, layers_of(FAMILY, arrays, config))
 
 
 def test_dots_between_the_parts_are_the_same_model() -> None:

@@ -14,7 +14,6 @@ from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.mega import model as mega_model
 from lastcli.families.mega.family import Mega
 from tests.builders.named import Arrays, infos
-from tests.families import mega_reference as reference
 from tests.families.rebuilding import (
     DOCS,
     config_of,
@@ -28,6 +27,7 @@ from tests.families.rebuilding import (
     systems_of,
 )
 from tests.families.test_mega_names import described
+from tests.upstream import mega as reference
 
 FAMILY = Mega()
 RNG = np.random.default_rng(1)

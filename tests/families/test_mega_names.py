@@ -9,8 +9,8 @@ from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Forward
 from lastcli.families.mega.family import Mega
 from tests.builders.named import Arrays, infos
-from tests.families import mega_reference as reference
 from tests.families.rebuilding import config_of, layers_of
+from tests.upstream import mega as reference
 
 FAMILY = Mega()
 

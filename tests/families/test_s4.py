@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from tests.families.rebuilding import (
     some_kept,
     systems_of,
 )
-from tests.families.s4_reference import convolve, diagonal_kernel
+from tests.upstream.s4 import convolve, diagonal_kernel, softmax_kernel
 
 FAMILY = S4()
 RNG = np.random.default_rng(7)
@@ -68,6 +69,8 @@ _k = numbers(RNG, heads=2, both=True, S=2)
 case("V4 bidirectional heads", _k, v4(_k))
 _k = numbers(RNG)
 case("V3", _k, v3(_k), "bilinear")
+_k = numbers(RNG)
+case("V3 with the poles it started from", _k, v3(_k, idle=True), "bilinear")
 _k = numbers(RNG)
 case("V3 relu decay", _k, v3(_k, real_transform="relu"), "bilinear", real_transform="relu")
 _k = numbers(RNG, S=1, both=True)
@@ -260,17 +263,54 @@ def test_real_valued_kernels() -> None:
         rebuilt(FAMILY, arrays, config, [Reduction(kept, wanted.replace(poles=wanted.poles * 1j), "all")])
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("spell", [v4, v3])
 @pytest.mark.parametrize("length", [12, 0])
-def test_the_softmax_rule_of_dss(length: int) -> None:
-    k = numbers(RNG)
-    arrays = v4(k)
+def test_the_softmax_rule_takes_the_real_part_once(length: int, spell: Callable[..., Arrays], both: bool) -> None:
+    k = numbers(RNG, both=both)
+    arrays = spell(k)
     config = config_of(FAMILY, arrays, discretization="dss", kernel_length=length)
     (system,) = systems_of(FAMILY, arrays, config)
-    powers = np.exp((k.A * k.dt)[..., None] * np.arange(length or 4000))
-    softmax = powers / powers.sum(-1, keepdims=True)
-    K = 2 * np.einsum("rhn,hnl->rhl", k.C * k.B / k.A, softmax[..., : length or 20]).real
     u = U[: length or 20]
-    np.testing.assert_allclose(oracles.recurrence(system, u[None])[0], convolve(K, k.D, u), atol=2e-5)
+    expected = convolve(softmax_kernel(k, length or 4000)[..., : len(u)], k.D, u, both)
+    np.testing.assert_allclose(oracles.recurrence(system, u[None])[0], expected, atol=2e-5)
+    kept, moments = some_kept(system, 2), white_noise_moments(system)
+    reduction = refit(system, kept, moments)
+    (small,) = systems_of(FAMILY, rebuilt(FAMILY, arrays, config, [reduction]), config)
+    wanted = oracles.recurrence(reduction.system, u[None])
+    np.testing.assert_allclose(oracles.recurrence(small, u[None]), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_the_softmax_rule_becomes_s4d_with_the_same_response() -> None:
+    k = numbers(RNG)
+    arrays = v4(k)
+    config = config_of(FAMILY, arrays, discretization="dss", kernel_length=20)
+    changes, described = FAMILY.convert(infos(arrays), config, arrays.__getitem__, "s4d")
+    assert described["family"] == "s4d"
+    (system,) = systems_of(S4D(), updated(arrays, changes), described)
+    expected = convolve(softmax_kernel(k, 20), k.D, U)
+    np.testing.assert_allclose(oracles.recurrence(system, U[None])[0], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("changed", ["none", "readout", "all"])
+def test_the_poles_a_v3_kernel_started_from_keep_the_size_of_those_it_reads(changed: str) -> None:
+    _, arrays, config, _ = loaded("V3 with the poles it started from")
+    (system,) = systems_of(FAMILY, arrays, config)
+    kept = some_kept(system, 2)
+    reduction = Reduction(kept, keep(system, kept), changed)
+    small = rebuilt(FAMILY, arrays, config, [reduction])
+    name = "blocks.0.layer.kernel.kernel.A"
+    assert small[name].shape == (4, 2, 2) == (*small[name.replace(".A", ".A_imag")].shape, 2)
+    if changed != "all":
+        np.testing.assert_array_equal(small[name], np.take_along_axis(arrays[name], kept[..., None], axis=1))
+    (layer,) = layers_of(FAMILY, arrays, config)
+    without = {n: a for n, a in arrays.items() if n != name}
+    (bare,) = layers_of(FAMILY, without, config)
+    np.testing.assert_array_equal(
+        FAMILY.magnitudes(layer, config, arrays.__getitem__), FAMILY.magnitudes(bare, config, arrays.__getitem__)
+    )
+    padded = rebuilt(FAMILY, arrays, config, [reduction], size=3)
+    assert padded[name].shape == (4, 3, 2)
 
 
 def test_a_refit_of_both_directions_is_what_the_file_computes() -> None:

@@ -27,7 +27,7 @@ from tests.families.rebuilding import (
     some_kept,
     systems_of,
 )
-from tests.families.s4_reference import convolve, dense, dense_kernel, resolvent_kernel, transformed
+from tests.upstream.s4 import convolve, dense, dense_kernel, resolvent_kernel, transformed
 
 FAMILY = S4DPLR()
 RNG = np.random.default_rng(11)

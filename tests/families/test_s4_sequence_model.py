@@ -31,12 +31,12 @@ from tests.families.rebuilding import (
     some_kept,
     systems_of,
 )
-from tests.families.s4_reference import dense_kernel, diagonal_kernel, transformed
 from tests.families.test_dss import plain_kernel
+from tests.upstream.s4 import dense_kernel, diagonal_kernel, transformed
 
 torch = pytest.importorskip("torch")
 
-from tests.families.s4_sequence_reference import Given, Shape, build, inputs_of  # noqa: E402
+from tests.upstream.s4_sequence import Given, Shape, build, inputs_of  # noqa: E402
 
 N, L = 2, 9
 

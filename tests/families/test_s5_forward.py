@@ -14,8 +14,8 @@ from lastcli.families.s5.family import S5
 from lastcli.families.s5.model import S5Model
 from tests.builders.named import infos, updated
 from tests.builders.s5 import MODELS, s5_checkpoint, s5_config, s5_inputs
-from tests.families import s5_reference
 from tests.families.rebuilding import documented
+from tests.upstream import s5 as s5_reference
 
 FAMILY = S5()
 KEPT = ((0, 2, 5), (1,))

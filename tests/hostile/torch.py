@@ -162,6 +162,8 @@ TORCH: list[Case] = [
     _pt("bytearray_of_200_mb", "their number", lambda: _pickled(b"c__builtin__\nbytearray\nJ\x00\xc2\xeb\x0b\x85R")),
     _pt("bytearray_of_200_mb_legacy", "bytearray", lambda: _legacy(b"c__builtin__\nbytearray\nJ\x00\xc2\xeb\x0b\x85R")),
     _pt("bytearray_longer_than_the_file", "breaks off", lambda: _pickled(b"\x96" + (2**40).to_bytes(8, "little"))),
+    _pt("bytes_longer_than_the_file_legacy", "breaks off", lambda: _legacy(b"\x8e" + (2**40).to_bytes(8, "little"))),
+    _pt("text_longer_than_the_file_legacy", "breaks off", lambda: _legacy(b"X" + (2**31).to_bytes(4, "little"))),
     _pt("hashing_bomb", "too many values", lambda: _doubled(60, b"K\x01s")),
     _pt("hashing_bomb_as_argument", "too many values", lambda: _doubled(60, b"\x85c__builtin__\nset\nR")),
     _pt("hashed_again_and_again", "too much work", lambda: _pickled(

@@ -11,7 +11,7 @@ from lastcli.model.checkpoint import open_checkpoint
 from tests.builders.named import infos
 from tests.builders.s4d import s4d_model
 from tests.conftest import write_s5
-from tests.families.mega_reference import transformers
+from tests.upstream.mega import transformers
 
 
 def sources(checkpoint):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import math
 import os
 import re
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 from rich.cells import cell_len
 
 from lastcli.report import as_text, print_result, safe_text
+from lastcli.report.measures import drop_text, metric_text
 from lastcli.report.sweeps import best_rows, profile
-from lastcli.report.text import bytes_text, ratio_text, seconds_text, to_ascii, wants_ascii
+from lastcli.report.text import bytes_text, ratio_text, relative_text, rise_text, seconds_text, to_ascii, wants_ascii
+from lastcli.results import Measured, SearchStep
 from tests.report import samples
 
 HOSTILE = "a[red]b[/red]\x1b[31mc\nd\u202ee\u200f\ufefff\udcff:smile:"
@@ -187,6 +191,57 @@ def test_numbers() -> None:
     ]
     assert [seconds_text(s) for s in (0.0123, 2.5, 1e-5, 5000)] == ["12.3 ms", "2.5 s", "10 µs", "5000 s"]
     assert [ratio_text(r) for r in (0.33, 0.125, 0.07, 0.29)] == ["33%", "12.5%", "7%", "29%"]
+
+
+def test_large_relative_numbers_are_factors_and_not_rows_of_digits() -> None:
+    rises = [
+        (0.021, "+2.1%"),
+        (-0.3, "−30%"),
+        (2.5, "+250%"),
+        (9.99, "+999%"),
+        (10.0, "×11"),
+        (819601323376.0, "×8.2e11"),
+    ]
+    assert [rise_text(rise) for rise, _ in rises] == [text for _, text in rises]
+    relatives = [(0.0213, "2.13%"), (9.99, "999%"), (53.2, "×53"), (9999.9, "×1.0e4"), (5.3e4, "×5.3e4"), (None, "–")]
+    assert [relative_text(value) for value, _ in relatives] == [text for _, text in relatives]
+    assert drop_text("mse", 819601323376.13) == "×8.2e11"
+    assert drop_text("fit", 2e9, 10) == "2e+11"
+    assert drop_text("accuracy", 0.07, 10) == "7.0"
+    assert [rise_text(None), rise_text(math.inf), relative_text(math.inf)] == ["–", "∞", "∞"]
+    search = samples.search()
+    steps = (SearchStep(ratio=0.5, states=64, value=1e11, drop=819601323376.13, within=False),)
+    shown = as_text(samples.prune(search=dataclasses.replace(search, metric="mse", steps=steps)))
+    assert "×8.2e11" in shown
+    assert "8196" not in shown
+
+
+def test_a_value_that_is_no_number_is_said_in_words() -> None:
+    assert [metric_text(name, math.nan) for name in ("accuracy", "mse", "fit")] == ["not finite"] * 3
+    assert metric_text("mse", math.inf) == "∞"
+    assert [drop_text(name, math.inf) for name in ("accuracy", "mse", "fit")] == ["∞"] * 3
+    lost = dataclasses.replace(samples.sweep_row("a", "none", 0.5, 0.3, 0.2), value=math.nan, drop=math.inf)
+    sound = samples.sweep_row("b", "none", 0.5, 0.3, 0.2)
+    for rows in ((lost,), (lost, sound)):
+        text = as_text(samples.sweep(rows=rows, chosen=None))
+        assert "not finite" in text
+        assert "∞" in text
+        assert "nan" not in text
+    measured = Measured(metric="accuracy", n=10, baseline=0.9, value=math.nan, drop=math.inf, max_difference=math.nan)
+    text = as_text(samples.prune(measured=measured))
+    assert "accuracy 90.00% → not finite (∞ points lost)" in text
+    assert "nan" not in text
+
+
+def test_a_gate_on_a_model_at_chance_says_so_and_does_not_blame_the_rows() -> None:
+    fault = "The full model does not beat the most frequent class."
+    text = as_text(
+        samples.sweep(chosen=None, passed=False, fail_over=0.01, max_drop=0.01, baseline_fault=fault, notes=(fault,))
+    )
+    assert "Gate FAILED: the full model is nothing to compare with; the reason is below." in text
+    assert "Nothing is chosen: the full model is nothing to compare with" in text
+    assert "loses more" not in text
+    assert text.count(fault) == 1
 
 
 def test_layer_profiles() -> None:

@@ -1,4 +1,4 @@
-"""States that `--allow-unstable` keeps are kept by every method and through every refit, as they are."""
+"""States with |λ| >= 1 are kept by every method and through every refit, as they are, unless they are refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def wild(tmp_path, monkeypatch):
 @pytest.mark.parametrize("more", [(), ("--match-output",)], ids=["", "matched"])
 def test_an_unstable_state_is_kept_and_its_pole_stays(last, wild, method, refit, more):
     code, out, err = last(
-        "prune", wild, "--allow-unstable", "--method", method, "--refit", refit, "--states", "4", "--out",
+        "prune", wild, "--method", method, "--refit", refit, "--states", "4", "--out",
         "o.safetensors", "--calibration", "c.npz", "--json", *more,
     )  # fmt: skip
     assert code == 0, err

@@ -4,11 +4,16 @@ A layer is a real system of two states for each stored pole (the real and the im
 in closed form, a square root of each gives the balancing projection, and the reduced real system is diagonalised again
 (`lastcli.engine.rediagonalise`), because a diagonal layer is all that a checkpoint can hold.
 
-- ``truncation`` keeps the leading balanced states: ‖G - G_r‖_∞ ≤ 2 Σ of the Hankel singular values left out (with two
-  scan directions that bound holds for the stacked read-outs, so for their sum with a factor √2).
+- ``truncation`` keeps the leading balanced states: ‖G - G_r‖_∞ ≤ 2 Σ of the Hankel singular values left out. With two
+  scan directions that bound holds for the stacked read-outs of two forward scans. At a frequency ω the layer applies
+  one of them to u and the other to the conjugate of what it would be at -ω: with one input that is the same up to a
+  phase, and the sum of the two is at most √2 times the stack, with several inputs at most twice.
 - ``perturbation`` lets the removed states settle at once: the same bound, and the response to constant inputs stays as
-  it was. That moves a direct part into D. Where the checkpoint cannot hold that D, poles and B stay those of the
-  perturbation, and C is fitted so that the response to constant inputs weighs as much as that to white noise.
+  it was. That moves a direct part into D. Where the checkpoint cannot hold that D (several inputs, and D diagonal or
+  none), poles and B stay those of the perturbation, C and a diagonal D are fitted, and there is no bound. The response
+  to constant inputs is then a constraint of the fit if enough states stay to meet it without doubling the H2 error of
+  the compromise in which that response weighs as much as that to white noise; otherwise it is that compromise, and is
+  not kept exactly (`certificates.relative_dc_error` says how far it is off).
 
 Sources: Antoulas, Approximation of Large-Scale Dynamical Systems, chapters 7 and 9; Forgione et al., arXiv 2403.14833,
 for trained state space models. States with |λ| ≥ 1 have no Gramian: they are kept as they are, beside the rest.
@@ -24,6 +29,8 @@ from decimal import Decimal
 import numpy as np
 
 from lastcli.engine.allocation import select
+from lastcli.engine.certificates import relative_h2_error
+from lastcli.engine.constant_response import refit_keeping_constants
 from lastcli.engine.criteria import unstable
 from lastcli.engine.norms import frequency_response, gramians, h2_norm, symmetric_root
 from lastcli.engine.precision import in_float64
@@ -40,6 +47,10 @@ MODES = ("truncation", "perturbation")
 # A near-defective reduced system has large residues that cancel each other: stored in float32, a condition κ of the
 # eigenvectors costs about κ·6·10⁻⁸ of the output.
 CONDITION_LIMIT = 1e5
+
+# The response to constant inputs is kept exactly up to so many times the H2 error of the compromise. Where the states
+# are hardly more than the equations, keeping it would take huge read-outs that ruin all other responses.
+_PRICE = 2.0
 
 # How many orders are tried before a size is given up.
 _ATTEMPTS = 6
@@ -98,20 +109,23 @@ class Balanced:
             every = np.tile(np.arange(system.states), (system.sets, 1))
             return Reduction(kept=every, system=system, changed="none")
         pinned = self.pinned
-        modals = []
+        modals, bounds = [], []
         for index, projection in enumerate(self.projections):
             free = states - int(pinned[index].sum())
             if free < 0:
                 raise UsageError(f"Layer {self.name} has more unstable states than the {states} that may stay.")
-            modals.append(self._diagonal(index, projection, free))
+            modal, order = self._diagonal(index, projection, free)
+            modals.append(modal)
+            bounds.append(2 * _stacked(system) * float(self.singular_values[index, order:].sum()))
         kept = np.tile(np.arange(states), (system.sets, 1))
-        reduction = Reduction(kept=kept, system=pack(system, pinned, modals, states), changed="all")
+        packed = pack(system, pinned, modals, states)
+        reduction = Reduction(kept=kept, system=packed, changed="all", bound=max(bounds))
         if self.mode == "perturbation":
             reduction = self._with_direct_part(reduction, modals)
         return reduction
 
-    def _diagonal(self, index: int, projection: Projection, slots: int) -> Modal:
-        """The largest order whose diagonal form is sound and fits into `slots`.
+    def _diagonal(self, index: int, projection: Projection, slots: int) -> tuple[Modal, int]:
+        """The largest order whose diagonal form is sound and fits into `slots`, in that form.
 
         Where poles nearly meet, the condition is what rounding makes of it, on either side of any limit: such an order
         is passed over whatever the condition says, so that every processor finds the same one.
@@ -123,7 +137,7 @@ class Balanced:
             if modal.slots > slots:
                 order -= modal.slots - slots
             elif modal.radius < 1 and modal.resolved and modal.condition <= CONDITION_LIMIT:
-                return modal
+                return modal, order
             else:
                 condition = f"{modal.condition:.3g}" if modal.resolved else "not determined, for poles nearly meet,"
                 failed.append(f"{condition} at order {order}, largest |λ| {modal.radius:.6g}")
@@ -138,7 +152,7 @@ class Balanced:
     def _with_direct_part(self, reduction: Reduction, modals: Sequence[Modal]) -> Reduction:
         system, reduced = self.system, reduction.system
         if direct_part(system) != "dense":
-            return refit_moved(system, reduction, constant=_constant_weight(_stable_part(system)))
+            return self._with_fitted_readout(reduction)
         D = np.array(feedthrough_of(system), np.float64)
         shared = system.groups // system.sets
         for index, modal in enumerate(modals):
@@ -146,6 +160,17 @@ class Balanced:
             for place in range(shared):
                 D[index + place * system.sets] += blocks[place, :, place]
         return dataclasses.replace(reduction, system=reduced.replace(D=D))
+
+    def _with_fitted_readout(self, reduction: Reduction) -> Reduction:
+        """The constant response kept by C (and a diagonal D) where that is affordable, else a compromise."""
+        system = self.system
+        compromise = refit_moved(system, reduction, constant=_constant_weight(_stable_part(system)))
+        compromise = dataclasses.replace(compromise, bound=None)
+        exact = refit_keeping_constants(system, reduction)
+        if exact is None:
+            return compromise
+        dear, cheap = (relative_h2_error(system, each.system) for each in (exact, compromise))
+        return exact if dear <= _PRICE * cheap else compromise
 
 
 def check_balanceable(system: DiagonalSystem, name: str = "layer") -> None:
@@ -238,6 +263,13 @@ def reduce_balanced(
     pinned = [np.isinf(score) for score in scores]
     kept = select(scores, scores, ratio=ratio, states=states, min_states=min_states, layout=layout, pinned=pinned)
     return [layer.reduce(indices.shape[1]) for layer, indices in zip(balanced, kept)]
+
+
+def _stacked(system: DiagonalSystem) -> float:
+    """How much more the sum of two scan directions can be than the stack of their read-outs."""
+    if system.directions == 1:
+        return 1.0
+    return float(np.sqrt(2)) if system.inputs == 1 else 2.0
 
 
 def _constant_weight(system: DiagonalSystem) -> np.ndarray:

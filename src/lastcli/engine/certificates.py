@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lastcli.engine.embedding import pole_indices
-from lastcli.engine.norms import h2_norm, h_infinity_norm
+from lastcli.engine.level_sets import certified_h_infinity
+from lastcli.engine.norms import active_states, frequency_response, h2_norm
 from lastcli.engine.precision import in_float64
 from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of
 
-__all__ = ["Certificate", "a_priori_bound", "certify", "error_system", "relative_h2_error"]
+__all__ = ["Certificate", "a_priori_bound", "certify", "error_system", "relative_dc_error", "relative_h2_error"]
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,25 @@ class Certificate:
     """What is known about the error G - G_r of one layer, for every input.
 
     Attributes:
-        hinf_error_bound: bound on the H-infinity norm of the error from the removed states alone, known before
-            anything is computed; None where the kept states were changed, then it does not hold.
+        hinf_error_bound: bound on the H-infinity norm of the error, known before the error is: from the removed states
+            of plain truncation, from the Hankel singular values of a balanced reduction; None where the read-out was
+            changed after that, then it does not hold.
         hinf_error: the H-infinity norm of the error: the largest ratio of the energies (as norms) of output error and
-            input.
-        h2_error: the H2 norm of the error relative to that of the layer (D included, states with |λ| ≥ 1 not): the
-            relative output error under white noise.
+            input. Infinite, so not bounded, where a state with |λ| ≥ 1 was removed or changed.
+        hinf_exact: whether `hinf_error` is proved to be the norm, to a share of 1e-6; otherwise it is a lower bound.
+        h2_error: the H2 norm of the error (D included) relative to that of the layer without its D: the relative error,
+            under white noise, of what the states say. States with |λ| ≥ 1 are not part of the norm; infinite where one
+            was removed or changed.
+        dc_error: ‖G(1) - G_r(1)‖ / ‖G(1)‖ (Frobenius) of the responses to constant inputs, D and states with |λ| ≥ 1
+            not part of G(1); None where that has no meaning: such a state was removed or changed, or nothing of the
+            layer answers to a constant.
     """
 
     hinf_error_bound: float | None
     hinf_error: float
+    hinf_exact: bool
     h2_error: float
+    dc_error: float | None
 
 
 @in_float64
@@ -45,10 +54,13 @@ def certify(system: DiagonalSystem, reduction: Reduction) -> Certificate:
         reduction: of that layer.
     """
     error = error_system(system, reduction.system)
+    peak = certified_h_infinity(error)
     return Certificate(
-        hinf_error_bound=a_priori_bound(system, reduction.kept) if reduction.changed == "none" else None,
-        hinf_error=float(h_infinity_norm(error).max(initial=0.0)),
+        hinf_error_bound=a_priori_bound(system, reduction.kept) if reduction.changed == "none" else reduction.bound,
+        hinf_error=peak.value,
+        hinf_exact=peak.exact,
         h2_error=relative_h2_error(system, reduction.system),
+        dc_error=relative_dc_error(system, reduction.system),
     )
 
 
@@ -67,22 +79,42 @@ def a_priori_bound(system: DiagonalSystem, kept: np.ndarray) -> float:
     distance = 1 - np.abs(system.poles)
     strength = b * c
     with np.errstate(divide="ignore"):
-        gain = np.where(strength > 0, strength / np.maximum(distance, 0), 0)
+        gain = np.divide(strength, np.maximum(distance, 0), out=np.zeros(strength.shape), where=strength > 0)
     np.put_along_axis(gain, pole_indices(system, kept), 0, axis=1)
     return float(system.pairing * gain.sum(axis=1).max(initial=0.0))
 
 
 def relative_h2_error(system: DiagonalSystem, reduced: DiagonalSystem) -> float:
-    """‖G - G_r‖₂ / ‖G‖₂ of a layer in closed form, whatever poles the reduced one has.
+    """‖G - G_r‖₂ / ‖G - D‖₂ of a layer in closed form, whatever poles the reduced one has.
 
-    States with |λ| ≥ 1 have no norm and are left out of ‖G‖; unchanged in the reduced layer, they leave the error too.
+    The error includes a change of D; the layer's own D says nothing about its states and is no part of the norm.
+    States with |λ| ≥ 1 have no norm and are left out of ‖G - D‖; unchanged in the reduced layer, they leave the error
+    too. Otherwise it is infinite.
     """
+    norm = float(np.linalg.norm(h2_norm(_stable_states(system))))
+    return _share(float(np.linalg.norm(h2_norm(error_system(system, reduced)))), norm)
+
+
+def relative_dc_error(system: DiagonalSystem, reduced: DiagonalSystem) -> float | None:
+    """`Certificate.dc_error` of a layer."""
+    error = error_system(system, reduced)
+    if (active_states(error) & (np.abs(error.poles) >= 1)).any():
+        return None
+    at_zero = [np.linalg.norm(frequency_response(part, np.zeros(1))) for part in (error, _stable_states(system))]
+    relative = _share(*(float(value) for value in at_zero))
+    return relative if np.isfinite(relative) else None
+
+
+def _stable_states(system: DiagonalSystem) -> DiagonalSystem:
+    """The layer without its D and its states of |λ| ≥ 1."""
     stable = np.abs(system.poles) < 1
-    norm = float(np.linalg.norm(h2_norm(system.replace(B=np.where(stable[..., None], system.B, 0)))))
-    error = float(np.linalg.norm(h2_norm(error_system(system, reduced))))
+    return system.replace(B=np.where(stable[..., None], system.B, 0), D=None)
+
+
+def _share(error: float, whole: float) -> float:
     if error == 0:
         return 0.0
-    return error / norm if norm > 0 else float("inf")
+    return error / whole if whole > 0 else float("inf")
 
 
 def error_system(system: DiagonalSystem, reduced: DiagonalSystem) -> DiagonalSystem:

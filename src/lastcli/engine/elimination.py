@@ -1,9 +1,12 @@
 """Optimal-brain-surgeon elimination of states: which state costs least to remove, with the refit in the objective.
 
 With A = (M_KK + ε)⁻¹ over the kept features and w the current refitted read-out, removing the block q next raises the
-squared error by exactly `w_q (A_qq)⁻¹ w_qᵀ`, summed over the outputs. The cheapest goes, A and w are downdated, and so
-on until none is left: O(P³) for a layer. Modes are not orthogonal, so this is not what a ranking of single modes
-gives (cf. optimal modal truncation, arXiv 2009.11540, the exact binary quadratic program).
+objective, squared error and ridge, by exactly `w_q (A_qq)⁻¹ w_qᵀ`, summed over the outputs. The cheapest goes, A and w
+are downdated, and so on until none is left: O(P³) for a layer. Where poles nearly meet, A is huge until all but one of
+them have gone, and its rounding is not small beside what remains; so it is watched, and computed afresh. What is
+reported is the squared error of the refitted read-out, without the ridge that the refit minimises beside it. Modes are
+not orthogonal, so this is not what a ranking of single modes gives (cf. optimal modal truncation, arXiv 2009.11540, the
+exact binary quadratic program).
 
 What D can absorb is free. A dense D takes the inputs out of the problem beforehand. A diagonal D gives every output o
 its own extra regressor u_o: with z_o = A m_o, m_o = E[f u_o], s_o what f leaves of u_o, the block of output o's
@@ -12,9 +15,10 @@ inverse is `A_qq + z_q z_qᵀ / s_o`, a rank-one change that needs no inverse of
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +37,10 @@ Array = Any
 
 # Up to this many states the arrays are not cut down on the way: another compilation costs more than it saves.
 _SMALLEST_STAGE = 128
+# An inverse whose product with the matrix is so far from the identity is computed afresh,
+_DRIFT = 1e-8
+# but not more often than this in one go: each time costs as much as the eliminations of that many states.
+_MOST_REFRESHES = 64
 # What the features leave of an input, relative to its power, never counts as less than this.
 _FLOOR = RIDGE
 
@@ -43,11 +51,13 @@ class Elimination:
 
     Attributes:
         order: (sets, N) int, states in the order they go, first the cheapest.
-        error: (sets, N), squared error of the set when state n goes (n indexes states, not steps), cumulative.
+        error: (sets, N), squared error of the set once state n has gone (n indexes states, not steps).
         score: (sets, N), the same relative to the energy of the set's outputs; rises along `order`.
         layer_scores: (N,), relative error of the whole layer once every set has lost j + 1 states; rises.
         share: (sets, N), `layer_scores` at the step in which state n goes: one scale for all layers of a model, and
             equal counts in every set wherever it is cut. With one set it is `score`.
+        rank: (sets, N), as `share`, of error and ridge together: what elimination keeps small, and what says which
+            layer gives up a state next. A read-out that is large for lack of data counts as bad.
     """
 
     order: np.ndarray
@@ -55,6 +65,7 @@ class Elimination:
     score: np.ndarray
     layer_scores: np.ndarray
     share: np.ndarray
+    rank: np.ndarray
 
 
 @in_float64
@@ -73,39 +84,48 @@ def eliminate(system: DiagonalSystem, moments: Moments, *, pinned: np.ndarray | 
         UnsupportedModelError: a diagonal feedthrough of a layer with p ≠ m.
     """
     sets, size = system.sets, block_size(system)
-    problem, energy = regression_of(system, moments)
-    base = np.zeros(sets)
+    problem = regression_of(system, moments)
     held = np.zeros((sets, system.states), dtype=bool) if pinned is None else np.asarray(pinned, dtype=bool)
     steps: list[np.ndarray] = []
-    rises: list[np.ndarray] = []
+    values: list[np.ndarray] = []
     left = np.tile(np.arange(system.states), (sets, 1))
     while n := left.shape[1]:
-        # Once three quarters are gone the arrays are cut down and the inverse is computed afresh: less work, no drift.
+        # Once three quarters are gone the arrays are cut down: less work.
         count = n if n <= _SMALLEST_STAGE else n - n // 4
         part = _restrict(problem, feature_indices(system, left), size)
-        local, rise, explained = (
-            np.asarray(value) for value in _stage(part, np.linalg.inv(part.M), held, sets=sets, count=count)
-        )
-        if not steps:
-            base = sum_by_set(energy - explained, sets)
+        local, value = (np.asarray(found) for found in _stage(part, held, sets=sets, count=count))
         steps.append(np.take_along_axis(left, local, axis=1))
-        rises.append(rise)
+        values.append(value)
         gone = np.zeros(left.shape, dtype=bool)
         np.put_along_axis(gone, local, True, axis=1)
         left, held = left[~gone].reshape(sets, n - count), held[~gone].reshape(sets, n - count)
     scale = sum_by_set(excluding(moments, feedthrough_of(system)).energy.sum(axis=1), sets)
-    return _curve(np.concatenate(steps, axis=1), np.concatenate(rises, axis=1), base, scale)
+    # Reading nothing is among the choices, so no error is larger than all there is.
+    most = sum_by_set(problem.energy, sets)[:, None]
+    errors, objectives = np.clip(np.concatenate(values, axis=2), 0, most)
+    return _curve(np.concatenate(steps, axis=1), errors, objectives, scale)
 
 
-def _curve(order: np.ndarray, rises: np.ndarray, base: np.ndarray, scale: np.ndarray) -> Elimination:
-    errors = np.maximum(base, 0)[:, None] + np.cumsum(np.maximum(rises, 0), axis=1)
-    total = scale.sum()
-    layer_scores = errors.sum(axis=0) / (total if total > 0 else 1)
-    by_state, share = np.empty_like(errors), np.empty_like(errors)
-    np.put_along_axis(by_state, order, errors, axis=1)
-    np.put_along_axis(share, order, np.broadcast_to(layer_scores, errors.shape), axis=1)
-    score = by_state / np.where(scale > 0, scale, 1)[:, None]
-    return Elimination(order=order, error=by_state, score=score, layer_scores=layer_scores, share=share)
+def _curve(order: np.ndarray, errors: np.ndarray, objectives: np.ndarray, scale: np.ndarray) -> Elimination:
+    total = scale.sum() if scale.sum() > 0 else 1
+
+    def by_state(values: np.ndarray) -> np.ndarray:
+        found = np.empty(order.shape)
+        np.put_along_axis(found, order, np.broadcast_to(values, order.shape), axis=1)
+        return found
+
+    # The objective rises with every state that goes, the error that is part of it all but always does.
+    errors, objectives = (np.maximum.accumulate(values, axis=1) for values in (errors, objectives))
+    layer_scores = errors.sum(axis=0) / total
+    error = by_state(errors)
+    return Elimination(
+        order=order,
+        error=error,
+        score=error / np.where(scale > 0, scale, 1)[:, None],
+        layer_scores=layer_scores,
+        share=by_state(layer_scores),
+        rank=by_state(objectives.sum(axis=0) / total),
+    )
 
 
 def _restrict(problem: Regression, index: np.ndarray, size: int) -> Regression:
@@ -120,46 +140,115 @@ def _restrict(problem: Regression, index: np.ndarray, size: int) -> Regression:
         return picked.reshape(*picked.shape[:2], size, -1)
 
     rows = np.take_along_axis(problem.M, order[:, :, None], axis=1)
-    return Regression(
-        np.take_along_axis(rows, order[:, None, :], axis=2),
-        columns(problem.X),
-        columns(problem.Y),
-        problem.own,
-        problem.power,
+    return dataclasses.replace(
+        problem,
+        M=np.take_along_axis(rows, order[:, None, :], axis=2),
+        X=columns(problem.X),
+        Y=columns(problem.Y),
+        absorbs=columns(problem.absorbs),
     )
 
 
+class _Fit(NamedTuple):
+    """The refitted read-out of the states that are left; what belongs to states that have gone is zero.
+
+    Attributes:
+        A: (G, b, b, n, n), the inverse of M.
+        V: (G, p, b, n), the read-out, where D is diagonal for the target without each output's own input.
+        direct: None, or for a diagonal D Z (G, p, b, n), the same for the own inputs as targets, s (G, p), what is left
+            of those, and r (G, p), how the rest of the target depends on that.
+        objective: (sets,), squared error and ridge.
+    """
+
+    A: Array
+    V: Array
+    direct: tuple[Array, Array, Array] | None
+    objective: Array
+
+
 @partial(jax.jit, static_argnames=("sets", "count"))
-def _stage(problem: Regression, inverse: Array, held: Array, *, sets: int, count: int) -> tuple[Array, Array, Array]:
-    """Remove `count` states: (sets, count) indices in order and cost of each, and (G,) what all states explained."""
+def _stage(problem: Regression, held: Array, *, sets: int, count: int) -> tuple[Array, Array]:
+    """Remove `count` states: their indices in order (sets, count), and (2, sets, count) error and objective after."""
+    G, _, _, n = problem.X.shape
+    member, rows = jnp.arange(G) % sets, jnp.arange(sets)
+    shortest = n // _MOST_REFRESHES
+
+    def pick(fit: _Fit, alive: Array) -> tuple[Array, Array]:
+        cost = sum_by_set(_costs(fit.A, fit.V, fit.direct), sets)
+        cost = jnp.where(jnp.isfinite(cost), jnp.maximum(cost, 0), 0)
+        # Two keys in one comparison: a held state loses against every other, a removed one against all.
+        first = jnp.where(alive & ~held, cost, jnp.inf)
+        second = jnp.where(alive, cost, jnp.inf)
+        q = jnp.argmin(jnp.where(jnp.isfinite(first).any(axis=1, keepdims=True), first, second), axis=1)
+        return q, cost[rows, q]
+
+    def afresh(alive: Array) -> tuple:
+        fit = _solved(problem, alive, sets)
+        return fit, *pick(fit, alive)
+
+    def step(i: Array, carry: tuple) -> tuple:
+        fit, alive, since, chosen, values = carry
+        q, cost = pick(fit, alive)
+        stale = (since > shortest) & (_drift(problem.M, fit.A, q[member], alive[member]) > _DRIFT)
+        fit, q, cost = jax.lax.cond(stale, lambda: afresh(alive), lambda: (fit, q, cost))
+        A, V, direct = jax.vmap(_downdate)(fit.A, fit.V, fit.direct, q[member])
+        fit = _Fit(A, V, direct, fit.objective + cost)
+        value = jnp.stack([fit.objective - sum_by_set(_ridge_share(problem, fit), sets), fit.objective])
+        alive, since = alive.at[rows, q].set(False), jnp.where(stale, 0, since) + 1
+        return fit, alive, since, chosen.at[:, i].set(q), values.at[:, :, i].set(value)
+
+    everything = jnp.ones((sets, n), bool)
+    chosen, values = jnp.zeros((sets, count), int), jnp.zeros((2, sets, count))
+    start = (_solved(problem, everything, sets), everything, 0, chosen, values)
+    *_, chosen, values = jax.lax.fori_loop(0, count, step, start)
+    return chosen, values
+
+
+def _solved(problem: Regression, alive: Array, sets: int) -> _Fit:
+    """The fit of the states that are left (sets, n), from the problem itself."""
     G, p, b, n = problem.X.shape
-    A = jnp.transpose(inverse.reshape(G, b, n, b, n), (0, 1, 3, 2, 4))
+    here = jnp.tile(alive[jnp.arange(G) % sets], (1, b))
+    pairs = here[:, :, None] & here[:, None, :]
+    inverse = jnp.where(pairs, jnp.linalg.inv(jnp.where(pairs, problem.M, jnp.eye(b * n))), 0)
     V = (problem.X.reshape(G, p, b * n) @ inverse).reshape(G, p, b, n)
-    explained = (V * problem.X).sum(axis=(1, 2, 3))
+    left = problem.energy - (V * problem.X).sum(axis=(1, 2, 3))
     direct = None
     if problem.Y is not None and problem.own is not None and problem.power is not None:
         Z = (problem.Y.reshape(G, p, b * n) @ inverse).reshape(G, p, b, n)
         s = jnp.maximum(problem.power - (Z * problem.Y).sum(axis=(2, 3)), _FLOOR * problem.power)
         r = problem.own - (V * problem.Y).sum(axis=(2, 3))
-        explained = explained + (r**2 / s).sum(axis=1)
+        left = left - (r**2 / s).sum(axis=1)
         direct = (Z, s, r)
-    member = jnp.arange(G) % sets
+    A = jnp.transpose(inverse.reshape(G, b, n, b, n), (0, 1, 3, 2, 4))
+    return _Fit(A, V, direct, sum_by_set(left, sets))
 
-    def step(i: Array, carry: tuple) -> tuple:
-        A, V, direct, alive, chosen, rise = carry
-        cost = sum_by_set(_costs(A, V, direct), sets)
-        cost = jnp.where(jnp.isfinite(cost), cost, 0)
-        # Two keys in one comparison: a held state loses against every other, a removed one against all.
-        first = jnp.where(alive & ~held, cost, jnp.inf)
-        second = jnp.where(alive, cost, jnp.inf)
-        q = jnp.argmin(jnp.where(jnp.isfinite(first).any(axis=1, keepdims=True), first, second), axis=1)
-        A, V, direct = jax.vmap(_downdate)(A, V, direct, q[member])
-        rows = jnp.arange(sets)
-        return A, V, direct, alive.at[rows, q].set(False), chosen.at[:, i].set(q), rise.at[:, i].set(cost[rows, q])
 
-    start = (A, V, direct, jnp.ones((sets, n), bool), jnp.zeros((sets, count), int), jnp.zeros((sets, count)))
-    *_, chosen, rise = jax.lax.fori_loop(0, count, step, start)
-    return chosen, rise, explained
+def _drift(M: Array, A: Array, q: Array, alive: Array) -> Array:
+    """How far M A is from the identity, in the columns of the states q (G,): what rounding has made of the inverse."""
+    G, b, _, n, _ = A.shape
+    column = jnp.take_along_axis(A, q[:, None, None, None, None], axis=4)[..., 0]  # (G, b, b, n)
+    # What rounding leaves of the states that have gone would make up for the errors in the others.
+    column = jnp.where(alive[:, None, None], column, 0)
+    product = M @ jnp.swapaxes(column, 2, 3).reshape(G, b * n, b)
+    own = (jnp.arange(n) == q[:, None])[:, None, :, None]
+    unit = jnp.where(own, jnp.eye(b)[None, :, None, :], 0)
+    return jnp.where(alive[:, None, :, None], jnp.abs(product.reshape(G, b, n, b) - unit), 0).max()
+
+
+def _ridge_share(problem: Regression, fit: _Fit) -> Array:
+    """(G,) what of the objective is the ridge: it holds the read-out and D small, but is no error."""
+    W, D = fit.V, None
+    if fit.direct is not None:
+        Z, s, r = fit.direct
+        D = r / s
+        W = W - D[:, :, None, None] * Z
+    elif problem.absorbed is not None:
+        D = problem.absorbed - jnp.einsum("gpbn,gmbn->gpm", W, problem.absorbs)
+    share = problem.ridge * (W**2).sum(axis=(1, 2, 3))
+    if D is None or problem.floor is None:
+        return share
+    floor = problem.floor if D.ndim == 2 else problem.floor[:, None]
+    return share + (floor * D**2).reshape(len(D), -1).sum(axis=1)
 
 
 def _costs(A: Array, V: Array, direct: tuple | None) -> Array:

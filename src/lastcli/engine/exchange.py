@@ -61,12 +61,12 @@ def exchange(
     sets, K = kept.shape
     if K == 0 or system.states == K:
         return kept
-    problem, energy = regression_of(system, moments)
+    problem = regression_of(system, moments)
     held = np.zeros((sets, system.states), dtype=bool) if pinned is None else np.asarray(pinned, dtype=bool)
     rows = np.arange(sets)
     for _ in range(min(_MOST_SWAPS, 4 * K)):
         fit = _Fit.of(problem, feature_indices(system, kept), block_size(system))
-        error = sum_by_set(energy - fit.explained, sets)
+        error = sum_by_set(problem.energy - fit.explained, sets)
         out, new, change = _best_swaps(fit, kept, held, sets, system.states)
         worth = change < -_GAIN * np.maximum(error, 0)
         if not worth.any():

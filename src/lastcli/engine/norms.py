@@ -15,6 +15,7 @@ from lastcli.engine.peaks import largest_singular_values, peak_gain, pole_grid
 from lastcli.engine.system import DiagonalSystem, feedthrough_of
 
 __all__ = [
+    "active_states",
     "frequency_response",
     "gramians",
     "h2_norm",
@@ -53,7 +54,7 @@ def h2_norm(system: DiagonalSystem) -> np.ndarray:
         (G,); infinite where |λ| ≥ 1 and the state is both driven and read. Where large terms cancel, a value that
         cannot be told from rounding is given as the size of the rounding.
     """
-    active = _active(system)
+    active = active_states(system)
     unstable = (active & (np.abs(system.poles) >= 1)).any(axis=1)
     poles = np.where(active & (np.abs(system.poles) < 1), system.poles, 0)
     B, half = np.where(active[..., None], system.B, 0), system.pairing**2 / 2
@@ -84,7 +85,7 @@ def h_infinity_norm(system: DiagonalSystem) -> np.ndarray:
     Returns:
         (G,); infinite where |λ| ≥ 1 and the state is both driven and read.
     """
-    unstable = (_active(system) & (np.abs(system.poles) >= 1)).any(axis=1)
+    unstable = (active_states(system) & (np.abs(system.poles) >= 1)).any(axis=1)
     norms: np.ndarray = np.full(system.groups, np.inf)
     stable = np.flatnonzero(~unstable)
     if min(system.outputs, system.inputs) == 1:
@@ -144,7 +145,7 @@ def symmetric_root(gram: np.ndarray) -> np.ndarray:
     return scale[..., None] * vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
 
 
-def _active(system: DiagonalSystem) -> np.ndarray:
+def active_states(system: DiagonalSystem) -> np.ndarray:
     """(G, N·modes) bool: states that are both driven and read; the others are not part of the response."""
     return (np.abs(system.B).max(axis=2, initial=0) > 0) & (np.abs(system.C).max(axis=(1, 2), initial=0) > 0)
 
@@ -162,7 +163,7 @@ class _Modal:
 
     @classmethod
     def of(cls, system: DiagonalSystem, group: int) -> _Modal:
-        keep = _active(system)[group]
+        keep = active_states(system)[group]
         poles, B = system.poles[group, keep], system.B[group, keep]
         C = [system.pairing / 2 * system.C[group, d][:, keep] for d in range(system.directions)]
         return cls(
@@ -242,7 +243,9 @@ def _times(matrix: np.ndarray, blocks: np.ndarray) -> np.ndarray:
 
 def _peaks_of_vectors(system: DiagonalSystem, groups: np.ndarray) -> np.ndarray:
     """H-infinity norms of groups with one input or one output: the norm of a vector, all groups at once."""
-    active = _active(system)[groups]
+    if not len(groups):
+        return np.zeros(0)
+    active = active_states(system)[groups]
     poles = np.where(active, system.poles[groups], 0)
     weight = system.pairing / 2 * np.einsum("grpn,gnm->grnpm", system.C[groups], system.B[groups])
     weight = np.where(active[:, None, :, None, None], weight, 0).reshape(*weight.shape[:3], -1)
@@ -257,6 +260,4 @@ def _peaks_of_vectors(system: DiagonalSystem, groups: np.ndarray) -> np.ndarray:
             response += (q**system.delay / (1 - q * both[:, None])) @ weight[:, d]
         return np.sqrt((np.abs(response) ** 2).sum(axis=-1))
 
-    if not len(groups):
-        return np.zeros(0)
     return peak_gain(gain, pole_grid(poles, real=True))

@@ -69,7 +69,11 @@ def refit(system: DiagonalSystem, kept: Array, moments: Moments) -> Reduction:
     errors = np.where(np.isfinite(errors), errors, np.inf)
     errors += _GAIN * part.energy * np.arange(len(candidates))[:, None, None]
     best = np.argmin(errors, axis=0)[..., None]
+    # Nothing is known about a feature that never moves: what it says stays (states with |λ| ≥ 1 under white noise).
+    moves = (np.diagonal(part.features, axis1=1, axis2=2) > 0)[:, None]
+    plain_W = W
     W, D = (np.choose(best, options) for options in zip(*candidates))
+    W = np.where(moves, W, plain_W)
     keeps_D = direct == "none" or not (best == 2).any()
     reduced = plain.system.replace(C=readout_to_C(W, system), D=system.D if keeps_D else D)
     return Reduction(kept=plain.kept, system=reduced, changed="readout")

@@ -22,7 +22,11 @@ __all__ = ["Regression", "regression_of"]
 Array = Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["M", "X", "Y", "own", "power"], meta_fields=[])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["M", "X", "energy", "ridge", "Y", "own", "power", "floor", "absorbed", "absorbs"],
+    meta_fields=[],
+)
 @dataclass(frozen=True)
 class Regression:
     """The least squares problem of a layer over features of unit mean variance.
@@ -30,20 +34,30 @@ class Regression:
     Attributes:
         M: (G, F, F), E[f fᵀ] with the ridge.
         X: (G, p, F), E[y fᵀ].
+        energy: (G,), E[‖y‖²].
+        ridge: 0-dimensional, ε in M: what the squares of the read-out cost beside the squared error.
         Y: (G, p, F), E[u_o fᵀ] of every output's own input; None unless D is diagonal.
         own: (G, p), E[y_o u_o]; None unless D is diagonal.
         power: (G, p), E[u_o²] with the ridge; None unless D is diagonal.
+        floor: (G, m), what the squares of D's entries cost; None where D stays.
+        absorbed: (G, p, m), the dense D that would be best without any feature; None unless D is dense.
+        absorbs: (G, m, F), by how much a read-out lowers it: D = absorbed - W absorbsᵀ; None unless D is dense.
     """
 
     M: Array
     X: Array
+    energy: Array
+    ridge: Array
     Y: Array | None = None
     own: Array | None = None
     power: Array | None = None
+    floor: Array | None = None
+    absorbed: Array | None = None
+    absorbs: Array | None = None
 
 
-def regression_of(system: DiagonalSystem, moments: Moments) -> tuple[Regression, np.ndarray]:
-    """The problem, and the energy (G,) of its target: y - D u less what a dense D can absorb.
+def regression_of(system: DiagonalSystem, moments: Moments) -> Regression:
+    """The problem with y - D u as target, less what a dense D can absorb.
 
     Raises:
         UnsupportedModelError: a diagonal feedthrough of a layer with p ≠ m.
@@ -55,12 +69,13 @@ def regression_of(system: DiagonalSystem, moments: Moments) -> tuple[Regression,
     X, Y = moments.cross / scale[:, None, :], moments.input_features / scale[:, None, :]
     energy = moments.energy.sum(axis=1)
     if direct == "none":
-        return Regression(M, X), energy
+        return Regression(M, X, energy, ridge)
     power = np.diagonal(moments.inputs, axis1=1, axis2=2)
-    power = power + ridge * np.where(power > 0, power, 1)
+    floor = ridge * np.where(power > 0, power, 1)
+    power = power + floor
     if direct == "diagonal":
         own = np.diagonal(moments.target_inputs, axis1=1, axis2=2)
-        return Regression(M, X, Y, own, power), energy
+        return Regression(M, X, energy, ridge, Y, own, power, floor)
     inputs = moments.inputs.copy()
     diagonal = np.arange(inputs.shape[1])
     inputs[:, diagonal, diagonal] = power
@@ -68,4 +83,6 @@ def regression_of(system: DiagonalSystem, moments: Moments) -> tuple[Regression,
     M = M - Y.swapaxes(1, 2) @ by_inputs[..., : Y.shape[2]]
     taken = moments.target_inputs @ by_inputs
     explained = (taken[..., Y.shape[2] :] * np.eye(X.shape[1])).sum(axis=(1, 2))
-    return Regression(M, X - taken[..., : Y.shape[2]]), energy - explained
+    absorbed, absorbs = by_inputs[..., Y.shape[2] :].swapaxes(1, 2), by_inputs[..., : Y.shape[2]]
+    X = X - taken[..., : Y.shape[2]]
+    return Regression(M, X, energy - explained, ridge, floor=floor, absorbed=absorbed, absorbs=absorbs)

@@ -19,12 +19,9 @@ from lastcli.engine.norms import joint_gramian
 from lastcli.engine.system import DiagonalSystem, feedthrough_of
 from lastcli.errors import InputError
 
-__all__ = ["joint_moments", "white_noise_moments", "without_unstable"]
+__all__ = ["constant_features", "joint_moments", "white_noise_moments", "without_unstable"]
 
 Array = Any
-
-# Steps after which a response stops to count where a state has no finite variance and is allowed all the same.
-UNSTABLE_HORIZON = 1000.0
 
 
 def white_noise_moments(
@@ -36,7 +33,8 @@ def white_noise_moments(
         system: the layer, NumPy float64.
         horizon: discount the impulse response by exp(-k/horizon), so that errors later than about that many steps
             count little: the H2 norm as a sequence of that length sees it. None: the H2 norm itself.
-        allow_unstable: take states with |λ| ≥ 1 by a horizon of `UNSTABLE_HORIZON` steps where none is given.
+        allow_unstable: without a horizon, leave states with |λ| ≥ 1 out of features and target: what they say is not
+            to be changed, so that it is no part of any error. A refit leaves features that never move alone.
 
     Raises:
         InputError: a state that the input drives has infinite variance: |λ| ≥ 1, or so large that the horizon does
@@ -44,8 +42,8 @@ def white_noise_moments(
     """
     system = jax.tree.map(np.asarray, system)
     driven = np.abs(system.B).max(axis=2, initial=0.0) > 0
-    if horizon is None and allow_unstable and (np.abs(system.poles)[driven] >= 1).any():
-        horizon = UNSTABLE_HORIZON
+    if horizon is None and allow_unstable:
+        return joint_moments(system, system)
     poles = np.where(driven, system.poles, 0) * (1.0 if horizon is None else np.exp(-1.0 / horizon))
     unstable = np.argwhere(np.abs(poles) >= 1)
     if len(unstable):
@@ -91,13 +89,14 @@ def joint_moments(system: DiagonalSystem, reduced: DiagonalSystem, constant: np.
 
 
 def without_unstable(system: DiagonalSystem) -> DiagonalSystem:
-    """The layer with states of |λ| ≥ 1 made idle: they have no white-noise response of finite energy."""
-    stable = np.abs(system.poles) < 1
+    """The layer with stored states of |λ| ≥ 1 made idle: they have no white-noise response of finite energy."""
+    wild = (np.abs(system.poles) >= 1).reshape(system.groups, system.states, system.modes).any(axis=2)
+    stable = ~np.repeat(wild, system.modes, axis=1)
     return system.replace(poles=np.where(stable, system.poles, 0), B=np.where(stable[..., None], system.B, 0))
 
 
 def _with_constant(moments: Moments, system: DiagonalSystem, reduced: DiagonalSystem, weight: np.ndarray) -> Moments:
-    held, gain = _constant(reduced), readout_of(system) @ _constant(system) + feedthrough_of(system)
+    held, gain = constant_features(reduced), readout_of(system) @ constant_features(system) + feedthrough_of(system)
     return moments.replace(
         features=moments.features + weight * held @ held.swapaxes(1, 2),
         input_features=moments.input_features + weight * held.swapaxes(1, 2),
@@ -127,7 +126,7 @@ def _lag0(system: DiagonalSystem) -> np.ndarray:
     return feature_rows(np.concatenate([now] * system.directions, axis=1), system)
 
 
-def _constant(system: DiagonalSystem) -> np.ndarray:
+def constant_features(system: DiagonalSystem) -> np.ndarray:
     """Features under each constant unit input, long after it began: (G, F, m)."""
     held = _parts(system.B / (1 - system.poles)[..., None])
     return feature_rows(np.concatenate([held] * system.directions, axis=1), system)

@@ -7,6 +7,7 @@ is not what is measured. Nothing else is read or copied in between: the batch is
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,8 @@ from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
-from lastcli.evaluation.passes import Runner, memory_errors
+from lastcli.evaluation.passes import Runner, memory_errors, precision_of
+from lastcli.evaluation.soundness import count_non_finite
 from lastcli.evaluation.sweep import Advance
 from lastcli.families.base import Forward
 
@@ -48,12 +50,14 @@ class Timing:
         compile_seconds: tracing and compiling, or fetching from the compile cache.
         peak_memory: bytes of arguments, results and workspace of the compiled program, None where unknown.
         batch_size: examples of a batch.
+        non_finite: examples of it with outputs that are NaN or infinite.
     """
 
     seconds: np.ndarray
     compile_seconds: float
     peak_memory: int | None
     batch_size: int
+    non_finite: int = 0
 
     @property
     def latency(self) -> float:
@@ -101,7 +105,7 @@ def time_models(
     for contender in contenders:
         fitted = fit_split(split, contender.forward, labels=False)
         if batch_size is None:
-            batch_size = Runner({}).size(None, fitted, contender.systems)
+            batch_size = Runner(contender.forward, {}).size(None, fitted, contender.systems)
         with memory_errors():
             runs.append(_Run(contender, fitted, min(batch_size, fitted.n)))
     generator = np.random.default_rng(seed)
@@ -111,23 +115,31 @@ def time_models(
             seconds[index, round_] = runs[index].measure()
             if progress is not None:
                 progress.advance(1)
-    return [Timing(row, run.compile_seconds, run.peak_memory, run.size) for row, run in zip(seconds, runs)]
+    return [
+        Timing(row, run.compile_seconds, run.peak_memory, run.size, run.non_finite) for row, run in zip(seconds, runs)
+    ]
 
 
 class _Run:
     """One compiled model with its arguments on the device."""
 
     def __init__(self, contender: Contender, split: Split, size: int) -> None:
-        runner = Runner(contender.params)
+        runner = Runner(contender.forward, contender.params)
         x, _, lengths = runner.batch(split.batch(0, size))
         self.size = size
         self.arguments = (runner.params, runner.systems(contender.systems), x, lengths)
         apply: Callable[..., Any] = contender.forward.apply
         start = time.perf_counter()
         # only the model's output is computed: the unused inputs of its layers are removed by the compiler
-        self.program = jax.jit(lambda *arguments: apply(*arguments)[0]).lower(*self.arguments).compile()
+        self.precision = functools.partial(precision_of, contender.forward)
+        with self.precision():
+            self.program = jax.jit(lambda *arguments: apply(*arguments)[0]).lower(*self.arguments).compile()
         self.compile_seconds = time.perf_counter() - start
         self.peak_memory = _program_bytes(self.program)
+        forward = contender.forward
+        with self.precision():
+            outputs = np.asarray(self.program(*self.arguments))
+        self.non_finite = count_non_finite(outputs, forward.task, split.batch(0, size).lengths, forward.output_step)
         for _ in range(WARM_UP):
             once = self._seconds(1)
         self.calls = max(math.ceil(SHORTEST_ROUND / max(once, 1e-7)), 1)
@@ -137,10 +149,11 @@ class _Run:
         return self._seconds(self.calls)
 
     def _seconds(self, calls: int) -> float:
-        start = time.perf_counter()
-        for _ in range(calls):
-            jax.block_until_ready(self.program(*self.arguments))
-        return (time.perf_counter() - start) / calls
+        with self.precision():
+            start = time.perf_counter()
+            for _ in range(calls):
+                jax.block_until_ready(self.program(*self.arguments))
+            return (time.perf_counter() - start) / calls
 
 
 def _program_bytes(program: Any) -> int | None:

@@ -82,6 +82,13 @@ class Split:
         """The number of examples."""
         return int(self.x.shape[0])
 
+    @property
+    def padded(self) -> bool:
+        """Whether a sequence is shorter than the array, by its true length."""
+        if self.lengths is None:
+            return False
+        return bool((self.lengths < self.x.shape[2 if self.lengths.ndim == 2 else 1]).any())
+
     def batches(self, size: int) -> Batches:
         """Batches of exactly `size` examples, the last one padded."""
         if size < 1:

@@ -131,15 +131,16 @@ class ExternalForward:
         from lastcli.evaluation.sweep import Evaluation
 
         center = metric.target_mean(split)
-        parts = []
+        parts, non_finite = [], 0
         for batch in split.batches(min(batch_size, split.n)):
             outputs, count = self.outputs(tensors, batch), batch.count
             y = _targets(batch, outputs, metric, self.spec)
             lengths = None if batch.lengths is None else batch.lengths[:count]
             parts.append(metric.statistics(outputs, y, lengths, center))
+            non_finite += int((~metric.finite(outputs, lengths)).sum())
             if progress is not None:
                 progress.advance(count)
-        return Evaluation.of(metric, parts, split.n)
+        return Evaluation.of(metric, parts, split.n, non_finite)
 
     def _model(self, split: Split) -> Any:
         """What the labels say about the model, in the form that `choose_metric` takes."""

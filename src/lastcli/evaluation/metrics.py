@@ -35,7 +35,8 @@ class Metric:
 
     Attributes:
         name: accuracy; mse, rmse, mae over all kept steps and outputs; fit = 100·(1 - ‖y - ŷ‖/‖y - mean(y)‖), the fit
-            index of system identification (Ljung, System Identification, 2nd ed., section 17), in percent.
+            index of system identification (Ljung, System Identification, 2nd ed., section 17), in percent. Of several
+            outputs the sums run over all of them (`pooled`): one root and one quotient, not the mean over outputs.
         warmup: first outputs of each sequence that are left out, for outputs with a time axis.
         sequence: whether outputs have a time axis.
         blocks: time blocks an example is cut into; 1 except for few long sequences.
@@ -52,6 +53,11 @@ class Metric:
     def higher_is_better(self) -> bool:
         """Whether a larger value is a better model."""
         return self.name in ("accuracy", "fit")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the value over several outputs together is another number than the mean of their own values."""
+        return self.name in ("rmse", "fit")
 
     def statistics(self, outputs: Any, y: Any, lengths: Any = None, center: Any = _ZERO, xp: Any = np) -> Any:
         """Per-example statistics of a batch.
@@ -76,12 +82,25 @@ class Metric:
         if not self.sequence:
             return xp.stack(sums, -1)[:, None, :]
         steps = outputs.shape[1]
-        kept = (np.arange(steps) >= self.warmup)[None, :]
-        if lengths is not None:
-            kept = kept & (np.arange(steps)[None, :] < lengths[:, None] // self.step)
+        kept = self.counted(steps, lengths)
         block = np.eye(self.blocks, dtype=outputs.dtype)[_block_of(steps, self.warmup, self.blocks)]
         # `where`, not a product: a value that is infinite in a step left out must not become NaN
         return xp.stack([xp.where(kept, term, 0) @ block for term in sums], -1)
+
+    def counted(self, steps: int, lengths: Any = None) -> Any:
+        """(1 or n, steps) bool: the outputs over time that count, behind the warm-up and within the lengths."""
+        kept = (np.arange(steps) >= self.warmup)[None, :]
+        return kept if lengths is None else kept & (np.arange(steps)[None, :] < lengths[:, None] // self.step)
+
+    def finite(self, outputs: Any, lengths: Any = None, xp: Any = np) -> Any:
+        """(n,) bool: whether every output that counts is a finite number; arguments as `statistics`.
+
+        A class may have the log-probability -inf, as long as another one is possible.
+        """
+        if self.name == "accuracy":
+            return ~(xp.isnan(outputs) | (outputs == np.inf)).any(-1) & (outputs > -np.inf).any(-1)
+        fine = xp.isfinite(outputs).all(-1)
+        return (fine | ~self.counted(outputs.shape[1], lengths)).all(-1) if self.sequence else fine
 
     def value(self, statistics: np.ndarray) -> float:
         """The metric of the given examples; (..., units, S) statistics, units may be any selection."""
@@ -101,14 +120,17 @@ class Metric:
             return np.sqrt(mean) if self.name == "rmse" else mean
 
     def drop(self, baseline: Any, value: Any) -> Any:
-        """What is lost: baseline - value for accuracy and fit (1.0 is 100 points), the relative rise for errors."""
-        if self.name == "accuracy":
-            return baseline - value
-        if self.name == "fit":
-            return (baseline - value) / 100.0
+        """What is lost: baseline - value for accuracy and fit (1.0 is 100 points), the relative rise for errors.
+
+        Infinite where the value is NaN: a model whose outputs are not finite has lost everything.
+        """
         with np.errstate(divide="ignore", invalid="ignore"):
-            rise = np.divide(np.subtract(value, baseline), np.asarray(baseline, np.float64))
-        return np.where(np.equal(value, baseline), 0.0, rise)[()]
+            lost = np.subtract(baseline, value, dtype=np.float64)
+            if self.name == "fit":
+                lost = lost / 100.0
+            elif self.name != "accuracy":
+                lost = np.where(np.equal(value, baseline), 0.0, -lost / np.asarray(baseline, np.float64))
+        return np.where(np.isnan(value), np.inf, lost)[()]
 
     def interval(self, statistics: np.ndarray, *, seed: int = 0) -> tuple[float | None, float | None]:
         """95% interval of the value: Wilson for accuracy, percentile bootstrap for errors (None for one unit)."""
@@ -128,9 +150,7 @@ class Metric:
         y = split.y.astype(np.float64)
         if not self.sequence:
             return y.mean(0).astype(np.float32)
-        kept = np.broadcast_to(np.arange(y.shape[1]) >= self.warmup, y.shape[:2])
-        if split.lengths is not None:
-            kept = kept & (np.arange(y.shape[1]) < split.lengths[:, None] // self.step)
+        kept = np.broadcast_to(self.counted(y.shape[1], split.lengths), y.shape[:2])
         return y[kept].mean(0).astype(np.float32)
 
 

@@ -26,10 +26,12 @@ from lastcli.families.base import Forward
 __all__ = [
     "Runner",
     "choose_batch_size",
+    "computable",
     "default_mesh",
-    "in_float32",
+    "in_precision",
     "memory_errors",
     "model_outputs",
+    "precision_of",
 ]
 
 Systems = Sequence[DiagonalSystem]
@@ -62,31 +64,39 @@ def _whole_shares(size: int, mesh: Mesh) -> int:
     return -(-size // mesh.size) * mesh.size
 
 
-def in_float32(systems: Systems) -> tuple[DiagonalSystem, ...]:
-    """One model's layers in float32 / complex64, the precision of its forward pass."""
-    return tuple(as_precision(system, np.float32) for system in systems)
+def in_precision(forward: Forward, systems: Systems) -> tuple[DiagonalSystem, ...]:
+    """One model's layers in the precision of its forward pass."""
+    return tuple(as_precision(system, np.dtype(forward.precision)) for system in systems)
+
+
+def precision_of(forward: Forward) -> contextlib.AbstractContextManager[Any]:
+    """The scope in which a model's arrays are placed and its programs run: JAX's 64-bit types for one in float64."""
+    return jax.enable_x64(True) if forward.precision == "float64" else contextlib.nullcontext()
 
 
 class Runner:
     """A model on its devices: parameters placed once, inputs placed batch by batch.
 
     Args:
-        params: {tensor name: array}; floats go in as float32, whatever they are stored in.
+        forward: the architecture.
+        params: {tensor name: array}; floats go in as `forward.precision`, whatever they are stored in.
     """
 
-    def __init__(self, params: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, forward: Forward, params: Mapping[str, np.ndarray]) -> None:
+        self.forward = forward
         self.mesh = default_mesh()
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.spread = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
-        self.params = self.everywhere({name: _computable(array) for name, array in params.items()})
+        self.params = self.everywhere(computable(forward, params))
 
     def everywhere(self, tree: Any) -> Any:
         """Place arrays on every device."""
-        return jax.device_put(tree, self.replicated)
+        with precision_of(self.forward):
+            return jax.device_put(tree, self.replicated)
 
     def systems(self, systems: Systems) -> tuple[DiagonalSystem, ...]:
-        """Place one model's layers on every device, in float32 / complex64."""
-        return self.everywhere(in_float32(systems))
+        """Place one model's layers on every device, in the model's precision."""
+        return self.everywhere(in_precision(self.forward, systems))
 
     def batch(self, batch: Batch) -> tuple[Any, Any, Any]:
         """Place (x, y, lengths) of a batch, spread over the devices."""
@@ -101,11 +111,17 @@ class Runner:
         return _whole_shares(min(batch_size, split.n), self.mesh)
 
 
-def _computable(array: np.ndarray) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype.kind in "iub":
-        return array
-    return array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
+def computable(forward: Forward, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The parameters in the precision of the forward pass; whole numbers as they are."""
+    real = np.dtype(forward.precision)
+
+    def cast(array: np.ndarray) -> np.ndarray:
+        array = np.asarray(array)
+        if array.dtype.kind in "iub":
+            return array
+        return array.astype(np.result_type(real, np.complex64) if array.dtype.kind == "c" else real)
+
+    return {name: cast(array) for name, array in params.items()}
 
 
 @lru_cache(maxsize=16)
@@ -121,18 +137,21 @@ def model_outputs(
     *,
     batch_size: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """The outputs of the model, one array a batch, padding removed; (k, classes), (k, p) or (k, L, p) float32.
+    """The outputs of the model, one array a batch, padding removed; (k, classes), (k, p) or (k, L, p), in the
+    model's precision.
 
     Raises:
         InputError: the split does not fit the model.
     """
     split = fit_split(split, forward, labels=False)
-    runner = Runner(params)
+    runner = Runner(forward, params)
     program, placed = _outputs_program(forward.apply, runner.replicated), runner.systems(systems)
     for batch in split.batches(runner.size(batch_size, split, systems)):
         with memory_errors():
             x, _, lengths = runner.batch(batch)
-            yield np.asarray(program(runner.params, placed, x, lengths))[: batch.count]
+            with precision_of(forward):
+                outputs = np.asarray(program(runner.params, placed, x, lengths))[: batch.count]
+            yield outputs
 
 
 @contextlib.contextmanager

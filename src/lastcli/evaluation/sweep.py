@@ -8,6 +8,7 @@ all candidates run over it. A candidate's numbers do not depend on which others 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +24,7 @@ from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
 from lastcli.evaluation.metrics import Metric, choose_metric
-from lastcli.evaluation.passes import Runner, memory_errors
+from lastcli.evaluation.passes import Runner, memory_errors, precision_of
 from lastcli.families.base import Forward
 
 __all__ = ["Advance", "Evaluation", "evaluate_candidates"]
@@ -44,9 +45,11 @@ class Evaluation:
 
     Attributes:
         metric: what was measured.
-        value: the metric over all examples. ci_low, ci_high: its 95% interval, None where one unit was seen.
+        value: the metric over all examples, NaN where outputs of one of them are not finite.
+        ci_low, ci_high: its 95% interval, None where one unit was seen or the value is NaN.
         n: number of examples.
         statistics: (units, S) float64 per-example statistics in the order of the split, for `significance.compare`.
+        non_finite: examples with outputs that are NaN or infinite (`Metric.finite`).
         max_difference, mean_difference: of the outputs against candidate 0, None unless asked for.
     """
 
@@ -58,13 +61,21 @@ class Evaluation:
     statistics: np.ndarray
     max_difference: float | None = None
     mean_difference: float | None = None
+    non_finite: int = 0
 
     @classmethod
-    def of(cls, metric: Metric, parts: Sequence[np.ndarray], n: int) -> Evaluation:
+    def of(cls, metric: Metric, parts: Sequence[np.ndarray], n: int, non_finite: int = 0) -> Evaluation:
         """From the statistics of all batches, as `Metric.statistics` gives them."""
         statistics = np.concatenate([part.reshape(-1, part.shape[-1]).astype(np.float64) for part in parts])
+        if non_finite:
+            return cls(metric, math.nan, None, None, n, statistics, non_finite=non_finite)
         low, high = metric.interval(statistics)
         return cls(metric, metric.value(statistics), low, high, n, statistics)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all outputs are finite numbers, and the value is one."""
+        return not self.non_finite and math.isfinite(self.value)
 
 
 def evaluate_candidates(
@@ -99,7 +110,7 @@ def evaluate_candidates(
     split = fit_split(split, forward)
     if not isinstance(metric, Metric):
         metric = choose_metric(metric, forward, split)
-    runner = Runner(params)
+    runner = Runner(forward, params)
     center = runner.everywhere(metric.target_mean(split))
     program = _program(forward.apply, metric, runner.replicated)
     sums = [_Accumulated(compare_outputs) for _ in candidates]
@@ -109,9 +120,10 @@ def evaluate_candidates(
             inputs = runner.batch(batch)
             first = None
             for systems, result in zip(placed, sums, strict=True):
-                statistics, outputs = program(runner.params, systems, *inputs, center)
+                with precision_of(forward):
+                    statistics, finite, outputs = program(runner.params, systems, *inputs, center)
                 count = batch.count  # padded examples come last
-                result.add(np.asarray(statistics)[:count])
+                result.add(np.asarray(statistics)[:count], np.asarray(finite)[:count])
                 if compare_outputs:
                     now = np.asarray(outputs)[:count]
                     first = now if first is None else first
@@ -123,11 +135,12 @@ def evaluate_candidates(
 
 @lru_cache(maxsize=16)
 def _program(apply: Apply, metric: Metric, replicated: NamedSharding) -> Callable[..., Any]:
-    """The compiled evaluation of a batch: (statistics, outputs), gathered from all devices."""
+    """The compiled evaluation of a batch: (statistics, finite, outputs), gathered from all devices."""
 
-    def evaluate(params: Any, systems: Any, x: Any, y: Any, lengths: Any, center: Any) -> tuple[Any, Any]:
+    def evaluate(params: Any, systems: Any, x: Any, y: Any, lengths: Any, center: Any) -> tuple[Any, Any, Any]:
         outputs, _ = apply(params, systems, x, lengths)
-        return metric.statistics(outputs, y, lengths, center, xp=jnp), outputs
+        statistics = metric.statistics(outputs, y, lengths, center, xp=jnp)
+        return statistics, metric.finite(outputs, lengths, xp=jnp), outputs
 
     return jax.jit(evaluate, out_shardings=replicated)
 
@@ -140,9 +153,11 @@ class _Accumulated:
         self.largest = 0.0 if compare_outputs else None
         self.total = 0.0
         self.terms = 0
+        self.non_finite = 0
 
-    def add(self, statistics: np.ndarray) -> None:
+    def add(self, statistics: np.ndarray, finite: np.ndarray) -> None:
         self.parts.append(statistics)
+        self.non_finite += int((~finite).sum())
 
     def add_difference(self, outputs: np.ndarray, reference: np.ndarray) -> None:
         # equal infinities (log-probabilities of -inf) do not differ; inf - inf would be NaN
@@ -153,7 +168,7 @@ class _Accumulated:
         self.terms += difference.size
 
     def evaluation(self, metric: Metric, n: int) -> Evaluation:
-        found = Evaluation.of(metric, self.parts, n)
+        found = Evaluation.of(metric, self.parts, n, self.non_finite)
         if self.largest is None:
             return found
         mean = self.total / max(self.terms, 1)

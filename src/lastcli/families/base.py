@@ -114,6 +114,8 @@ class Forward:
         layout: "single" or "pair" (x is (n, 2, L, ...): two documents to compare).
         output_step: with a time axis, how many steps apart the outputs are: output j is that of step
             (j + 1)·output_step - 1, so that L steps give L // output_step outputs.
+        precision: "float32" or "float64", what systems and parameters are given in. Whoever runs `apply` for a model in
+            float64 enables JAX's 64-bit types around it (`evaluation.passes.precision_of`).
     """
 
     apply: Callable[..., tuple[Any, tuple[Any, ...]]]
@@ -124,6 +126,7 @@ class Forward:
     params: tuple[str, ...] = ()
     layout: str = "single"
     output_step: int = 1
+    precision: str = "float32"
 
 
 class Family(abc.ABC):
@@ -135,6 +138,8 @@ class Family(abc.ABC):
     source: str = ""  # where the layer is published: paper and code
     page: str = ""  # its documentation, from the root of the repository
     converts_to: tuple[str, ...] = ()
+    # Whether systems come from eigenvectors, so that the terms of a kernel may be far larger than their sum.
+    diagonalises: bool = False
     options: tuple[Option, ...] = ()
     # Where a stored tensor carries its states: role → (axis of the index sets or None, axis of the states). Roles
     # that are not named carry no states. An axis may hold several blocks of N states one after the other.
@@ -147,6 +152,14 @@ class Family(abc.ABC):
     @abc.abstractmethod
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Option values that the tensors prove (a `C2` proves `bidirectional`); no guesses."""
+
+    def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+        """What "auto" stands for in this checkpoint: {key: (value, source)} of options that have such a value.
+
+        The source is "tensors" where names or shapes show it, "assumed" where it is only what the published code does.
+        An option whose "auto" says nothing here (that of a model which is not known) is left out.
+        """
+        return {}
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """Keys of options that say nothing about this checkpoint, such as those of a model that it is not."""

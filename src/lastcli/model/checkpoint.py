@@ -5,6 +5,7 @@ Nothing here decodes a weight until somebody asks: names, shapes and the descrip
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,6 +19,8 @@ from lastcli import containers, families
 from lastcli.containers.base import Reader
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.base import Family, Forward, Layer
+from lastcli.families.parts.cancellation import forward_precision
+from lastcli.families.parts.quantised import scale_of
 from lastcli.model.description import Description, Setting, gather, resolve
 
 if TYPE_CHECKING:
@@ -76,8 +79,19 @@ class Checkpoint:
         return {name for layer in self.layers for name in layer.tensors.values()}
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor, decoded once and kept (only tensors of the layers and of the forward pass come here)."""
+        """A tensor, decoded once and kept (only tensors of the layers and of the forward pass come here).
+
+        Raises:
+            UnsupportedModelError: it is quantised, so that its numbers are not the weights.
+        """
         if name not in self._cache:
+            info = self.reader.tensors.get(name)
+            scale = None if info is None else scale_of(info, self.reader.tensors)
+            if info is not None and scale is not None:
+                raise UnsupportedModelError(
+                    f"{self.path}: {name} is quantised ({info.dtype}, scaled by {scale}); last computes with weights "
+                    "as they are, so write the checkpoint with dequantised weights first."
+                )
             self._cache[name] = self.reader.read(name)
         return self._cache[name]
 
@@ -110,7 +124,10 @@ class Checkpoint:
     @cached_property
     def forward(self) -> Forward | None:
         """The family's published architecture over this file, or None where it is not known."""
-        return self.family.forward(self.reader.tensors, self.config, self.layers)
+        forward = self.family.forward(self.reader.tensors, self.config, self.layers)
+        if forward is None or not self.family.diagonalises:
+            return forward
+        return dataclasses.replace(forward, precision=forward_precision(self.systems))
 
     def require_forward(self) -> Forward:
         """`forward`, or an error that says what to do.

@@ -194,7 +194,17 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
         if key not in settings:
             kind = "idle" if key in idle else "assumed"
             settings[key] = Setting(proven[key], "tensors") if key in proven else Setting(option.default, kind)
+    settings |= _settled(family, tensors, settings)
     return {option.key: settings[option.key] for option in family.options}
+
+
+def _settled(family: Family, tensors: Tensors, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """What took the place of every "auto": a written file and a reader see the value that counts, not the word."""
+    automatic = [key for key, setting in settings.items() if setting.value == "auto" and setting.source != "idle"]
+    if not automatic:
+        return {}
+    known = family.settled(tensors, {key: setting.value for key, setting in settings.items()})
+    return {key: Setting(*known[key]) if key in known else Setting("auto", "idle") for key in automatic}
 
 
 def to_json(family: str, config: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> str:

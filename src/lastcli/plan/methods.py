@@ -204,7 +204,7 @@ METHODS: dict[str, Method] = _registry(
         ),
         Method(
             "balanced-dc",
-            "balanced singular perturbation: as balanced, keeps the DC gain",
+            "balanced singular perturbation: as balanced, keeps the DC gain where D can hold what settles",
             _BALANCED + "; Forgione et al., arXiv 2403.14833",
             criterion="hankel",
             moves_poles=True,

@@ -56,6 +56,7 @@ class _Reducing(TypedDict, total=False):
     layout: str
     compat: str
     allow_unstable: bool
+    refuse_unstable: bool
     match_output: bool
     seed: int
 
@@ -65,6 +66,7 @@ class _Ranking(TypedDict, total=False):
     compat: str
     seed: int
     allow_unstable: bool
+    refuse_unstable: bool
     calibration: str | Path
     calibration_limit: str | int
     batch_size: int

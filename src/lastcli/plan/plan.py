@@ -43,17 +43,20 @@ class Plan:
     refits: tuple[Refit, ...] | None = _option(None, "refits", "refits of a sweep")
     ratio: Decimal | None = _option(None, "ratio", "share of the stored states to remove")
     ratios: tuple[Decimal, ...] | None = _option(None, "ratios", "ratios of a sweep")
-    states: int | None = _option(None, int, "stored states to keep, instead of a ratio")
+    states: int | None = _option(None, int, "stored states to keep at most, instead of a ratio")
     max_drop: float | None = _option(None, float, "largest accepted drop; the largest ratio within it is searched")
     significance: float | None = _option(None, float, "level at which a larger drop must be excluded, such as 0.05")
-    fail_over: float | None = _option(None, float, "drop above which a sweep fails (exit 1)")
+    fail_over: float | None = _option(
+        None, float, "drop above which a sweep fails (exit 1); so does a model no better than the most frequent class"
+    )
     min_states: int = _option(1, int, "stored states every layer (multi-SISO: every channel) keeps at least")
     layout: str = _option("ragged", str, "state counts of the layers in the output", LAYOUTS)
     compat: str | None = _option(None, str, "reproduce the published code, slips included", ("reference",))
-    allow_unstable: bool = _option(False, bool, "keep states with |λ| >= 1 instead of refusing the model")
+    allow_unstable: bool = _option(False, bool, "keep states with |λ| >= 1, with --compat too (the default)")
+    refuse_unstable: bool = _option(False, bool, "refuse a model with states of |λ| >= 1, which have no finite norm")
     match_output: bool = _option(False, bool, "after the refit, fit the model's outputs end to end (no labels)")
     seed: int = _option(0, int, "seed of whatever is random")
-    metric: str | None = _option(None, str, "accuracy, mse, rmse, mae or fit")
+    metric: str | None = _option(None, str, "accuracy, mse, rmse, mae or fit; several outputs are pooled")
     warmup: int = _option(0, int, "first steps of a sequence output that the metric leaves out")
     scale: str | None = _option(None, str, "factor for integer inputs, such as 1/255")
     limit: str | None = _option(None, str, "part of the held-out split: `2000` or `1000:3000`")
@@ -170,5 +173,7 @@ def _check(plan: Plan) -> None:
     positive("batch_size", 1)
     positive("warmup", 0)
     positive("seed", 0)
+    if plan.allow_unstable and plan.refuse_unstable:
+        raise UsageError("--allow-unstable and --refuse-unstable exclude each other.")
     if plan.significance is not None and not 0 < plan.significance < 1:
         raise UsageError(f"--significance must lie between 0 and 1, such as 0.05, not {plan.significance}.")

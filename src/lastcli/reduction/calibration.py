@@ -22,7 +22,7 @@ from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import InputError
 from lastcli.evaluation.data import Batch
-from lastcli.evaluation.passes import in_float32
+from lastcli.evaluation.passes import computable, in_precision, precision_of
 from lastcli.families.base import Forward
 
 __all__ = [
@@ -68,9 +68,11 @@ def collect_moments(
         InputError: no batches, or inputs that drive a layer to values that are not finite.
     """
     moments = [empty_moments(system) for system in systems]
-    program, placed = _program(forward.apply), in_float32(systems)
+    program, placed = _program(forward.apply), in_precision(forward, systems)
+    params = computable(forward, params)
     for batch in _counted(batches, progress):
-        inputs = program(params, placed, batch.x, batch.lengths)
+        with precision_of(forward):
+            inputs = program(params, placed, batch.x, batch.lengths)
         for i, u in enumerate(inputs):
             weights = counted_steps(batch, u.shape[0], u.shape[1], systems)
             moments[i] = accumulate(moments[i], systems[i], np.asarray(u), weights)
@@ -165,14 +167,16 @@ def layer_signals(
         layer: which one.
 
     Yields:
-        u (n, L, F) float32, the original layer's output under the original model's inputs (n, L, ...) float64, and
-        the weights (n, L) of the time steps.
+        u (n, L, F) in the model's precision, the original layer's output under the original model's inputs
+        (n, L, ...) float64, and the weights (n, L) of the time steps.
     """
-    program, placed, reduced = _program(forward.apply), in_float32(systems), in_float32(current)
+    program, params = _program(forward.apply), computable(forward, params)
+    placed, reduced = in_precision(forward, systems), in_precision(forward, current)
     same = all(system is other for system, other in zip(systems[:layer], current[:layer]))
     for batch in _counted(batches, progress):
-        original = np.asarray(program(params, placed, batch.x, batch.lengths)[layer])
-        u = original if same else np.asarray(program(params, reduced, batch.x, batch.lengths)[layer])
+        with precision_of(forward):
+            original = np.asarray(program(params, placed, batch.x, batch.lengths)[layer])
+            u = original if same else np.asarray(program(params, reduced, batch.x, batch.lengths)[layer])
         yield u, output_of(systems[layer], original), counted_steps(batch, u.shape[0], u.shape[1], systems)
 
 

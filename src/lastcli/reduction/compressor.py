@@ -26,6 +26,7 @@ from lastcli.reduction.refits import done_bar
 
 if TYPE_CHECKING:
     from lastcli.engine.balanced import Balanced
+    from lastcli.engine.elimination import Elimination
     from lastcli.engine.moments import Moments
     from lastcli.evaluation.data import Batches, Split
 
@@ -39,7 +40,7 @@ class Compressor:
 
     Args:
         checkpoint: the open checkpoint.
-        plan: method-independent options: compat, seed, min_states, layout, allow_unstable, batch_size.
+        plan: method-independent options: compat, seed, min_states, layout, refuse_unstable, batch_size.
         calibration: unlabelled inputs, or None.
         progress: called as `progress(label, total)` for long steps; gives a context manager with `.advance(n)`.
 
@@ -61,7 +62,8 @@ class Compressor:
         self.progress = progress
         self.names = [layer.name for layer in checkpoint.layers]
         self.decisions: list[str] = []
-        self._energies: dict[tuple[Any, str], list[np.ndarray]] = {}
+        self._energies: dict[Any, list[np.ndarray]] = {}
+        self._eliminated: dict[str, list[Elimination]] = {}
         self._moments: dict[str, list[Moments]] = {}
         self._balanced_layers: dict[str, list[Balanced]] = {}
 
@@ -81,12 +83,24 @@ class Compressor:
         For obs it is the residual, relative to the layer's output energy, that the layer has reached when the state
         goes; on calibration inputs or white noise as the refit is.
         """
-        key = (method.criterion, self._moment_source(refit) if method.eliminates else "")
-        if key not in self._energies:
-            self._energies[key] = self._compute(method, key[1])
-        if method.allocation == "sensitivity":
-            return [energy * weight for energy, weight in zip(self._energies[key], self.sensitivities)]
-        return self._energies[key]
+        if method.eliminates:
+            return self._weighted(method, [found.share for found in self._eliminations(refit)])
+        if method.criterion not in self._energies:
+            if method.criterion in ("hinf", "h2"):
+                require_norms(self.checkpoint, self.plan)
+            self._energies[method.criterion] = [self._energy(method, index) for index in range(len(self.systems))]
+        return self._weighted(method, self._energies[method.criterion])
+
+    def _ranks(self, method: Method, refit: Refit) -> list[np.ndarray]:
+        """What the layers compete by: the energies, for obs with what the read-outs cost beside their errors."""
+        if method.eliminates:
+            return self._weighted(method, [found.rank for found in self._eliminations(refit)])
+        return self.energies(method, refit)
+
+    def _weighted(self, method: Method, energies: list[np.ndarray]) -> list[np.ndarray]:
+        if method.allocation != "sensitivity":
+            return energies
+        return [energy * weight for energy, weight in zip(energies, self.sensitivities)]
 
     @cached_property
     def sensitivities(self) -> np.ndarray:
@@ -99,7 +113,7 @@ class Compressor:
 
         if self.calibration is None:
             raise UsageError("obs-sensitivity needs inputs to calibrate on; give an .npz file with --calibration.")
-        energies, moments = self.energies(METHODS["obs"], REFITS["calibrated"]), self.moments("calibrated")
+        energies, moments = self._ranks(METHODS["obs"], REFITS["calibrated"]), self.moments("calibrated")
         with done_bar(self.progress, "Weighing layers", len(self.systems)) as advance:
             weights = layer_sensitivities(
                 self.checkpoint.require_forward(),
@@ -133,7 +147,7 @@ class Compressor:
         """
         self._check_count(states)
         kept = allocation.select(
-            self.energies(method, refit),
+            self._ranks(method, refit),
             _allocation(method),
             ratio=ratio,
             states=states,
@@ -195,8 +209,7 @@ class Compressor:
                 require_norms(self.checkpoint, self.plan)
                 from lastcli.engine.white_noise import white_noise_moments
 
-                allow = self.plan.allow_unstable or self.plan.compat is not None
-                self._moments[source] = [white_noise_moments(s, allow_unstable=allow) for s in self.systems]
+                self._moments[source] = [white_noise_moments(s, allow_unstable=True) for s in self.systems]
             else:
                 from lastcli.reduction.calibration import collect_moments
 
@@ -219,18 +232,30 @@ class Compressor:
 
     @cached_property
     def pinned(self) -> list[np.ndarray] | None:
-        """States that stay whatever they score, (sets, N) bool a layer: with |λ| >= 1, where those are allowed."""
-        return criteria.unstable(self.systems) if self.plan.allow_unstable else None
+        """States that stay whatever they score, (sets, N) bool a layer: those with |λ| >= 1; None where there are none.
 
-    def _compute(self, method: Method, source: str) -> list[np.ndarray]:
-        if method.eliminates:
+        The published code, which `compat` reproduces, knows no such rule.
+        """
+        if self.plan.compat is not None and not self.plan.allow_unstable:
+            return None
+        masks = criteria.unstable(self.systems)
+        return masks if any(mask.any() for mask in masks) else None
+
+    @property
+    def unstable(self) -> list[tuple[str, np.ndarray, float]]:
+        """(layer, (sets, N) bool, largest |λ|) of every layer with states of |λ| >= 1."""
+        masks = criteria.unstable(self.systems)
+        layers = zip(self.names, masks, self.systems)
+        return [(name, mask, float(np.abs(system.poles).max())) for name, mask, system in layers if mask.any()]
+
+    def _eliminations(self, refit: Refit) -> list[Elimination]:
+        source = self._moment_source(refit)
+        if source not in self._eliminated:
             from lastcli.engine.elimination import eliminate
 
-            found = [eliminate(system, moments) for system, moments in zip(self.systems, self.moments(source))]
-            return [elimination.share for elimination in found]
-        if method.criterion in ("hinf", "h2"):
-            require_norms(self.checkpoint, self.plan)
-        return [self._energy(method, index) for index in range(len(self.systems))]
+            layers = zip(self.systems, self.moments(source))
+            self._eliminated[source] = [eliminate(system, moments) for system, moments in layers]
+        return self._eliminated[source]
 
     def _energy(self, method: Method, index: int) -> np.ndarray:
         """Energies of one layer; the stored parameters, which only the family knows, are read where they count."""

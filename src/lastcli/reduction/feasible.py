@@ -78,7 +78,7 @@ def check(checkpoint: Checkpoint, method: Method, refit: Refit, plan: Plan, *, c
         raise found
     if method.reads_calibration(refit, available=calibrated) or plan.match_output:
         checkpoint.require_forward()
-    if _takes_norms(method, refit, calibrated):
+    if plan.refuse_unstable or _takes_norms(method, refit, calibrated):
         require_norms(checkpoint, plan)
 
 
@@ -89,11 +89,11 @@ def _takes_norms(method: Method, refit: Refit, calibrated: bool) -> bool:
 
 
 def require_norms(checkpoint: Checkpoint, plan: Plan) -> None:
-    """Refuse states without a finite norm where a norm is what decides.
+    """Refuse values that are not finite, and with `refuse_unstable` states without a finite norm.
 
     Raises:
-        UnsupportedModelError: a pole at or outside the unit circle, and unstable states are not allowed.
+        InputError: a layer holds values that are not finite.
+        UnsupportedModelError: a pole at or outside the unit circle, and such states are refused.
     """
-    # the published code takes its formula at its word; measured energies (calibration) are finite anyway
-    allow = plan.allow_unstable or plan.compat is not None
-    criteria.check_stable(checkpoint.systems, [layer.name for layer in checkpoint.layers], allow=allow)
+    names = [layer.name for layer in checkpoint.layers]
+    criteria.check_stable(checkpoint.systems, names, allow=not plan.refuse_unstable)

@@ -21,7 +21,7 @@ import optax
 from lastcli.engine.system import DiagonalSystem
 from lastcli.engine.variables import LayerVariables, layer_variables
 from lastcli.evaluation.data import Batch
-from lastcli.evaluation.passes import in_float32
+from lastcli.evaluation.passes import computable, in_precision, precision_of
 from lastcli.families.base import Forward
 from lastcli.reduction.calibration import Progress
 from lastcli.reduction.divergence import kullback_leibler
@@ -76,22 +76,25 @@ def match_output(
     fit, held = divide(sequences, held_back, by_time=forward.sequence)
     layers = [layer_variables(system) for system in reduced]
     optimiser = _adam(learning_rate, steps)
-    fitting = _Fitting.of(forward, params, layers, teacher, optimiser)
     random = np.random.default_rng(seed)
-    values = [{name: jnp.zeros(zero.shape, jnp.float32) for name, zero in layer.start.items()} for layer in layers]
-    state = optimiser.init(values)
-    best: Values | None = None
-    best_error, since = fitting.held_error(in_float32(reduced), held), 0
-    for done in range(1, steps + 1):
-        values, state = fitting.step(values, state, minibatch(fit, _BATCH, random))
-        if done % _CHECK_EVERY and done != steps:
-            continue
-        error = fitting.held_error(_systems(layers, values), held)
-        best, best_error, since = (values, error, 0) if error < best_error else (best, best_error, since + _CHECK_EVERY)
-        if progress is not None:
-            progress(done, steps)
-        if since >= patience:
-            break
+    real = np.dtype(forward.precision)
+    with precision_of(forward):
+        fitting = _Fitting.of(forward, computable(forward, params), layers, teacher, optimiser)
+        values = [{name: jnp.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in layers]
+        state = optimiser.init(values)
+        best: Values | None = None
+        best_error, since = fitting.held_error(in_precision(forward, reduced), held), 0
+        for done in range(1, steps + 1):
+            values, state = fitting.step(values, state, minibatch(fit, _BATCH, random))
+            if done % _CHECK_EVERY and done != steps:
+                continue
+            error = fitting.held_error(_systems(layers, values), held)
+            better = error < best_error
+            best, best_error, since = (values, error, 0) if better else (best, best_error, since + _CHECK_EVERY)
+            if progress is not None:
+                progress(done, steps)
+            if since >= patience:
+                break
     return list(reduced) if best is None else [_stored(layer, value) for layer, value in zip(layers, best)]
 
 
@@ -100,7 +103,7 @@ def _systems(layers: Sequence[LayerVariables], values: Values) -> tuple[Diagonal
 
 
 def _stored(layer: LayerVariables, value: dict[str, Array]) -> DiagonalSystem:
-    """The system as the engine keeps it: NumPy float64 (the values of the float32 search, not rounded once more)."""
+    """The system as the engine keeps it: NumPy float64 (the values of the search, not rounded once more)."""
     with jax.enable_x64(True):
         system = layer.system({name: jnp.asarray(np.asarray(array, np.float64)) for name, array in value.items()})
         return jax.tree.map(np.asarray, system)
@@ -122,7 +125,7 @@ class _Fitting:
         teacher: Sequence[DiagonalSystem],
         optimiser: optax.GradientTransformation,
     ) -> _Fitting:
-        original = in_float32(teacher)
+        original = in_precision(forward, teacher)
         compare = _divergence if forward.task == "classification" else _squared_error
 
         def error(systems: Any, x: Array, lengths: Array | None, weights: Array) -> tuple[Array, Array]:

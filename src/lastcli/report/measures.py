@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid, notes_lines
 from lastcli.report.text import (
     bytes_text,
@@ -9,6 +11,7 @@ from lastcli.report.text import (
     error_text,
     name_text,
     relative_text,
+    rise_text,
     safe_text,
     seconds_text,
     shrinkage,
@@ -27,13 +30,19 @@ __all__ = [
 ]
 
 
+# A fit index may fall without bound; from here on the points lost are shown by their power of ten.
+MOST_POINTS = 1000.0
+
+
 def metric_text(metric: str, value: float | None, n: int = 0) -> str:
     """An accuracy in percent (two digits from 1000 examples on), a fit index in percent, an error in four digits."""
-    if value is None or value != value:
-        return "–"
+    if value is None or not math.isfinite(value):
+        return error_text(value)
     if metric == "accuracy":
         return f"{100 * value:.{1 if n < 1000 else 2}f}%"
-    return f"{value:.2f}%" if metric == "fit" else f"{value:#.4g}".removesuffix(".")
+    if metric == "fit":
+        return f"{value:.2f}%" if abs(value) < 100 * MOST_POINTS else f"{value:.2g}%"
+    return f"{value:#.4g}".removesuffix(".")
 
 
 def interval_text(metric: str, low: float | None, high: float | None, n: int = 0) -> str:
@@ -46,13 +55,12 @@ def interval_text(metric: str, low: float | None, high: float | None, n: int = 0
 
 def drop_text(metric: str, drop: float | None, n: int = 0) -> str:
     """Points lost for accuracies and fit, percent risen for errors; a gain has a minus."""
-    if drop is None or drop != drop:
-        return "–"
+    if drop is None or not math.isfinite(drop):
+        return "–" if drop is None or drop != drop else error_text(drop)
     if metric in ("accuracy", "fit"):
-        text = f"{100 * drop:.{1 if n < 1000 else 2}f}"
+        text = f"{100 * drop:.{1 if n < 1000 else 2}f}" if abs(drop) < MOST_POINTS else f"{100 * drop:.2g}"
         return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
-    percent = 100 * drop
-    return (f"{percent:+,.0f}%" if abs(percent) >= 100 else f"{percent:+.3g}%").replace("-", "−")
+    return rise_text(drop)
 
 
 def drop_title(metric: str) -> str:

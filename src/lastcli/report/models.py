@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid, notes_lines
 from lastcli.report.text import (
+    MOST_PERCENT,
     bytes_text,
     count,
     error_text,
@@ -19,6 +21,7 @@ from lastcli.report.text import (
     safe_text,
     shrinkage,
     sparkline,
+    times_text,
 )
 from lastcli.results import (
     ConvertResult,
@@ -177,14 +180,27 @@ def prune_blocks(result: PruneResult) -> list[Block]:
 
 def _measured(found: Measured) -> Line:
     accuracy = found.metric == "accuracy"
-    shown = [f"{100 * v:.2f}%" if accuracy else error_text(v) for v in (found.baseline, found.value)]
-    lost = f"{100 * found.drop:.2f} points lost" if accuracy else f"{100 * found.drop:.2f}% rise"
+    shown = [_value(found.metric, v) for v in (found.baseline, found.value)]
+    lost = f"{_lost(accuracy, found.drop)} points lost" if accuracy else f"{_lost(accuracy, found.drop)} rise"
     text = f"{name_text(found.metric)} {shown[0]} → {shown[1]} ({lost}) on {count(found.n)} examples"
     if found.data:
         text += f" of {name_text(found.data)}"
     if found.max_difference is not None:
         text += f"; outputs differ by {error_text(found.max_difference)} at most"
     return Line(f"{text}.")
+
+
+def _value(metric: str, value: float) -> str:
+    return f"{100 * value:.2f}%" if metric == "accuracy" and math.isfinite(value) else error_text(value)
+
+
+def _lost(accuracy: bool, drop: float) -> str:
+    """Points in two digits, or the relative rise; a factor where percent would be a long row of digits."""
+    if not math.isfinite(drop):
+        return error_text(drop)
+    if accuracy:
+        return f"{100 * drop:.2f}"
+    return f"{100 * drop:.2f}%" if abs(drop) < MOST_PERCENT else times_text(drop + 1)
 
 
 def _pruned_layers(result: PruneResult) -> Grid:
@@ -218,8 +234,8 @@ def _search(search: SearchResult) -> list[Block]:
         (
             ratio_text(step.ratio),
             count(step.states),
-            f"{100 * step.value:.2f}%" if accuracy else error_text(step.value),
-            f"{100 * step.drop:.2f}",
+            _value(search.metric, step.value),
+            _lost(accuracy, step.drop).removesuffix("%"),
             "–" if step.p_value is None else f"{step.p_value:.3g}",
             Cell(
                 ("within" if step.within else "too much") + (", compact" if step.compact else ""),
@@ -240,7 +256,7 @@ def _search(search: SearchResult) -> list[Block]:
     where = f" of {name_text(search.data)}" if search.data else ""
     title = f"Search for the largest ratio within {allowed} on {count(search.n)} examples{where}"
     if search.met and search.drop is not None:
-        loss = f"{100 * search.drop:.2f}{' points' if accuracy else '%'}"
+        loss = _lost(accuracy, search.drop) + (" points" if accuracy else "")
         end = Line(f"The compact model loses {loss}: within the bound.", "good")
     else:
         end = Line(f"No model that was tried stays within {allowed}.", "bad")

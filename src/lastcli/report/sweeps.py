@@ -67,7 +67,9 @@ def sweep_blocks(result: SweepResult, width: int | None = None) -> list[Block]:
     if result.passed is not None and result.fail_over is not None:
         allowed = points_text(result.metric, result.fail_over)
         text = f"Gate passed: no ratio loses more than {allowed}."
-        if not result.passed:
+        if result.baseline_fault is not None:
+            text = "Gate FAILED: the full model is nothing to compare with; the reason is below."
+        elif not result.passed:
             text = f"Gate FAILED: a ratio loses more than {allowed}."
         blocks.append(Line(text, "good" if result.passed else "bad"))
     return blocks + notes_lines(result.notes)
@@ -199,6 +201,8 @@ def _chosen(result: SweepResult, several: bool) -> list[Block]:
     if row is None:
         if result.max_drop is None:
             return []
+        if result.baseline_fault is not None:
+            return [Line("Nothing is chosen: the full model is nothing to compare with; the reason is below.", "bad")]
         return [Line(f"No ratio of this sweep stays within {points_text(result.metric, result.max_drop)}.", "bad")]
     parts = [f"{CHOSEN} Chosen: {ratio_text(row.ratio)}"]
     if several:

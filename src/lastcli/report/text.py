@@ -22,16 +22,20 @@ __all__ = [
     "points_text",
     "ratio_text",
     "relative_text",
+    "rise_text",
     "safe_text",
     "seconds_text",
     "shrinkage",
     "sparkline",
+    "times_text",
     "to_ascii",
     "wants_ascii",
 ]
 
 LONGEST_NAME = 200
 LONGEST_SENTENCE = 4000
+# Relative numbers from here on are shown as factors.
+MOST_PERCENT = 10.0
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII = {
@@ -137,12 +141,34 @@ def error_text(value: float | None) -> str:
     """A norm or an error in three digits; a dash where there is none."""
     if value is None:
         return "–"
-    return f"{value:.3g}" if math.isfinite(value) else "∞" if value > 0 else str(value)
+    if math.isfinite(value):
+        return f"{value:.3g}"
+    return "not finite" if math.isnan(value) else "∞" if value > 0 else "−∞"
 
 
 def relative_text(value: float | None) -> str:
-    """0.0213 → 2.13%; a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.3g}%"
+    """0.0213 → 2.13%, beyond 1000% the factor, ×53; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.3g}%" if abs(value) < MOST_PERCENT else times_text(value)
+
+
+def rise_text(rise: float | None) -> str:
+    """A relative rise as its percentage; beyond 1000%, how many times the old value the new one is: ×8.2e11."""
+    if rise is None or rise != rise:
+        return "–"
+    if abs(rise) >= MOST_PERCENT:
+        return times_text(rise + 1)
+    percent = 100 * rise
+    return (f"{percent:+,.0f}%" if abs(percent) >= 100 else f"{percent:+.3g}%").replace("-", "−")
+
+
+def times_text(factor: float) -> str:
+    """8.2e11 → ×8.2e11, 53.2 → ×53: a factor in two digits."""
+    if not math.isfinite(factor):
+        return error_text(factor)
+    digits, _, power = f"{factor:.1e}".partition("e")
+    return f"×{digits}e{int(power)}" if int(power) >= 4 else f"×{factor:,.0f}"
 
 
 def shrinkage(before: float, after: float) -> str:

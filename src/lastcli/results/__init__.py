@@ -1,13 +1,13 @@
 """Frozen results of every verb, and the JSON document that each of them is.
 
-`pipeline` fills them, `report` shows them. `to_json()` gives the documented document of `last <command> --json`:
+`verbs` fills them, `report` shows them. `to_json()` gives the documented document of `last <command> --json`:
 plain Python types, `"schema": "last.<command>/1"` first, numbers that are not finite as null. Accuracies, drops and
 ratios are fractions; sizes are in bytes, times in seconds. Fields may be added to a schema; none changes its meaning.
 """
 
 from __future__ import annotations
 
-from lastcli.results.base import Result, plain
+from lastcli.results.base import Result, UnstableStates, plain
 from lastcli.results.measures import (
     BenchResult,
     BenchRun,
@@ -52,6 +52,7 @@ __all__ = [
     "SearchStep",
     "SweepResult",
     "SweepRow",
+    "UnstableStates",
     "VerifyResult",
     "plain",
 ]

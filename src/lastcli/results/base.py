@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-__all__ = ["OfModel", "PerSet", "Result", "plain"]
+__all__ = ["OfModel", "PerSet", "Result", "UnstableStates", "plain"]
 
 
 def plain(value: Any) -> Any:
@@ -53,6 +53,16 @@ class PerSet:
     def _values(self, name: str) -> Any:
         array = np.asarray(getattr(self, name))
         return plain(array if self.multi or array.ndim < 2 else array.reshape(-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnstableStates:
+    """States of a layer with |λ| >= 1, which have no finite norm and are always kept: (channel, state) pairs where the
+    layer has channels, else states."""
+
+    layer: str
+    states: tuple[Any, ...]
+    largest: float
 
 
 class Result:

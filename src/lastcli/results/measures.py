@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lastcli.results.base import OfModel, Result
+from lastcli.results.base import OfModel, Result, UnstableStates
 
 __all__ = [
     "BenchResult",
@@ -21,7 +21,15 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCertificate:
-    """Certificates of one layer; None where not computed."""
+    """Certificates of one layer as it is stored; None where not computed.
+
+    Attributes:
+        hinf_error_bound: bound on the H∞ error that is known before the error is.
+        hinf_error: H∞ norm of the error; infinite (null in JSON) where it is not bounded. `hinf_exact`: whether that is
+            proved to be the norm; otherwise it is a lower bound.
+        h2_error: H2 error relative to the layer without its D.
+        dc_error: error of the response to constant inputs, relative.
+    """
 
     name: str
     states_before: int
@@ -29,6 +37,8 @@ class LayerCertificate:
     hinf_error_bound: float | None = None
     hinf_error: float | None = None
     h2_error: float | None = None
+    hinf_exact: bool | None = None
+    dc_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +74,9 @@ class SweepRow:
 class SweepResult(OfModel):
     """The metric against the ratio; `chosen` is the row of the largest ratio within `max_drop`, or None.
 
-    `passed` is the answer of the gate `--fail-over`, None where there was no gate.
+    `passed` is the answer of the gate `--fail-over`, None where there was no gate. `baseline_fault` is a sentence where
+    the full model does not beat an answer that looks at no input, else None: then no gate passes and nothing is chosen.
+    A row whose outputs are not finite has no value and an infinite drop, both null in JSON.
     """
 
     command: ClassVar[str] = "sweep"
@@ -84,8 +96,10 @@ class SweepResult(OfModel):
     max_drop: float | None = None
     fail_over: float | None = None
     passed: bool | None = None
+    baseline_fault: str | None = None
     compat: str | None = None
     seconds: float | None = None
+    unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from lastcli.results.base import OfModel, PerSet, Result
+from lastcli.results.base import OfModel, PerSet, Result, UnstableStates
 
 __all__ = [
     "ConfigValue",
@@ -35,7 +35,8 @@ class ConfigValue:
 class LayerInfo:
     """One layer as `inspect` shows it; `max_abs_pole` is None where no tensor was read.
 
-    `states` counts one index set, `sets` is 1 for MIMO and the number of channels for multi-SISO.
+    `states` counts one index set as it is scored and pruned (of a low-rank S4 layer once it is diagonalised), `sets` is
+    1 for MIMO and the number of channels for multi-SISO.
     """
 
     name: str
@@ -92,6 +93,7 @@ class ScoreResult(OfModel):
     criterion: str = ""
     allocation: str = ""
     compat: str | None = None
+    unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -102,7 +104,8 @@ class LayerPruned(PerSet):
     Attributes:
         states: stored states of one index set after pruning; `states_before` before.
         hinf_error_bound: a-priori bound on the H∞ error (plain truncation), else None.
-        hinf_error: exact H∞ error. h2_error: exact H2 error relative to the layer's H2 norm.
+        hinf_error: H∞ error of the stored layer; `hinf_exact`: whether it is proved, else it is a lower bound.
+        h2_error: H2 error relative to the layer without its D. dc_error: of the response to constants, relative.
     """
 
     per_set: ClassVar[tuple[str, ...]] = ("kept",)
@@ -113,6 +116,8 @@ class LayerPruned(PerSet):
     hinf_error_bound: float | None = None
     h2_error: float | None = None
     hinf_error: float | None = None
+    hinf_exact: bool | None = None
+    dc_error: float | None = None
     states_before: int | None = None
     sets: int = 1
 
@@ -168,7 +173,11 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneResult(OfModel):
-    """Before and after. `out` is None for a dry run; `bytes_after` is then the size that would be written."""
+    """Before and after. `out` is None for a dry run; `bytes_after` is then the size that would be written.
+
+    `bytes_before` is the size of the file, without what it holds besides the model and is not carried on.
+    `states_after` may be less than was asked for, or more where floors are; a note says why.
+    """
 
     command: ClassVar[str] = "prune"
 
@@ -188,6 +197,7 @@ class PruneResult(OfModel):
     compat: str | None = None
     search: SearchResult | None = None
     measured: Measured | None = None
+    unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()
 
 

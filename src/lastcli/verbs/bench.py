@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lastcli import containers
+from lastcli.errors import InputError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.results import BenchResult, BenchRun
+from lastcli.verbs.shared.baseline import outside_tensors
 from lastcli.verbs.shared.session import Session
+from lastcli.verbs.shared.sizes import carried_bytes, size_note
 
 if TYPE_CHECKING:
     from lastcli.evaluation.bench import Timing
@@ -34,6 +38,7 @@ def bench(
     Raises:
         UnsupportedModelError: the architecture around the layers is not known.
         UsageError: no repeats, or the batch does not fit into memory.
+        InputError: outputs of ORIGINAL are not finite.
     """
     from lastcli.evaluation.bench import Contender, device_name, paired_speedup, time_models
 
@@ -43,10 +48,11 @@ def bench(
     size = session.plan.batch_size or min(split.n, _EXAMPLES)
     with session.bar("Measuring", repeats * len(models)) as bar:
         first, second = time_models(contenders, split, batch_size=size, repeats=repeats, progress=bar)
+    notes = _outputs(session, models, split, (first, second))
     speedup, low, high = paired_speedup(first, second)
     return BenchResult(
-        original=_run(models[0], first),
-        pruned=_run(models[1], second),
+        original=_run(models[0], first, _overhead(models[1])),
+        pruned=_run(models[1], second, 0),
         speedup=speedup,
         speedup_low=low,
         speedup_high=high,
@@ -54,6 +60,7 @@ def bench(
         length=int(split.x.shape[2 if split.x.ndim == 4 else 1]),
         repeats=repeats,
         device=device_name(),
+        notes=(*notes, *(note for note in map(size_note, models[:1]) if note)),
     )
 
 
@@ -66,13 +73,40 @@ def _inputs(session: Session, checkpoint: Checkpoint, length: int | None) -> Spl
     return random_split(checkpoint.require_forward(), n=n, length=length or _LENGTH)
 
 
-def _run(checkpoint: Checkpoint, timing: Timing) -> BenchRun:
+def _outputs(session: Session, models: Sequence[Checkpoint], split: Split, timings: Sequence[Timing]) -> list[str]:
+    """What there is to say about PRUNED's outputs; ORIGINAL's must be finite.
+
+    Raises:
+        InputError: they are not.
+    """
+    from lastcli.evaluation.soundness import what_is_wrong
+
+    sentences = [
+        what_is_wrong(model.label, timing.non_finite, timing.batch_size, split.name, outside_tensors(session, model))
+        if timing.non_finite
+        else None
+        for model, timing in zip(models, timings)
+    ]
+    if sentences[0] is not None:
+        raise InputError(sentences[0])
+    found = [sentence for sentence in sentences if sentence is not None]
+    for sentence in found:
+        session.note(sentence)
+    return found
+
+
+def _overhead(checkpoint: Checkpoint) -> int:
+    """Bytes of a file that are not its tensors'."""
+    return containers.stored_bytes(checkpoint.path) - sum(t.nbytes for t in checkpoint.reader.tensors.values())
+
+
+def _run(checkpoint: Checkpoint, timing: Timing, overhead: int) -> BenchRun:
     low, high = timing.quantiles
     return BenchRun(
         checkpoint=checkpoint.label,
         states=sum(system.stored_states for system in checkpoint.systems),
         parameters=checkpoint.parameters,
-        bytes=containers.stored_bytes(checkpoint.path),
+        bytes=carried_bytes(checkpoint, overhead),
         latency=timing.latency,
         latency_low=low,
         latency_high=high,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from lastcli import containers
+from lastcli import containers, families
 from lastcli.containers.base import TensorSource
 from lastcli.errors import UnsupportedModelError
+from lastcli.families.conversion import proven_conversion
 from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.results import ConvertResult
@@ -26,7 +27,7 @@ def convert(
 
     Raises:
         OutputError: `out` exists without force, is the input, or cannot be written.
-        UnsupportedModelError: the family has no exact conversion to `to_family`.
+        UnsupportedModelError: the family has no exact conversion to `to_family`, or storage would spoil it.
     """
     path = session.source.path
     containers.check_output(out, inputs=[path], shard_bytes=shard_bytes, force=force)
@@ -39,10 +40,20 @@ def convert(
     reader = checkpoint.reader if checkpoint is not None else containers.open_reader(path, model=session.plan.name)
     metadata = dict(reader.metadata)
     family_after = checkpoint.family.name if checkpoint is not None else None
+    notes: tuple[str, ...] = ()
     if checkpoint is not None and to_family is not None and to_family != checkpoint.family.name:
         changes, config = checkpoint.family.convert(reader.tensors, checkpoint.config, checkpoint.read, to_family)
         sources = changed_sources(checkpoint, changes)
-        family_after = config.pop("family", to_family)
+        family_after = str(config.pop("family", to_family))
+        new = {source.info.name: source for source in sources}
+        error, allowed = proven_conversion(
+            checkpoint.systems,
+            families.family_named(family_after),
+            {name: source.info for name, source in new.items()},
+            config,
+            lambda name: new[name].load(),
+        )
+        notes = (f"The largest error of a kernel after storage is {error:.1e} of its norm ({allowed:.1e} is allowed).",)
         config = checkpoint.without_idle(config)
         metadata[containers.DESCRIPTION_KEY] = description.to_json(family_after, config)
     else:
@@ -64,7 +75,7 @@ def convert(
         bytes_after=receipt.bytes,
         family=checkpoint.family.name if checkpoint is not None else None,
         family_after=family_after,
-        notes=tuple(reader.dropped),
+        notes=(*reader.dropped, *notes),
     )
 
 

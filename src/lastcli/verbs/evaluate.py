@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lastcli.results import EvalResult
+from lastcli.verbs.shared.baseline import baseline_fault, pooled_note, require_finite
 from lastcli.verbs.shared.measuring import data_name, measure_checkpoint, metric_of
 from lastcli.verbs.shared.session import Session
 
@@ -14,12 +15,16 @@ def evaluate(session: Session) -> EvalResult:
 
     Raises:
         UsageError: there is no data.
-        InputError: the data does not fit the model.
+        InputError: the data does not fit the model, or the outputs are not finite.
         UnsupportedModelError: the model around the layers is not known and no forward pass was given.
     """
     checkpoint = session.checkpoint
     metric = metric_of(session)
     evaluation = measure_checkpoint(session, checkpoint, "Evaluating")
+    require_finite(session, checkpoint, evaluation, data_name(session))
+    fault = baseline_fault(session, evaluation)
+    if fault is not None:
+        session.note(fault)
     return EvalResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -31,4 +36,5 @@ def evaluate(session: Session) -> EvalResult:
         higher_is_better=metric.higher_is_better,
         data=data_name(session),
         warmup=session.plan.warmup,
+        notes=tuple(note for note in (fault, pooled_note(session, metric)) if note),
     )

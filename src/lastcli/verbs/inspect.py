@@ -22,6 +22,12 @@ def inspect(checkpoint: Checkpoint) -> InspectResult:
     tensors = checkpoint.reader.tensors
     layers = tuple(_layer(checkpoint, index) for index in range(len(checkpoint.layers)))
     notes = list(checkpoint.reader.dropped)
+    states = sum(layer.states * layer.sets for layer in layers)
+    if states != checkpoint.states:
+        notes.append(
+            f"The tensors hold {checkpoint.states} states; diagonalised, as they are scored and pruned, they are "
+            f"{states}: a real pole takes a state of its own."
+        )
     assumed = [key for key, setting in checkpoint.settings.items() if setting.source == "assumed"]
     if assumed:
         notes.append(f"Assumed, since nothing says otherwise: {', '.join(assumed)} (set with --set or a sidecar).")
@@ -31,7 +37,7 @@ def inspect(checkpoint: Checkpoint) -> InspectResult:
         title=checkpoint.family.title,
         container=checkpoint.reader.kind,
         layers=layers,
-        states=checkpoint.states,
+        states=states,
         parameters=checkpoint.parameters,
         bytes=containers.stored_bytes(checkpoint.path),
         config={
@@ -53,8 +59,8 @@ def _layer(checkpoint: Checkpoint, index: int) -> LayerInfo:
     own = [tensors[name] for name in layer.tensors.values() if name in tensors]
     return LayerInfo(
         name=layer.name,
-        states=layer.states,
-        sets=layer.sets,
+        states=system.states,
+        sets=system.sets,
         inputs=system.inputs * (system.groups if system.multi else 1),
         outputs=system.outputs * (system.groups if system.multi else 1),
         directions=system.directions,

@@ -14,13 +14,17 @@ from lastcli.errors import GateError, UsageError
 from lastcli.evaluation.significance import compare
 from lastcli.plan import Method, Refit
 from lastcli.reduction.compressor import Compressor
-from lastcli.results import LayerPruned, Measured, PruneResult, SearchResult
-from lastcli.verbs.shared.certificates import certificates
+from lastcli.results import LayerCertificate, LayerPruned, Measured, PruneResult, SearchResult
+from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
+from lastcli.verbs.shared.certificates import as_stored, certificates, error_notes, refuse_hopeless, storage_notes
+from lastcli.verbs.shared.kept_states import kept_note
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
 from lastcli.verbs.shared.rebuilding import Rebuilt, rebuild, write_checkpoint
 from lastcli.verbs.shared.record import provenance
 from lastcli.verbs.shared.search import search
 from lastcli.verbs.shared.session import Session
+from lastcli.verbs.shared.sizes import carried_bytes, size_note
+from lastcli.verbs.shared.unstable import unstable_note, unstable_states
 
 __all__ = ["prune"]
 
@@ -47,7 +51,8 @@ def prune(
     Raises:
         UsageError: no goal, no output, or a refit that needs calibration inputs and has none.
         GateError: no model stays within `max_drop`; nothing is written.
-        UnsupportedModelError: a pole outside the unit circle.
+        UnsupportedModelError: the model cannot hold the result, states of |λ| >= 1 are refused, or the result is far
+            from the original over all inputs and neither data nor `force` says that this does not matter.
         OutputError: the output is the input, exists, or cannot be written.
     """
     plan, checkpoint = session.plan, session.checkpoint
@@ -57,17 +62,24 @@ def prune(
         containers.check_output(out, inputs=[checkpoint.path], shard_bytes=shard_bytes, force=force or dry_run)
     compressor, goal = _reduce(session)
     rebuilt = rebuild(checkpoint, goal.reductions, plan.layout)
+    stored = as_stored(checkpoint, rebuilt, goal.reductions)
     before = sum(system.stored_states for system in compressor.systems)
     after = sum(reduction.system.stored_states for reduction in goal.reductions)
     ratio = float(plan.ratio) if plan.ratio is not None else 1 - after / before
-    size_before = containers.stored_bytes(checkpoint.path)
-    layers = _layers(compressor, goal.reductions)
-    measured = _measured(session, goal) if plan.data is not None and goal.search is None else None
+    size_before = carried_bytes(checkpoint)
+    found = certificates(compressor.names, compressor.systems, stored)
+    notes = _notes(session, compressor, after)
+    fitted = goal.refit.needs_calibration or plan.match_output
+    notes += [*error_notes(found, calibrated=fitted), *storage_notes(checkpoint, goal.reductions, stored)]
+    if plan.data is None and plan.max_drop is None and not (force or dry_run):
+        refuse_hopeless(found)
+    measured = _measured(session, stored, notes) if plan.data is not None and goal.search is None else None
     written, size_after = None, _estimate(session, rebuilt, size_before)
     if not dry_run and out is not None:
         record = provenance(checkpoint, goal.reductions, plan, goal.method, goal.refit, ratio)
         receipt = write_checkpoint(checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes)
         written, size_after = str(receipt.path), receipt.bytes
+        size_before = carried_bytes(checkpoint, receipt.bytes - rebuilt.nbytes)
     return PruneResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -80,15 +92,31 @@ def prune(
         parameters_after=rebuilt.parameters,
         bytes_before=size_before,
         bytes_after=size_after,
-        layers=layers,
+        layers=_layers(compressor, stored, found),
         out=written,
         layout=plan.layout,
         dry_run=dry_run,
         compat=plan.compat,
         search=goal.search,
         measured=measured,
-        notes=tuple(compressor.decisions),
+        unstable=unstable_states(compressor),
+        notes=(*compressor.decisions, *notes),
     )
+
+
+def _notes(session: Session, compressor: Compressor, after: int) -> list[str]:
+    """What is not as the plan, the file or the name of the metric would have it."""
+    kept = kept_note(compressor.systems, session.plan, after)
+    if kept is not None:
+        session.note(kept)
+    measures = session.plan.data is not None or session.plan.max_drop is not None
+    found = (
+        unstable_note(compressor),
+        kept,
+        size_note(session.checkpoint),
+        pooled_note(session, metric_of(session)) if measures else None,
+    )
+    return [note for note in found if note]
 
 
 def _reduce(session: Session) -> tuple[Compressor, _Goal]:
@@ -115,25 +143,31 @@ def _reduce(session: Session) -> tuple[Compressor, _Goal]:
     return compressor, _Goal(method, refit, compressor.reduce(method, refit, ratio=plan.ratio))
 
 
-def _measured(session: Session, goal: _Goal) -> Measured:
-    """Original and reduced model on the held-out split, for a run that was given one."""
-    baseline, found = measure(session, [None, goal.reductions], "Measuring", compare_outputs=True)
+def _measured(session: Session, stored: Sequence[Reduction], notes: list[str]) -> Measured:
+    """Original and reduced model on the held-out split, for a run that was given one; adds to `notes`."""
+    baseline, found = measure(session, [None, stored], "Measuring", compare_outputs=True)
     metric = baseline.metric
+    fault = baseline_fault(session, baseline)
+    warnings = [*([fault] if fault else []), *lost_outputs(["The pruned model"], [found])]
+    for sentence in warnings:
+        session.note(sentence)
+    notes += warnings
     return Measured(
         metric=metric.name,
         n=baseline.n,
         baseline=baseline.value,
         value=found.value,
         drop=float(metric.drop(baseline.value, found.value)),
-        p_value=compare(metric, baseline.statistics, found.statistics).p_value,
+        p_value=None if found.non_finite else compare(metric, baseline.statistics, found.statistics).p_value,
         max_difference=found.max_difference,
         mean_difference=found.mean_difference,
         data=data_name(session),
     )
 
 
-def _layers(compressor: Compressor, reductions: Sequence[Reduction]) -> tuple[LayerPruned, ...]:
-    found = certificates(compressor.names, compressor.systems, reductions)
+def _layers(
+    compressor: Compressor, reductions: Sequence[Reduction], found: Sequence[LayerCertificate]
+) -> tuple[LayerPruned, ...]:
     return tuple(
         LayerPruned(
             name=certificate.name,
@@ -144,7 +178,9 @@ def _layers(compressor: Compressor, reductions: Sequence[Reduction]) -> tuple[La
             kept=np.asarray(reduction.kept),
             hinf_error_bound=certificate.hinf_error_bound,
             hinf_error=certificate.hinf_error,
+            hinf_exact=certificate.hinf_exact,
             h2_error=certificate.h2_error,
+            dc_error=certificate.dc_error,
         )
         for certificate, system, reduction in zip(found, compressor.systems, reductions)
     )

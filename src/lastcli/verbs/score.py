@@ -8,6 +8,7 @@ from lastcli.errors import UsageError
 from lastcli.plan import REFITS
 from lastcli.results import LayerScore, ScoreResult
 from lastcli.verbs.shared.session import Session
+from lastcli.verbs.shared.unstable import unstable_note, unstable_states
 
 __all__ = ["score"]
 
@@ -45,4 +46,6 @@ def score(session: Session) -> ScoreResult:
         allocation=method.allocation,
         compat=session.plan.compat,
         layers=layers,
+        unstable=unstable_states(compressor),
+        notes=tuple(note for note in [unstable_note(compressor)] if note),
     )

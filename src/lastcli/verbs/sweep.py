@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 from lastcli.engine.system import Reduction
+from lastcli.errors import UnsupportedModelError
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import Evaluation
 from lastcli.plan import Method, Plan, Refit
@@ -14,10 +17,12 @@ from lastcli.plan.ratios import parse_ratios
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.feasible import misfit
 from lastcli.results import SweepResult, SweepRow
-from lastcli.verbs.shared.certificates import certificates
+from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
+from lastcli.verbs.shared.certificates import as_stored, certificates
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
 from lastcli.verbs.shared.rebuilding import rebuild
 from lastcli.verbs.shared.session import Session
+from lastcli.verbs.shared.unstable import unstable_note, unstable_states
 
 __all__ = ["DEFAULT_RATIOS", "sweep"]
 
@@ -37,19 +42,25 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     """
     begin = time.perf_counter()
     plan = session.plan
-    metric_of(session)  # a split that does not fit, or a metric that does not suit it, is refused before any work
     runs, left_out = _runs(session)
     compressor = session.compressor(list(dict.fromkeys((method, refit) for method, refit, _ in runs)))
     compressor.decisions.extend(left_out)
-    reductions = _reduce(session, compressor, runs)
-    evaluations = measure(session, [None, *reductions], "Sweeping", compare_outputs=True)
+    metric_of(session)  # a split that does not fit, or a metric that does not suit it, is refused before any work
+    runs, reduced, unfit = _reduce(session, compressor, runs)
+    compressor.decisions.extend(unfit)
+    candidates = [None, *(one.reductions for one in reduced)]
+    evaluations = measure(session, candidates, "Sweeping", compare_outputs=True)
     baseline, rest = evaluations[0], evaluations[1:]
     rows = tuple(
-        _row(session, compressor, run, reduced, found, baseline, certify)
-        for run, reduced, found in zip(runs, reductions, rest)
+        _row(session, compressor, run, one, found, baseline, certify) for run, one, found in zip(runs, reduced, rest)
     )
-    chosen = _choose(rows, plan, baseline, rest) if plan.max_drop is not None else None
+    fault = baseline_fault(session, baseline)
+    if fault is not None:
+        session.note(fault)
+    chosen = _choose(rows, plan, baseline, rest) if plan.max_drop is not None and fault is None else None
     checkpoint = session.checkpoint
+    labels = [f"{method.name} + {refit.name} at {float(ratio):g}" for method, refit, ratio in runs]
+    notes = [unstable_note(compressor), fault, pooled_note(session, baseline.metric), *lost_outputs(labels, rest)]
     return SweepResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -67,10 +78,14 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
         data=data_name(session),
         max_drop=plan.max_drop,
         fail_over=plan.fail_over,
-        passed=None if plan.fail_over is None else all(row.drop <= plan.fail_over + 1e-12 for row in rows),
+        passed=None
+        if plan.fail_over is None
+        else fault is None and all(row.drop <= plan.fail_over + 1e-12 for row in rows),
+        baseline_fault=fault,
+        unstable=unstable_states(compressor),
         compat=plan.compat,
         seconds=time.perf_counter() - begin,
-        notes=tuple(compressor.decisions),
+        notes=(*compressor.decisions, *(note for note in notes if note)),
     )
 
 
@@ -96,22 +111,49 @@ def _runs(session: Session) -> tuple[list[Run], list[str]]:
     return [(method, refit, ratio) for method, refit in fitting for ratio in ratios], sentences
 
 
-def _reduce(session: Session, compressor: Compressor, runs: Sequence[Run]) -> list[list[Reduction]]:
-    if session.progress is None:
-        return [compressor.reduce(method, refit, ratio=ratio) for method, refit, ratio in runs]
-    with session.progress("Reducing", len(runs)) as bar:
-        found = []
-        for method, refit, ratio in runs:
-            found.append(compressor.reduce(method, refit, ratio=ratio))
-            bar.advance(1)
-        return found
+@dataclass(frozen=True)
+class _Reduced:
+    """One run: what the file would hold, and how many parameters."""
+
+    reductions: list[Reduction]
+    parameters: int
+
+
+def _reduce(
+    session: Session, compressor: Compressor, runs: Sequence[Run]
+) -> tuple[list[Run], list[_Reduced], list[str]]:
+    """Every run as it would be stored; runs whose values do not fit the checkpoint's dtype, and sentences about them.
+
+    Raises:
+        UnsupportedModelError: none fits.
+    """
+    done: list[Run] = []
+    found: list[_Reduced] = []
+    errors: dict[str, UnsupportedModelError] = {}
+    with session.bar("Reducing", len(runs)) as bar:
+        for run in runs:
+            method, refit, ratio = run
+            try:
+                reductions = compressor.reduce(method, refit, ratio=ratio)
+                rebuilt = rebuild(session.checkpoint, reductions, session.plan.layout)
+            except UnsupportedModelError as error:
+                errors[f"{method.name} + {refit.name} at {float(ratio):g}"] = error
+            else:
+                stored = as_stored(session.checkpoint, rebuilt, reductions)
+                done.append(run)
+                found.append(_Reduced(stored, rebuilt.parameters))
+            if bar is not None:
+                bar.advance(1)
+    if not done:
+        raise next(iter(errors.values()))
+    return done, found, [f"Left out: {label}. {error}" for label, error in errors.items()]
 
 
 def _row(
     session: Session,
     compressor: Compressor,
     run: Run,
-    reduced: Sequence[Reduction],
+    reduced: _Reduced,
     found: Evaluation,
     baseline: Evaluation,
     certify: bool,
@@ -123,17 +165,17 @@ def _row(
         method=method.name,
         refit=refit.name,
         ratio=float(ratio),
-        states=sum(reduction.system.stored_states for reduction in reduced),
+        states=sum(reduction.system.stored_states for reduction in reduced.reductions),
         value=found.value,
         drop=float(metric.drop(baseline.value, found.value)),
         ci_low=found.ci_low,
         ci_high=found.ci_high,
-        layers=tuple(reduction.system.states for reduction in reduced),
-        parameters=rebuild(session.checkpoint, reduced, session.plan.layout).parameters,
-        p_value=against.p_value,
+        layers=tuple(reduction.system.states for reduction in reduced.reductions),
+        parameters=reduced.parameters,
+        p_value=None if found.non_finite else against.p_value,
         max_difference=found.max_difference,
         mean_difference=found.mean_difference,
-        certificates=certificates(compressor.names, compressor.systems, reduced) if certify else (),
+        certificates=certificates(compressor.names, compressor.systems, reduced.reductions) if certify else (),
     )
 
 
@@ -147,7 +189,7 @@ def within_drop(drop: float, baseline: Evaluation, found: Evaluation, plan: Plan
     """Whether a model meets `max_drop`: by the point estimate, or with `significance` by the paired upper limit."""
     if plan.max_drop is None:
         return True
-    if plan.significance is None:
+    if plan.significance is None or not math.isfinite(drop):
         return drop <= plan.max_drop + 1e-12
     against = compare(baseline.metric, baseline.statistics, found.statistics, confidence=1 - plan.significance)
     return against.upper is not None and against.upper <= plan.max_drop

@@ -75,7 +75,7 @@ def check_archive(path: Path) -> bool:
         if start[:1] != b"\x80":
             raise InputError(f"{where} is not a torch file; it is damaged or has the wrong suffix.")
         with path.open("rb") as legacy:
-            check_legacy(legacy, where)
+            check_legacy(legacy, where, size)
         return False
     try:
         with zipfile.ZipFile(path) as archive:
@@ -85,7 +85,7 @@ def check_archive(path: Path) -> bool:
                 : -len("data.pkl")
             ]
             with archive.open(f"{root}data.pkl") as data:
-                check_pickle(data, where)
+                check_pickle(data, where, size)
             with archive.open(f"{root}data.pkl") as data:
                 storages = _Storages(data)
                 storages.load()

@@ -34,20 +34,34 @@ _Item = tuple[int, int]
 _PLAIN: _Item = (1, 0)
 
 
-def check_pickle(file: IO[bytes], where: str, refused: Collection[str] = ()) -> None:
+class _Bounded:
+    """A file for `pickletools`, which asks for as many bytes as a pickle declares: never more than there are."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+        self.readline = file.readline
+
+    def read(self, count: int) -> bytes:
+        """As of a file."""
+        return self._file.read(min(count, self._size))
+
+
+def check_pickle(file: IO[bytes], where: str, size: int, refused: Collection[str] = ()) -> None:
     """Read one pickle from the file's position up to its end.
 
     Args:
         file: where it is.
         where: its name for messages.
+        size: the most bytes it can have.
         refused: globals, as "module name", that it may not name.
 
     Raises:
         InputError: it asks for more than a checkpoint needs, or is no pickle.
     """
     machine = _Machine(where)
+    bounded: Any = _Bounded(file, size)
     try:
-        for operation, argument, _ in pickletools.genops(file):
+        for operation, argument, _ in pickletools.genops(bounded):
             if operation.name == "GLOBAL" and argument in refused:
                 raise InputError(f"{where} asks to build '{shown(argument)}', which no checkpoint of its kind holds.")
             machine.step(operation, argument)
@@ -144,7 +158,7 @@ class _Machine:
         raise InputError(f"{self._where} is refused: its pickle asks for {what}, far more than a checkpoint needs.")
 
 
-def check_legacy(data: IO[bytes], where: str) -> None:
+def check_legacy(data: IO[bytes], where: str, size: int) -> None:
     """The pickles before the storages of a file from before PyTorch 1.6: magic, protocol, system, object, keys.
 
     Nothing looks at the arguments of what is built, as in an archive, so a bytearray is refused whatever it is.
@@ -153,4 +167,4 @@ def check_legacy(data: IO[bytes], where: str) -> None:
         InputError: see `check_pickle`.
     """
     for _ in range(5):
-        check_pickle(data, where, ("__builtin__ bytearray", "builtins bytearray"))
+        check_pickle(data, where, size, ("__builtin__ bytearray", "builtins bytearray"))

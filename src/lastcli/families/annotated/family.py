@@ -128,6 +128,7 @@ class AnnotatedS4(Annotated):
     page = "docs/families/annotated_s4.md"
     marks = (*_POLES, "P", "B", "C")
     absent = ("W",)
+    diagonalises = True
     converts_to = ("annotated_s4d",)
     options = (
         Option("kernel_length", int, 0, "length that C is stored for, the l_max of training; has to be given"),

@@ -22,11 +22,20 @@ STACK_OPTIONS = (
 )
 
 
+def _embedding(tensors: Tensors, root: str) -> str:
+    """The table that the published encoder looks tokens up in.
+
+    The encoder is an embedding that holds another one and asks that one only, so a file has both tables.
+    """
+    inner = f"{root}encoder/Embed_0/embedding"
+    return inner if inner in tensors else f"{root}encoder/embedding"
+
+
 def stacked_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
     """The published model as a pure function, or None where the names are those of another model."""
     stems = [layer.name.removesuffix("seq") for layer in layers]
     root = stems[0].rpartition("layers_")[0] if stems else ""
-    table = f"{root}encoder/embedding"
+    table = _embedding(tensors, root)
     embeds = table in tensors
     ends = [table] if embeds else [f"{root}encoder/kernel", f"{root}encoder/bias"]
     ends += [f"{root}decoder/kernel", f"{root}decoder/bias"]

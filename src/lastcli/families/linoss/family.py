@@ -74,6 +74,11 @@ class LinOSS(Family):
         """Nothing: both discretisations have the same tensors."""
         return {}
 
+    def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+        """Which GELU the code that wrote the file has."""
+        model = find_equinox(tensors, list(candidates(tensors)))
+        return {} if model is None else {"gelu": ("exact" if model.torch else "tanh", "assumed")}
+
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """Everything about the published model around other layers."""
         known = find_equinox(tensors, list(candidates(tensors))) is not None

@@ -17,7 +17,7 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
-from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
+from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks
 from lastcli.families.parts.leaves import groups, layer_name, match_of
 from lastcli.families.parts.storage import gather, pad_states, read_complex, store, write_complex
 
@@ -67,6 +67,9 @@ class LRU(Family):
         Option(
             "pooling", str, "mean", "what the classifier sees of the sequence (minimal-LRU)", ("mean", "last", "none")
         ),
+        Option(
+            "multidim", int, 1, "classes of each of several outputs a step, for a head of their product (minimal-LRU)"
+        ),
         Option("task", str, "auto", "what the outputs are", ("auto", "classification", "regression")),
         *EQUINOX_OPTIONS,
     )
@@ -87,8 +90,20 @@ class LRU(Family):
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """What only the other models leave open."""
-        equinox = find_equinox(tensors, list(_candidates(tensors))) is not None
-        return frozenset({"prenorm", "pooling"}) if equinox else EQUINOX_KEYS
+        from lastcli.families.lru.names import recognise
+
+        architecture = recognise(tensors, list(_candidates(tensors)))
+        if architecture == "equinox":
+            return frozenset({"prenorm", "pooling", "multidim"})
+        return EQUINOX_KEYS if architecture == "minimal-lru" else EQUINOX_KEYS | {"multidim"}
+
+    def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+        """When the output reads the state, and the norm and the task of the published model around the layers."""
+        from lastcli.families.lru.names import reads_before, settled_model
+
+        before = reads_before(tensors, list(_candidates(tensors)))
+        source = "assumed" if before is None else "tensors"
+        return {"delay": ("1" if before else "0", source), **settled_model(tensors, config)}
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every LRU of the checkpoint, its shapes checked."""
@@ -233,7 +248,7 @@ def _wrong(layer: str, name: str, shape: tuple[int, ...], wanted: str) -> Unsupp
 
 
 def _delay(layer: Layer, config: Config) -> int:
-    """The configured delay; under "auto" 1 where the names are DecodEPFL's."""
+    """The configured delay; where a description leaves it open, what the layer's own names say."""
     chosen = str(config.get("delay", "auto"))
     if chosen != "auto":
         return int(chosen)

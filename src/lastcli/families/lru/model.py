@@ -1,6 +1,8 @@
 """Forward passes of the published models around LRU layers; imports JAX, so it is itself imported lazily.
 
-- minimal-LRU (flax): Dense → layers [norm → LRU → gelu → out1(x)·σ(out2(x))] + skip → pooling → Dense → log-softmax
+- minimal-LRU (flax): Dense → layers [norm → LRU → gelu → out1(x)·σ(out2(x))] + skip → pooling → Dense → log-softmax.
+  It pools over every step that comes in, padding included, and has no use for true lengths; with `multidim` m its head
+  gives m classes for each of several outputs a step
 - DeepSSM (DecodEPFL, torch): Linear → blocks x + ff(LRU(x)) → Linear, sequence to sequence; its `ln` is not used
 - DLRU (lru-reduction, torch): the same with a LayerNorm before every LRU
 where ff is GLU(Linear(gelu(x))), or c_proj(gelu(c_fc(x))) without a gelu before it.
@@ -61,7 +63,8 @@ def _minimal_lru(tensors: Tensors, names: Mapping[str, str], config: Config, lay
     pooling, prenorm = config.get("pooling", "mean"), config.get("prenorm", True)
     task = "regression" if config.get("task", "auto") == "regression" else "classification"
     features = tensors[used[f"{root}encoder/encoder/kernel"]].shape[0]
-    classes = tensors[used[f"{root}decoder/kernel"]].shape[1]
+    width = tensors[used[f"{root}decoder/kernel"]].shape[1]
+    classes = _classes(config, width)
 
     def apply(params: Params, systems: Systems, x: Any, lengths: Any = None) -> Result:
         p = {path: params[name] for path, name in used.items()}
@@ -74,10 +77,28 @@ def _minimal_lru(tensors: Tensors, names: Mapping[str, str], config: Config, lay
             y = jax.nn.gelu(simulate(system, u))
             x = x + _dense(p, f"{path}/out1", y) * jax.nn.sigmoid(_dense(p, f"{path}/out2", y))
             x = x if prenorm else _flax_norm(p, norm, path, statistic, x)
-        x = _dense(p, f"{root}decoder", pool(x, _POOLS[pooling], lengths))
+        x = _dense(p, f"{root}decoder", pool(x, _POOLS[pooling], None))
+        x = x if classes == width else x.reshape(*x.shape[:-1], width // classes, classes)
         return jax.nn.log_softmax(x) if task == "classification" else x, tuple(inputs)
 
     return Forward(apply, features, classes, task, sequence=pooling == "none", params=tuple(used.values()))
+
+
+def _classes(config: Config, width: int) -> int:
+    """Classes of one output of a head of this width.
+
+    Raises:
+        UnsupportedModelError: `multidim` does not divide the head, or the sequence is pooled.
+    """
+    count = int(config.get("multidim", 1))
+    if count <= 1:
+        return width
+    if width % count or config.get("pooling", "mean") != "none":
+        raise UnsupportedModelError(
+            f"multidim is {count}, which is for a head at every step (pooling=none) whose {width} outputs it divides; "
+            "correct the model description."
+        )
+    return count
 
 
 def _torch_blocks(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from lastcli.families.base import Tensors
+from lastcli.families.base import Config, Tensors
 from lastcli.families.equinox.names import find_equinox
 from lastcli.families.parts.leaves import canonical
 
-__all__ = ["flax_root", "recognise"]
+__all__ = ["flax_root", "reads_before", "recognise", "settled_model"]
 
 _LAYER = r"(nu_log|theta_log|gamma_log|D|B|Bp|C|B_re|B_im|C_re|C_im)"
 _FLAX = re.compile(
@@ -53,6 +54,40 @@ def recognise(tensors: Tensors, layers: Sequence[str]) -> str | None:
     if "encoder/bias" not in names:
         return "deep-ssm"
     return "dlru" if all(f"{block}/ln/weight" in names for block in blocks) else None
+
+
+def reads_before(tensors: Tensors, layers: Sequence[str]) -> bool | None:
+    """Whether the output reads the state before the update, where names tell; None where they do not.
+
+    DecodEPFL's layers do: those of DeepSSM, of a file with `Bp`, and of blocks whose feed-forward network is made of
+    sandwich layers (its "LMLP"). The other published models read the state after the update.
+
+    Args:
+        layers: path of every LRU layer.
+    """
+    architecture = recognise(tensors, layers)
+    if architecture is not None:
+        return architecture == "deep-ssm"
+    names = {canonical(name) for name in tensors}
+    own = [canonical(layer) for layer in layers]
+    sandwiches = (rf"{re.escape(path.removesuffix('lru'))}ff/model/\d+/psi" for path in own)
+    if any(f"{path}/Bp" in names for path in own) or all(any(re.fullmatch(s, n) for n in names) for s in sandwiches):
+        return True
+    return None
+
+
+def settled_model(tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+    """What the published model around the layers does where norm and task are left to it: {key: (value, source)}."""
+    architecture = config["architecture"]
+    if architecture == "none":
+        return {}
+    statistics = any(_FLAX_STATISTICS.fullmatch(canonical(name)) for name in tensors)
+    norms = {"minimal-lru": "batch" if statistics else "layer", "deep-ssm": "none", "dlru": "layer"}
+    classifies = architecture in ("minimal-lru", "equinox")
+    return {
+        "norm": (norms.get(architecture, "batch"), "tensors" if statistics else "assumed"),
+        "task": ("classification" if classifies else "regression", "assumed"),
+    }
 
 
 def flax_root(layers: Iterable[str]) -> str | None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
-from lastcli.families.mega.model import MODEL_OPTIONS, idle_options, mega_forward, proven
+from lastcli.families.mega.model import MODEL_OPTIONS, idle_options, mega_forward, proven, settled_options
 from lastcli.families.parts.leaves import expect_shape, groups, layer_name, match_of
 from lastcli.families.parts.multi_siso import inverse_transform, transform
 from lastcli.families.parts.storage import gather, store
@@ -73,6 +73,10 @@ class Mega(Family):
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """What the tensors of a published model show: the norm and its place. Nothing about the moving average."""
         return proven(tensors, self.match(tensors).layers)
+
+    def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+        """The attention function that the published runs on such inputs had."""
+        return settled_options(tensors, self.match(tensors).layers)
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """What the model around the layers, where it is known, has no choice in."""

@@ -23,7 +23,7 @@ from lastcli.families.parts.leaves import expect_shape
 if TYPE_CHECKING:
     from lastcli.families.mega.attention import Settings, Steps
 
-__all__ = ["MODEL_OPTIONS", "idle_options", "mega_forward", "proven"]
+__all__ = ["MODEL_OPTIONS", "idle_options", "mega_forward", "proven", "settled_options"]
 
 _ACTIVATIONS = ("silu", "relu", "gelu", "gelu_accurate", "linear")
 
@@ -78,6 +78,12 @@ def proven(tensors: Tensors, layers: Sequence[str]) -> dict[str, Any]:
     if model.head == "hidden" or model.outputs(tensors) == 1:
         found["task"] = "regression"
     return found
+
+
+def settled_options(tensors: Tensors, layers: Sequence[str]) -> dict[str, tuple[Any, str]]:
+    """What "auto" stands for in the model around these layers, as `Family.settled`."""
+    model = published(tensors, layers)
+    return {} if model is None else {"attention": ("laplace" if model.numbers else "softmax", "assumed")}
 
 
 def idle_options(tensors: Tensors, layers: Sequence[str]) -> frozenset[str]:

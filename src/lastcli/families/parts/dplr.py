@@ -48,6 +48,7 @@ def half_spectrum(
     outputs = 2 * np.concatenate([C.real, -C.imag], axis=-1)
     owner = np.arange(C.shape[-2]) % copies
     residues = np.einsum("...hk,hkm->...hm", outputs, vectors[owner]) * inputs[owner]
+    residues = _symmetric(poles[owner], residues)
     return _upper_half(poles, residues, owner)
 
 
@@ -83,6 +84,18 @@ def _eigen(A: np.ndarray, layer: str) -> tuple[np.ndarray, np.ndarray]:
             f"{condition[worst]:.1e}), so it has no accurate diagonal form."
         )
     return poles, vectors
+
+
+def _symmetric(poles: np.ndarray, residues: np.ndarray) -> np.ndarray:
+    """Residues (..., H, k) of a real response: conjugate where the poles are, real where they are.
+
+    Rounding errors of the residues are a condition number large, and cancel in the sum over all modes. Half of the
+    modes keep that sum only if each takes the mean of its own residue and its partner's; LAPACK puts partners side by
+    side.
+    """
+    next_one, last_one = np.roll(residues, -1, axis=-1), np.roll(residues, 1, axis=-1)
+    partner = np.where(poles.imag > 0, next_one, np.where(poles.imag < 0, last_one, residues))
+    return (residues + partner.conj()) / 2
 
 
 def _upper_half(poles: np.ndarray, residues: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

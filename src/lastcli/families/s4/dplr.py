@@ -54,6 +54,7 @@ class S4DPLR(S4Names):
     source = "arXiv 2111.00396, github.com/state-spaces/s4"
     page = "docs/families/s4_dplr.md"
     low_rank = True
+    diagonalises = True
     converts_to = ("s4d", "s4")
     options = (
         Option(

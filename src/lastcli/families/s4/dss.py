@@ -28,6 +28,7 @@ from lastcli.families.parts.two_sided import split_modes
 from lastcli.families.s4.kernel import unfold
 from lastcli.families.s4.model import idle_options, model_forward
 from lastcli.families.s4.models.sequence_names import proofs, sequence_options
+from lastcli.families.s4.models.settled import settled_model
 from lastcli.families.s4.to_s4d import Convertible
 
 if TYPE_CHECKING:
@@ -83,6 +84,12 @@ class DSS(Convertible):
                 directions.add(tensors[leaves["W"]].shape[0] == 2 * (D.shape[0] if len(D.shape) == 2 else 1))
         proven = proofs(tensors, [ms.layer_of(prefix) for prefix in kernels])
         return proven | ({"bidirectional": directions.pop()} if len(directions) == 1 else {})
+
+    def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+        """The version that the spelling of the poles goes with, and the model around the layers."""
+        spelled = {"softmax" if "Lambda" in leaves else "exp" for leaves in _kernels(tensors).values()}
+        own = {"version": (spelled.pop(), "assumed")} if len(spelled) == 1 else {}
+        return settled_model(tensors, self.match(tensors).layers) | own
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """Options of a model that this is not."""

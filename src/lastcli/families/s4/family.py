@@ -26,6 +26,7 @@ from lastcli.families.parts.two_sided import split_modes
 from lastcli.families.s4.kernel import (
     input_map,
     is_real_valued,
+    pairing_of,
     read_outs,
     state_axes,
     store_read_outs,
@@ -36,6 +37,7 @@ from lastcli.families.s4.kernel import (
 )
 from lastcli.families.s4.model import idle_options, model_forward
 from lastcli.families.s4.models.sequence_names import find_sequence_model, proofs, sequence_options
+from lastcli.families.s4.models.settled import settled_model
 from lastcli.families.s4.names import (
     S4_OPTIONS,
     audible,
@@ -77,6 +79,10 @@ class S4Names(Convertible):
         if len(masks) == 1 and None not in masks and find_sequence_model(tensors, names):
             proven["mask_padding"] = masks.pop()
         return proven | ({"bidirectional": directions.pop()} if len(directions) == 1 else {})
+
+    def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+        """The norms and activations of the model around the layers."""
+        return settled_model(tensors, self.match(tensors).layers)
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """Options of a model that this is not."""
@@ -138,10 +144,19 @@ class S4(S4Names):
         *sequence_options(mask_padding=True),
     )
 
+    def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+        """The rule of the kernel's version besides what the model around the layers settles."""
+        kernels = [k for k in find_kernels(tensors) if not k.low_rank]
+        rules = {"bilinear" if k.version == 3 and "B" in k.roles else "zoh" for k in kernels}
+        own = {"discretization": (rules.pop(), "assumed")} if len(rules) == 1 else {}
+        return super().settled(tensors, config) | own
+
     def magnitudes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
-        """Squares of the stored parameters of every state; those of tied poles count once."""
+        """Squares of the parameters that the kernel reads of every state; those of tied poles count once."""
         total = np.zeros((layer.sets, layer.states))
-        for role, (group, state) in state_axes(layer, read).items():
+        axes = state_axes(layer, read)
+        axes.pop("idle A", None)
+        for role, (group, state) in axes.items():
             wide = read(layer.tensors[role]).astype(np.complex128)
             squares = np.moveaxis(np.abs(wide) ** 2, (group, state), (0, 1)).reshape(
                 wide.shape[group], layer.states, -1
@@ -169,7 +184,7 @@ class S4(S4Names):
             B=B[..., None],
             C=C,
             D=D,
-            pairing=2,
+            pairing=pairing_of(layer, config),
             modes=C.shape[1],
             sets=layer.sets,
             feedthrough="none" if D is None else "dense",

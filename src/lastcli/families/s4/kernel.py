@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "input_map",
     "is_real_valued",
+    "pairing_of",
     "read_outs",
     "state_axes",
     "store_read_outs",
@@ -67,8 +68,8 @@ def input_map(layer: Layer, read: Read, channels: int) -> np.ndarray | None:
 
 
 def state_axes(layer: Layer, read: Read) -> dict[str, tuple[int, int]]:
-    """Role → (channel axis, state axis) of every tensor that carries states."""
-    axes = {"C": (1, 2), **{role: (0, 1) for role in ("real", "imag", "w") if role in layer.tensors}}
+    """Role → (channel axis, state axis) of every tensor that carries states, read by the forward pass or not."""
+    axes = {"C": (1, 2), **{role: (0, 1) for role in ("real", "imag", "w", "idle A") if role in layer.tensors}}
     if "B" in layer.tensors:
         B = read(layer.tensors["B"])
         body = B.ndim - (0 if B.dtype.kind == "c" or is_real_valued(layer) else 1)
@@ -83,6 +84,11 @@ def _rule(layer: Layer, config: Config) -> str:
     if config["discretization"] != "auto":
         return config["discretization"]
     return "zoh" if imag_sign(layer) < 0 or "B" not in layer.tensors else "bilinear"
+
+
+def pairing_of(layer: Layer, config: Config) -> int:
+    """The factor of the real part: the dss rule takes Re Σ of the stored half, all the others 2·Re Σ."""
+    return 1 if _rule(layer, config) == "dss" else 2
 
 
 def to_discrete(layer: Layer, config: Config, a: np.ndarray, dt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +143,9 @@ def write_poles(
     real = pad_states(np.maximum(-a.real, 0.0), size, ms.INERT_DECAY)
     rate = parameter_of(real, kind, floor, "a decay rate")
     new = {"real": store(rate, read(layer.tensors["real"]), layer.tensors["real"])}
+    if "idle A" in layer.tensors:
+        idle = layer.tensors["idle A"]
+        new["idle A"] = store(pad_states(a, size, -ms.INERT_DECAY), read(idle), idle)
     frequency = imag_sign(layer) * a.imag
     if is_real_valued(layer):
         if np.abs(frequency).max(initial=0.0) > _REAL:

@@ -7,7 +7,8 @@
 | V1 | `w` complex | `log_dt` | `kernel.kernel.` | + |
 
 `P` (and `Q` in V1) marks the diagonal-plus-low-rank kernel; `l_kernel` (V4) or `L` is the length that its C was
-transformed for, in V1 told by the length of `omega`.
+transformed for, in V1 told by the length of `omega`. V3's diagonal kernel also holds the poles that it started from,
+`A` (S, N, 2), which no forward pass reads (role "idle A").
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ _LEAVES = {
     "length": ("l_kernel", "L"),
     "omega": ("omega",),
     "z": ("z",),
+    "idle A": ("A",),
 }
 _OLD_POLES = ("inv_w_real", "log_w_real", "inv_A_real")
 
@@ -109,6 +111,8 @@ def find_kernels(tensors: Tensors) -> list[Kernel]:
         }
         if version != 1:
             roles = {role: name for role, name in roles.items() if role not in ("w", "Q")}
+        if version != 3 or "P" in roles:
+            roles.pop("idle A", None)
         D = next((name for name in (ms.owner(prefix) + "D", prefix + "D") if name in tensors), None)
         if D is not None:
             roles["D"] = D
@@ -171,6 +175,8 @@ def check_shapes(kernel: Kernel, tensors: Tensors) -> tuple[int, int, int, int]:
     expect_shape(info["dt"], (H,), (H, 1), (H, N))
     if "B" in info:
         expect_shape(info["B"], (1, S, N, *pair), (S, N, *pair), (1, H, N, *pair))
+    if "idle A" in info:
+        expect_shape(info["idle A"], (S, N, 2), (S, N))
     for role in ("P", "Q"):
         if role in info:
             expect_shape(info[role], (info[role].shape[0], S, N, *pair), (info[role].shape[0], H, N, *pair))

@@ -25,6 +25,7 @@ from lastcli.families.parts.leaves import expect_shape, groups, match_of
 from lastcli.families.parts.storage import as_complex, gather, store
 from lastcli.families.s4.model import idle_options, model_forward
 from lastcli.families.s4.models.sequence_names import proofs, sequence_options
+from lastcli.families.s4.models.settled import settled_model
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem, Reduction
@@ -61,6 +62,10 @@ class S4D(Family):
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """What the model around the layers shows."""
         return proofs(tensors, self.match(tensors).layers)
+
+    def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
+        """The norms and activations of the model around the layers."""
+        return settled_model(tensors, self.match(tensors).layers)
 
     def idle(self, tensors: Tensors) -> frozenset[str]:
         """Options of a model that this is not."""

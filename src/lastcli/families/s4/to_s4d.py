@@ -14,9 +14,11 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Layer, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
+from lastcli.families.parts.cancellation import cancellation
 from lastcli.families.parts.discretise import continuous, discrete
 from lastcli.families.parts.leaves import split
 from lastcli.families.parts.storage import pad_states, store
+from lastcli.families.parts.stored_kernel import fit_residues, rounding_unit
 from lastcli.families.s4.models.sequence_names import sequence_options
 
 if TYPE_CHECKING:
@@ -64,15 +66,18 @@ def s4d_layer(
     # The poles are divided by the step as it is stored, so that their product is exact again.
     step = np.exp(log_dt.astype(np.float64))[:, None]
     a = continuous("zoh", np.asarray(system.poles), step)
-    gain = discrete(np, "zoh", a, step)[1]
-    C = np.asarray(system.C)[:, 0, 0] * np.asarray(system.B)[..., 0] * (system.pairing / 2) / gain
     values = {
-        "C": pad_states(C, size),
         "log_A_real": pad_states(ms.inverse_transform(-a.real, "exp"), size, np.log(ms.INERT_DECAY)),
         "A_imag": pad_states(a.imag, size),
     }
+    stored = {role: store(array, like, kernel + role) for role, array in values.items()}
+    kept = {role: array[:, : a.shape[1]].astype(np.float64) for role, array in stored.items()}
+    poles, gain = discrete(np, "zoh", -np.exp(kept["log_A_real"]) + 1j * kept["A_imag"], step)
+    residues = np.asarray(system.C)[:, 0] * np.asarray(system.B)[:, None, :, 0] * (system.pairing / 2)
+    residues = fit_residues(np.asarray(system.poles), residues, poles, rounding_unit(like.dtype), cancellation(system))
+    stored["C"] = store(pad_states(residues[:, 0] / gain, size), like, f"{kernel}C")
     changes: dict[str, np.ndarray | None] = dict.fromkeys(layer.tensors.values())
-    changes |= {kernel + role: store(array, like, kernel + role) for role, array in values.items()}
+    changes |= {kernel + role: array for role, array in stored.items()}
     changes[f"{kernel}log_dt"] = log_dt
     if system.D is not None:
         changes[f"{base}D"] = store(np.asarray(system.D)[:, 0, 0], like, f"{base}D")

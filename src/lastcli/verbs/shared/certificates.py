@@ -1,19 +1,62 @@
-"""Certificates of every layer: how far a reduced layer can be, and is, from the original."""
+"""Certificates of every layer as it is stored: how far a reduced layer can be, and is, from the original.
+
+What is certified is what the file will hold: the new values rounded to the checkpoint's own dtypes, not the float64
+reduction they come from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lastcli.engine.system import DiagonalSystem, Reduction
-from lastcli.results import LayerCertificate
+import numpy as np
 
-__all__ = ["certificates"]
+from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.errors import UnsupportedModelError
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.results import LayerCertificate
+from lastcli.verbs.shared.matching import first_states
+from lastcli.verbs.shared.rebuilding import Rebuilt, as_checkpoint
+
+__all__ = ["HOPELESS", "as_stored", "certificates", "error_notes", "refuse_hopeless", "storage_notes"]
+
+# A relative H2 error of 1 is what leaving the layer out would cost.
+_USELESS = 1.0
+# Above this, `prune` writes nothing that no data has shown to work.
+HOPELESS = 10.0
+# Two values computed from the same bytes in another order of the array differ by no more.
+_SAME = 8 * np.finfo(float).eps
+# A change of 1 - |λ| by this share is worth a word.
+_SPOILT = 0.1
+
+
+def as_stored(checkpoint: Checkpoint, rebuilt: Rebuilt, reductions: Sequence[Reduction]) -> list[Reduction]:
+    """The reductions with the values that are read back from the rebuilt tensors.
+
+    Poles and input maps that are the original's own bytes keep the original's values to the last bit, so that a kept
+    pole beside the unit circle is not told apart from itself.
+    """
+    stored = as_checkpoint(checkpoint, rebuilt)
+    found = []
+    for old, read, reduction in zip(checkpoint.systems, stored.systems, reductions):
+        own, read = reduction.system, first_states(read, reduction.system.states)
+        # the form stays the reduction's: one compiled program serves the masked models of every ratio
+        system = own.replace(poles=read.poles, B=read.B, C=read.C * (read.pairing / own.pairing), D=read.D)
+        if reduction.changed != "all" and _near(system.poles, own.poles) and _near(system.B, own.B):
+            system = system.replace(poles=own.poles, B=own.B)
+            if reduction.changed == "none" and _near(system.C, own.C):
+                system = system.replace(C=own.C, D=old.D)
+        found.append(Reduction(reduction.kept, system, reduction.changed, reduction.bound))
+    return found
+
+
+def _near(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and bool((np.abs(first - second) <= _SAME * np.abs(second)).all())
 
 
 def certificates(
     names: Sequence[str], systems: Sequence[DiagonalSystem], reductions: Sequence[Reduction]
 ) -> tuple[LayerCertificate, ...]:
-    """A-priori H∞ bound (plain truncation only), exact H∞ error and relative H2 error of each layer."""
+    """Bound, H∞ error, relative H2 error and error at frequency zero of each layer."""
     from lastcli.engine.certificates import certify
 
     found = []
@@ -26,7 +69,82 @@ def certificates(
                 states_after=reduction.system.states,
                 hinf_error_bound=certificate.hinf_error_bound,
                 hinf_error=certificate.hinf_error,
+                hinf_exact=certificate.hinf_exact,
                 h2_error=certificate.h2_error,
+                dc_error=certificate.dc_error,
             )
         )
     return tuple(found)
+
+
+def error_notes(found: Sequence[LayerCertificate], *, calibrated: bool) -> list[str]:
+    """Sentences about errors that nobody should overlook.
+
+    Args:
+        calibrated: whether the read-outs were fitted to calibration inputs, on which they may do better than on noise.
+    """
+    bad = [layer for layer in found if _finite(layer.h2_error) > _USELESS]
+    unbounded = [layer.name for layer in found if layer.hinf_error is not None and np.isinf(layer.hinf_error)]
+    notes = []
+    if bad:
+        worst = max(bad, key=lambda layer: _finite(layer.h2_error))
+        notes.append(
+            f"Warning: {_count(len(bad), 'layer')} with an H2 error above 100%, worse than leaving the layer out "
+            f"({worst.name}: {_percent(worst.h2_error)})."
+        )
+    if unbounded:
+        notes.append(f"The error is not bounded in {', '.join(unbounded)}: a state with |λ| >= 1 was changed.")
+    if calibrated:
+        notes.append(
+            "Errors and bounds are over all inputs; the read-outs were fitted to the calibration inputs, on which they "
+            "can be far smaller."
+        )
+    return notes
+
+
+def refuse_hopeless(found: Sequence[LayerCertificate]) -> None:
+    """Refuse a result that no data has shown to work and that is far from the original over all inputs.
+
+    Raises:
+        UnsupportedModelError: a layer's relative H2 error is above `HOPELESS`.
+    """
+    worst = max(found, key=lambda layer: _finite(layer.h2_error), default=None)
+    if worst is not None and _finite(worst.h2_error) > HOPELESS:
+        raise UnsupportedModelError(
+            f"{worst.name}: the reduced layer's H2 error is {_percent(worst.h2_error)} of the layer, over the limit of "
+            f"{_percent(HOPELESS)}, so nothing was written; take another method or refit (obs re-solves the read-out), "
+            "show with --data that the model still works, or write it all the same with --force."
+        )
+
+
+def storage_notes(checkpoint: Checkpoint, reductions: Sequence[Reduction], stored: Sequence[Reduction]) -> list[str]:
+    """Sentences about poles that rounding to the checkpoint's dtype moves towards or over the unit circle."""
+    notes = []
+    for layer, exact, kept in zip(checkpoint.layers, reductions, stored):
+        before, after = 1 - np.abs(exact.system.poles), 1 - np.abs(kept.system.poles)
+        if exact.changed == "none" or before.shape != after.shape or not before.size:
+            continue
+        moved = np.abs(after - before) / np.maximum(np.abs(before), 1e-300)
+        moved = np.where(before > 0, moved, 0.0)
+        where = np.unravel_index(int(moved.argmax()), moved.shape)
+        if moved[where] > _SPOILT or (after[where] <= 0 < before[where]):
+            dtypes = {checkpoint.reader.tensors[name].dtype for name in layer.tensors.values()
+                      if name in checkpoint.reader.tensors}  # fmt: skip
+            notes.append(
+                f"Storage as {', '.join(sorted(dtypes))} moves a pole of {layer.name}: 1 - |λ| is {before[where]:.3g} "
+                f"and becomes {after[where]:.3g}."
+            )
+    return notes
+
+
+def _finite(error: float | None) -> float:
+    """The error, 0 where there is none or it is not bounded: states with |λ| >= 1 have no norm to be measured by."""
+    return error if error is not None and np.isfinite(error) else 0.0
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.3g}%"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

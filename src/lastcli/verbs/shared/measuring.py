@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lastcli.engine.system import Reduction
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.verbs.shared.baseline import require_finite
 from lastcli.verbs.shared.rebuilding import as_checkpoint, rebuild
 from lastcli.verbs.shared.session import Session
 
@@ -44,7 +45,20 @@ def measure(
     """Evaluate reductions of the session's checkpoint, masked at full size; None stands for the unpruned model.
 
     One compiled program serves all of them.
+
+    Raises:
+        InputError: outputs of the unpruned model are not finite.
     """
+    found = _measure(session, candidates, label, compare_outputs=compare_outputs)
+    for reductions, evaluation in zip(candidates, found):
+        if reductions is None:
+            require_finite(session, session.checkpoint, evaluation, data_name(session))
+    return found
+
+
+def _measure(
+    session: Session, candidates: Sequence[Sequence[Reduction] | None], label: str, *, compare_outputs: bool
+) -> list[Evaluation]:
     from lastcli.engine.embedding import embed
     from lastcli.evaluation.sweep import evaluate_candidates
 

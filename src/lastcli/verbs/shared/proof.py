@@ -110,7 +110,7 @@ class Prover:
         """A proof over the tensors; None in families whose tensors are computed anew whatever is removed."""
         if not self._gathers(index):
             return None
-        wanted = self._tensors(index, plain)
+        wanted = {**self._own(index), **self._tensors(index, plain)}
         odd = self._differing(wanted)
         if not odd:
             return LayerProof(True, PROVED, PROVED, "none", plain)
@@ -210,6 +210,12 @@ class Prover:
             if checked:
                 raise
             return dict.fromkeys(layer.tensors.values())
+
+    def _own(self, index: int) -> Tensors:
+        """Every tensor of the layer in ORIGINAL: what a rebuild leaves alone must be there unchanged."""
+        before = self.before
+        names = before.layers[index].tensors.values()
+        return {name: before.read(name) for name in names if name in before.reader.tensors}
 
     def _gathers(self, index: int) -> bool:
         """Whether the family's tensors hold their states one by one: with none removed they are the same bytes."""

@@ -21,7 +21,7 @@ from lastcli.plan import Method, Plan, Refit
 __all__ = ["LayerRecord", "Record", "chain", "provenance"]
 
 # Options that decide what a reduction is, beside method, refit and ratio.
-_OPTIONS = ("min_states", "seed", "allow_unstable", "match_output")
+_OPTIONS = ("min_states", "seed", "allow_unstable", "refuse_unstable", "match_output")
 _CHANGED = ("none", "readout", "all")
 
 

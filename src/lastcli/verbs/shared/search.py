@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from lastcli.engine.system import Reduction
+from lastcli.errors import GateError
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import Evaluation
 from lastcli.plan import Method, Refit
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import SearchResult, SearchStep
+from lastcli.verbs.shared.baseline import baseline_fault
 from lastcli.verbs.shared.measuring import data_name, measure, measure_checkpoint, metric_of
 from lastcli.verbs.shared.rebuilding import as_checkpoint, rebuild
 from lastcli.verbs.shared.session import Session
@@ -33,6 +35,10 @@ def search(
 
     Returns:
         What was searched, and the reductions of the model found; None where none meets the bound.
+
+    Raises:
+        InputError: outputs of the full model are not finite.
+        GateError: the full model does not beat an answer that looks at no input.
     """
     return _Search(session, compressor, method, refit).run()
 
@@ -42,6 +48,9 @@ class _Search:
         self.session, self.compressor, self.method, self.refit = session, compressor, method, refit
         self.total = compressor.states
         self.baseline = measure(session, [None], "Baseline")[0]
+        fault = baseline_fault(session, self.baseline)
+        if fault is not None:
+            raise GateError(f"{fault} No drop can be measured against it; nothing was written.")
         self.metric = metric_of(session)
         self.steps: list[SearchStep] = []
         self.reduced: dict[int, list[Reduction]] = {}
@@ -90,7 +99,9 @@ class _Search:
         within = within_drop(drop, self.baseline, found, self.session.plan)
         kept = sum(reduction.system.stored_states for reduction in self.reduced[count])
         ratio = float(1 - Fraction(kept, self.total))
-        p_value = compare(self.metric, self.baseline.statistics, found.statistics).p_value
+        p_value = None
+        if not found.non_finite:
+            p_value = compare(self.metric, self.baseline.statistics, found.statistics).p_value
         self.steps.append(
             SearchStep(
                 ratio=ratio, states=kept, value=found.value, drop=drop, within=within, p_value=p_value, compact=compact

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lastcli.model.checkpoint import Checkpoint, open_checkpoint
 from lastcli.plan import BUNDLED, Method, Plan, Refit
+from lastcli.verbs.shared.baseline import require_finite_outputs
 from lastcli.verbs.shared.sources import (
     DataSource,
     Source,
@@ -188,6 +189,7 @@ class Session:
         Raises:
             UsageError: calibration inputs are needed and there are none, or a pair does not go together.
             UnsupportedModelError: the model cannot hold a result, or a state has no finite norm.
+            InputError: the model's outputs are what is fitted, and are not finite.
         """
         from lastcli.reduction.compressor import Compressor
 
@@ -197,6 +199,17 @@ class Session:
         compressor = Compressor(self.checkpoint, self.plan, calibration, progress=self.progress)
         for method, refit in pairs:
             compressor.check(method, refit)
+        if calibration is not None and (
+            self.plan.match_output or any(method.allocation == "sensitivity" for method, _ in pairs)
+        ):
+            require_finite_outputs(self.checkpoint, calibration, self.plan.batch_size)
+        if calibration is not None and calibration.padded and any(s.bidirectional for s in compressor.systems):
+            sentence = (
+                "Calibration counts the padding behind the true lengths as well: this model reads backwards, so what "
+                "a layer says there reaches every true step."
+            )
+            self.note(sentence)
+            compressor.decisions.append(sentence)
         return compressor
 
     def reduce_again(

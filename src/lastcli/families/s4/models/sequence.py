@@ -30,6 +30,7 @@ from lastcli.families.s4.models.sequence_names import (
     find_sequence_model,
     gated_output,
 )
+from lastcli.families.s4.models.settled import NORM_KINDS
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem
@@ -38,14 +39,6 @@ __all__ = ["sequence_forward"]
 
 Array = Any
 Params = Mapping[str, Any]
-
-# What a norm may be by what it stores; the first is what it is where nothing is said.
-_KINDS = {
-    "scalar": ("scalar", "layer"),
-    "batch": ("batch",),
-    "affine": ("layer", "group", "instance"),
-    "bare": ("none", "instance", "group", "layer"),
-}
 
 
 def sequence_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
@@ -85,7 +78,7 @@ def sequence_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) 
 
 def _check(model: SequenceNames, config: Config) -> None:
     """The description against the tensors."""
-    if config["norm"] not in ("auto", *_KINDS[model.stored_norm]):
+    if config["norm"] not in ("auto", *NORM_KINDS[model.stored_norm]):
         raise UnsupportedModelError(
             f"norm is {config['norm']}, but the norms of the model hold "
             f"{', '.join(model.blocks[0].norm.roles) or 'no tensors'}; correct the model description."
@@ -246,7 +239,7 @@ def _activation(name: str, x: Array) -> Array:
 
 def _normalise(params: Params, norm: Norm, config: Config, x: Array) -> Array:
     """A norm of (n, L, H): over features, over steps, over both, or by stored statistics."""
-    kind = _KINDS[norm.stored][0] if config["norm"] == "auto" else config["norm"]
+    kind = NORM_KINDS[norm.stored][0] if config["norm"] == "auto" else config["norm"]
     if kind == "none":
         return x
     if norm.stored == "scalar":

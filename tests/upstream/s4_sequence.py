@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.builders.named import Arrays
-from tests.families.s4_reference import convolve
+from tests.upstream.s4 import convolve
 
 Kernel = Callable[[int], np.ndarray]  # length → K (rows, H, L)
 

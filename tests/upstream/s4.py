@@ -24,6 +24,14 @@ def diagonal_kernel(k: Numbers, rule: str, length: int, B: np.ndarray | None = N
     return 2 * np.einsum("rhn,hn,hnl->rhl", k.C, drive, powers).real
 
 
+def softmax_kernel(k: Numbers, length: int) -> np.ndarray:
+    """K (rows, H, L) of the dss rule, Re Σ C B / A · softmax over the L steps of exp(k·A·dt): no factor 2."""
+    copies = np.arange(k.C.shape[1]) % len(k.A)
+    powers = np.exp((k.A[copies] * k.dt)[..., None] * np.arange(length))
+    softmax = powers / powers.sum(-1, keepdims=True)
+    return np.einsum("rhn,hnl->rhl", k.C * (k.B / k.A)[copies], softmax).real
+
+
 def dense_kernel(k: Numbers, length: int, Q: np.ndarray | None = None) -> np.ndarray:
     """K (rows, H, L) of a low-rank kernel with untransformed C, by powers of the dense bilinear Ā over conjugates."""
     rows, H, N = k.C.shape

@@ -1,0 +1,170 @@
+"""Whether a peak that a search has found is the highest: the frequencies at which the gain crosses a level.
+
+A singular value of G is γ at a frequency exactly where a Hamiltonian matrix that is built from γ has an eigenvalue on
+the imaginary axis. If there is none above the highest gain found so far, no frequency has more; if there are some, the
+gain between two neighbours shows where to climb on (Boyd, Balakrishnan and Kabamba, Mathematics of Control, Signals and
+Systems 2, 1989; Bruinsma and Steinbuch, Systems and Control Letters 14, 1990, for the midpoints).
+
+A layer is brought into that form by z = ±(1+s)/(1-s). Each pole λ of a forward scan becomes one at μ = (±λ-1)/(±λ+1),
+left of the axis, each of a backward scan one at -μ, right of it: the theorem asks for none on the axis, not for
+stability, so both directions, the delay and D are part of one system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lastcli.engine.norms import active_states, frequency_response, h_infinity_norm
+from lastcli.engine.system import DiagonalSystem, feedthrough_of
+
+__all__ = ["HInfinity", "certified_h_infinity"]
+
+# How far, relatively, the norm may lie above what is called exact.
+TOLERANCE = 1e-6
+# Most rows of Hamiltonian matrices, cubed and added up over the groups: about a second.
+LARGEST = 512**3
+
+_ROUNDS = 40
+# Eigenvalues this near the axis, relative to 1 + |s|, are looked at as if they were on it: that costs evaluations only.
+_NEAR = 1e-7
+# Gains this far below the terms that they are the sum of are rounding.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class HInfinity:
+    """The H-infinity norm of a layer.
+
+    Attributes:
+        value: a gain that is reached at some frequency; infinite where |λ| ≥ 1 and the state is both driven and read.
+        exact: whether no frequency has a gain above `value` by more than the share 1e-6. Otherwise `value` is a lower
+            bound.
+    """
+
+    value: float
+    exact: bool
+
+
+def certified_h_infinity(system: DiagonalSystem) -> HInfinity:
+    """The largest singular value of a layer's response over all frequencies and groups, proved where that is feasible.
+
+    The proof takes time that grows with the cube of the number of poles: beyond `LARGEST` it is left out, and also
+    where the eigenvalues it rests on are not known well enough.
+    """
+    top = float(h_infinity_norm(system).max(initial=0.0))
+    if not np.isfinite(top):
+        return HInfinity(top, True)
+    limits = _upper_bounds(system)
+    doubtful = np.flatnonzero(limits > top * (1 + TOLERANCE))
+    if not len(doubtful):
+        return HInfinity(top, True)
+    rows = 4 * system.directions * active_states(system)[doubtful].sum(axis=1)
+    if top <= _ROUNDING * limits.max() or (rows.astype(float) ** 3).sum() > LARGEST:
+        return HInfinity(top, False)
+    exact = True
+    for g in doubtful:
+        top, sure = _climb(_Group.of(system, int(g)), top)
+        exact &= sure
+    return HInfinity(top, exact)
+
+
+def _upper_bounds(system: DiagonalSystem) -> np.ndarray:
+    """(G,) the sum of what every state alone, and D, can reach."""
+    alone = np.linalg.norm(system.B, axis=2) * np.linalg.norm(system.C, axis=2).sum(axis=1)
+    distance = np.where(alone > 0, 1 - np.abs(system.poles), 1)
+    direct = np.linalg.norm(feedthrough_of(system), ord=2, axis=(1, 2))
+    return np.asarray(system.pairing * (alone / distance).sum(axis=1) + direct)
+
+
+def _climb(group: _Group, top: float) -> tuple[float, bool]:
+    """The level, raised as long as the gain of the group crosses it; and whether it is sure that it no longer does."""
+    for _ in range(_ROUNDS):
+        level = top * (1 + TOLERANCE)
+        omega, sure = group.crossings(level)
+        ends = np.unique(np.concatenate([[0.0], omega, [np.pi]]))
+        best = group.gains(np.concatenate([omega, (ends[1:] + ends[:-1]) / 2])).max()
+        top = max(top, float(best))
+        if best <= level:
+            return top, sure
+    return top, False
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One group, active states only, as a system in s: G = D + C (s - A)⁻¹ B, real, two coordinates for each pole."""
+
+    system: DiagonalSystem
+    side: float
+    mu: np.ndarray
+    A: np.ndarray
+    B: np.ndarray
+    C: np.ndarray
+    D: np.ndarray
+
+    @classmethod
+    def of(cls, system: DiagonalSystem, g: int) -> _Group:
+        own = active_states(system)[g]
+        single = system.replace(
+            poles=system.poles[g : g + 1, own],
+            B=system.B[g : g + 1, own],
+            C=system.C[g : g + 1, ..., own],
+            D=feedthrough_of(system)[g : g + 1],
+            sets=1,
+        )
+        side, direct = _side(single)
+        turned = side * single.poles[0]
+        mu, weight = (turned - 1) / (turned + 1), side * 2 / (turned + 1) ** 2
+        if not system.delay:
+            # The state after the update is λ times the one before it, and a direct part that the response at s = ∞ has.
+            weight = weight * single.poles[0]
+        poles, B, C = [], [], []
+        for d, sign in enumerate((1.0, -1.0)[: system.directions]):
+            b, c = single.B[0], sign * system.pairing * weight * single.C[0, d]
+            level = np.sqrt(np.maximum(np.linalg.norm(c, axis=0), 1e-150) / np.linalg.norm(b, axis=1))
+            poles.append(sign * mu)
+            B.append(b * level[:, None])
+            C.append(c / level)
+        mu, b, c = np.concatenate(poles), np.concatenate(B), np.concatenate(C, axis=1)
+        A = np.block([[np.diag(mu.real), -np.diag(mu.imag)], [np.diag(mu.imag), np.diag(mu.real)]])
+        drive, read = np.concatenate([b.real, b.imag]), np.concatenate([c.real, -c.imag], axis=1)
+        return cls(single, side, mu, A, drive, read, direct)
+
+    def gains(self, omega: np.ndarray) -> np.ndarray:
+        """Largest singular values at (K,) frequencies."""
+        size = max(1, 2**24 // (self.D.size + self.system.poles.size * self.system.outputs))
+        parts = [omega[start : start + size] for start in range(0, len(omega), size)]
+        found = [np.linalg.norm(frequency_response(self.system, part)[0], ord=2, axis=(1, 2)) for part in parts]
+        return np.concatenate(found)
+
+    def crossings(self, level: float) -> tuple[np.ndarray, bool]:
+        """Frequencies in [0, π], all those at which a singular value is `level` among them, and whether that is sure.
+
+        The spectrum of a Hamiltonian matrix is symmetric about the imaginary axis. How far the computed one is from
+        that says how far its eigenvalues are from where they should be.
+        """
+        D, B, C = self.D / level, self.B / np.sqrt(level), self.C / np.sqrt(level)
+        inner = np.linalg.solve(np.eye(D.shape[1]) - D.T @ D, np.concatenate([D.T @ C, B.T], axis=1))
+        A = self.A + B @ inner[:, : len(self.A)]
+        read = C.T @ np.linalg.solve(np.eye(len(D)) - D @ D.T, C)
+        found = np.linalg.eigvals(np.block([[A, B @ inner[:, len(self.A) :]], [-read, -A.T]]))
+        size = 1 + np.abs(found)
+        error = (np.abs(found[:, None] + found.conj()).min(axis=1, initial=np.inf) / size).max(initial=0.0)
+        near = np.abs(found.real) <= np.maximum(_NEAR, 10 * error) * size
+        narrowest = (np.abs(self.mu.real) / (1 + np.abs(self.mu))).min(initial=np.inf)
+        angle = 2 * np.arctan(found[near].imag)
+        omega = np.abs(angle) if self.side > 0 else np.pi - np.abs(angle)
+        return omega, bool(error < 0.1 * narrowest)
+
+
+def _side(single: DiagonalSystem) -> tuple[float, np.ndarray]:
+    """Which of z = -1 and z = 1 becomes s = ∞, as ±1, and the real response there.
+
+    It should be far from every pole, and the gain there far from the highest.
+    """
+    ends = frequency_response(single, np.array([np.pi, 0.0]))[0].real
+    gains = np.linalg.norm(ends, ord=2, axis=(1, 2))
+    distance = np.array([np.abs(1 + single.poles).min(initial=2.0), np.abs(1 - single.poles).min(initial=2.0)])
+    index = int(np.argmax(distance / (gains + 1e-6 * gains.max() + np.finfo(float).tiny)))
+    return (1.0, -1.0)[index], ends[index]
