@@ -52,7 +52,7 @@ def test_a_slow_model_is_seen_as_slow() -> None:
             return np.asarray(value)
 
         shape = jax.ShapeDtypeStruct((x.shape[0], models.CLASSES), jnp.float32)  # type: ignore[attr-defined]
-        return jax.pure_callback(wait, shape, x[:, 0, :1] * jnp.ones(models.CLASSES)), ()  # type: ignore[index]
+        return jax.pure_callback(wait, shape, x[:, 0, :1] * jnp.ones((1, models.CLASSES))), ()  # type: ignore[index]
 
     forward = contender().forward
     sleepy = Contender(type(forward)(slow, models.FEATURES, models.CLASSES), {}, ())

@@ -230,7 +230,7 @@ def _drift(M: Array, A: Array, q: Array, alive: Array) -> Array:
     # What rounding leaves of the states that have gone would make up for the errors in the others.
     column = jnp.where(alive[:, None, None], column, 0)
     product = M @ jnp.swapaxes(column, 2, 3).reshape(G, b * n, b)
-    own = (jnp.arange(n) == q[:, None])[:, None, :, None]
+    own = (jnp.arange(n)[None] == q[:, None])[:, None, :, None]
     unit = jnp.where(own, jnp.eye(b)[None, :, None, :], 0)
     return jnp.where(alive[:, None, :, None], jnp.abs(product.reshape(G, b, n, b) - unit), 0).max()
 
