@@ -66,7 +66,9 @@ def test_the_rule_of_a_kernels_version_is_said(spell: Any, rule: str) -> None:
     assert opened(arrays)["discretization"] == Setting(rule, "assumed")
 
 
-@pytest.mark.parametrize("case", [(name, case) for name in CASES for case in CASES[name]], ids=str)
+@pytest.mark.parametrize(
+    "case", [(name, case) for name in CASES for case in CASES[name]], ids=lambda case: f"{case[0]}: {case[1].name}"
+)
 def test_nothing_is_left_open_and_nothing_changes(case: Any) -> None:
     name, made = case
     arrays = made.build(np.random.default_rng(1))
