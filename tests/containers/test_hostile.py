@@ -139,4 +139,4 @@ def test_suffix_does_not_matter(tmp_path):
 def test_model_name_for_a_container_with_one_model(tmp_path):
     put(tmp_path / "x.safetensors", {"a": np.ones(2)})
     with pytest.raises(LastError, match="only torch files"):
-        containers.open_reader(tmp_path / "x.safetensors", model="ema")
+        containers.open_reader(tmp_path / "x.safetensors", name="ema")

@@ -114,8 +114,8 @@ def test_one_of_several_models_is_named(tmp_path):
     path = save(tmp_path / "x.pt", {"generator": generator, "critic": critic, "epoch": 1})
     for name in (None, "other"):
         with pytest.raises(UsageError, match="'generator', 'critic'"):
-            containers.open_reader(path, model=name)
-    with containers.open_reader(path, model="critic") as reader:
+            containers.open_reader(path, name=name)
+    with containers.open_reader(path, name="critic") as reader:
         assert list(reader.tensors) == ["w"]
         assert "'generator'" in reader.dropped[0]
         copy(reader, tmp_path / "y.pt")

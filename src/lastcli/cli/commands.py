@@ -173,7 +173,7 @@ def eval_(session: Any, console: Console) -> None:
     ),
 )
 def verify(session: Any, console: Console, original: str, pruned: str) -> int:
-    """Prove that PRUNED is ORIGINAL with those states removed: shapes, finite, stable, equal outputs, certificates."""
+    """Prove that PRUNED is ORIGINAL with those states removed, and say what could not be proved; certify the file."""
     _prepare_jax()
     from lastcli.verbs.verify import verify
 

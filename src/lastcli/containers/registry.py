@@ -120,12 +120,12 @@ def kind_of(path: Path) -> str:
     return container_of(path).name
 
 
-def open_reader(path: Path, *, model: str | None = None) -> Reader:
+def open_reader(path: Path, *, name: str | None = None) -> Reader:
     """Open a checkpoint, whatever its container.
 
     Args:
         path: a file, a folder, or the index of a sharded folder.
-        model: which one of several models of a file.
+        name: which one of several models of a file.
 
     Raises:
         InputError: the checkpoint is missing, unfinished, damaged or of no known kind.
@@ -134,12 +134,12 @@ def open_reader(path: Path, *, model: str | None = None) -> Reader:
     path = Path(path)
     finish_left(path, only=True)
     container = container_of(path)
-    if model is not None and not container.several_models:
-        can = _listed((name for name, other in CONTAINERS.items() if other.several_models), "and")
+    if name is not None and not container.several_models:
+        can = _listed((kind for kind, other in CONTAINERS.items() if other.several_models), "and")
         raise UsageError(
             f"{shown(path, 1000)} is a {container.name} checkpoint; only {can} files can name one of several models."
         )
-    return container.open(path, model)
+    return container.open(path, name)
 
 
 def _of_folder(path: Path) -> Container:

@@ -197,7 +197,7 @@ def open_checkpoint(
         UsageError: a flag names an unknown option or family.
     """
     path = Path(path)
-    reader = containers.open_reader(path, model=name)
+    reader = containers.open_reader(path, name=name)
     try:
         description = gather(path, reader.metadata, flags=flags or {}, model_config=model_config, recipe=recipe or {})
         if own_description and description.says_itself:

@@ -10,6 +10,7 @@ from lastcli.report.text import (
     count,
     error_text,
     name_text,
+    peak_text,
     relative_text,
     rise_text,
     safe_text,
@@ -83,13 +84,13 @@ def eval_blocks(result: EvalResult) -> list[Block]:
 
 
 def certificates(layers: tuple[LayerCertificate, ...], title: str) -> Grid:
-    """Bounds and exact errors of each layer."""
+    """Bounds and errors of each layer."""
     rows = [
         (
             name_text(layer.name),
             f"{count(layer.states_before)} → {count(layer.states_after)}",
             error_text(layer.hinf_error_bound),
-            error_text(layer.hinf_error),
+            peak_text(layer.hinf_error, layer.hinf_exact),
             relative_text(layer.h2_error),
         )
         for layer in layers
@@ -110,11 +111,12 @@ def verify_blocks(result: VerifyResult) -> list[Block]:
         (
             Cell("ok" if check.ok else "FAILED", "good" if check.ok else "bad"),
             name_text(check.name),
+            name_text(check.how) if check.how and check.ok else "",
             safe_text(check.detail) or "–",
         )
         for check in result.checks
     ]
-    columns = [Column("", False), Column("check", False), Column("detail", False, spare=1)]
+    columns = [Column("", False), Column("check", False), Column("how", False, spare=1), Column("detail", False)]
     blocks: list[Block] = [grid(columns, rows, f"{name_text(result.pruned)} against {name_text(result.original)}")]
     if result.layers:
         blocks.append(certificates(result.layers, "Layers"))
@@ -124,7 +126,9 @@ def verify_blocks(result: VerifyResult) -> list[Block]:
         largest, mean = error_text(result.max_output_difference), error_text(result.mean_output_difference)
         blocks.append(Line(f"Difference from the original itself: {largest} at most, {mean} on average"))
     failed = sum(not check.ok for check in result.checks)
-    verdict = "Verified: all checks hold." if result.ok else f"NOT verified: {failed} of {len(result.checks)} failed."
+    trusted = [name_text(check.name) for check in result.checks if check.how == "trusted"]
+    held = "Verified: all checks hold" + (f"; the record's word for: {', '.join(trusted)}." if trusted else ".")
+    verdict = held if result.ok else f"NOT verified: {failed} of {len(result.checks)} failed."
     blocks.append(Line(verdict, "good" if result.ok else "bad"))
     return blocks + notes_lines(result.notes)
 

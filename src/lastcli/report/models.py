@@ -15,6 +15,7 @@ from lastcli.report.text import (
     count,
     error_text,
     name_text,
+    peak_text,
     points_text,
     ratio_text,
     relative_text,
@@ -211,7 +212,7 @@ def _pruned_layers(result: PruneResult) -> Grid:
             "→",
             _states(layer.states, layer.sets),
             error_text(layer.hinf_error_bound),
-            error_text(layer.hinf_error),
+            peak_text(layer.hinf_error, layer.hinf_exact),
             relative_text(layer.h2_error),
         )
         for layer in result.layers

@@ -19,6 +19,7 @@ __all__ = [
     "error_text",
     "escaped",
     "name_text",
+    "peak_text",
     "points_text",
     "ratio_text",
     "relative_text",
@@ -144,6 +145,13 @@ def error_text(value: float | None) -> str:
     if math.isfinite(value):
         return f"{value:.3g}"
     return "not finite" if math.isnan(value) else "∞" if value > 0 else "−∞"
+
+
+def peak_text(value: float | None, exact: bool | None) -> str:
+    """An H∞ error: proved, a lower bound, or not bounded at all."""
+    if value is not None and value == math.inf:
+        return "not bounded"
+    return f"≥ {error_text(value)}" if exact is False and value is not None else error_text(value)
 
 
 def relative_text(value: float | None) -> str:

@@ -37,7 +37,7 @@ def convert(
         if to_family is not None:
             raise
         checkpoint = None
-    reader = checkpoint.reader if checkpoint is not None else containers.open_reader(path, model=session.plan.name)
+    reader = checkpoint.reader if checkpoint is not None else containers.open_reader(path, name=session.plan.name)
     metadata = dict(reader.metadata)
     family_after = checkpoint.family.name if checkpoint is not None else None
     notes: tuple[str, ...] = ()

@@ -16,7 +16,14 @@ from lastcli.plan import Method, Refit
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import LayerCertificate, LayerPruned, Measured, PruneResult, SearchResult
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
-from lastcli.verbs.shared.certificates import as_stored, certificates, error_notes, refuse_hopeless, storage_notes
+from lastcli.verbs.shared.certificates import (
+    as_stored,
+    certificates,
+    constant_notes,
+    error_notes,
+    refuse_hopeless,
+    storage_notes,
+)
 from lastcli.verbs.shared.kept_states import kept_note
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
 from lastcli.verbs.shared.rebuilding import Rebuilt, rebuild, write_checkpoint
@@ -70,7 +77,11 @@ def prune(
     found = certificates(compressor.names, compressor.systems, stored)
     notes = _notes(session, compressor, after)
     fitted = goal.refit.needs_calibration or plan.match_output
-    notes += [*error_notes(found, calibrated=fitted), *storage_notes(checkpoint, goal.reductions, stored)]
+    notes += [
+        *error_notes(found, calibrated=fitted),
+        *constant_notes(found, goal.method),
+        *storage_notes(checkpoint, goal.reductions, stored),
+    ]
     if plan.data is None and plan.max_drop is None and not (force or dry_run):
         refuse_hopeless(found)
     measured = _measured(session, stored, notes) if plan.data is not None and goal.search is None else None

@@ -17,7 +17,7 @@ def _begins(name: str, start: bytes, size: int) -> bool:
     return bool(start) and (start[0] & 0xF0 == 0x80 or start[0] in (0xDE, 0xDF))
 
 
-def _open(path: Path, model: str | None) -> Reader:
+def _open(path: Path, name: str | None) -> Reader:
     from lastcli.containers.msgpack.reader import MsgpackReader
 
     return MsgpackReader(path)

@@ -24,7 +24,7 @@ def _holds(path: Path, names: Collection[str]) -> bool:
     return any((folder / mark).is_file() for folder in below for mark in _MARKS)
 
 
-def _open(path: Path, model: str | None) -> Reader:
+def _open(path: Path, name: str | None) -> Reader:
     from lastcli.containers.orbax.reader import OrbaxReader
 
     return OrbaxReader(path)

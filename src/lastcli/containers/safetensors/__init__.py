@@ -14,7 +14,7 @@ __all__ = ["CONTAINER"]
 _SUFFIX = ".safetensors"
 
 
-def _open(path: Path, model: str | None) -> Reader:
+def _open(path: Path, name: str | None) -> Reader:
     return open_safetensors(path)
 
 

@@ -18,10 +18,10 @@ def _begins(name: str, start: bytes, size: int) -> bool:
     return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in _PROTOCOLS)
 
 
-def _open(path: Path, model: str | None) -> Reader:
+def _open(path: Path, name: str | None) -> Reader:
     from lastcli.containers.torch.reader import TorchReader
 
-    return TorchReader(path, model)
+    return TorchReader(path, name)
 
 
 def _write(temp: Path, job: Job) -> None:

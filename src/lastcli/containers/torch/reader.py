@@ -35,7 +35,7 @@ _MAX_EXPANDED = 2**28
 class TorchReader(Reader):
     """A torch file: `.pt`, `.pth`, `.ckpt`, `.bin`."""
 
-    def __init__(self, path: Path, model: str | None = None) -> None:
+    def __init__(self, path: Path, name: str | None = None) -> None:
         """Load the structure; with a memory map the tensors' bytes stay in the file.
 
         Raises:
@@ -48,11 +48,11 @@ class TorchReader(Reader):
         tree = _load(torch, path, is_zip)
         models = find_models(tree, torch.is_tensor, where)
         self.models: tuple[str, ...] = tuple(models)
-        at = models[_choose(self.models, model, where)]
+        at = models[_choose(self.models, name, where)]
         contents = take_apart(tree, at, torch.is_tensor, where)
         self._torch, self._tensors = torch, contents.tensors
         limit = path.stat().st_size + _MAX_EXPANDED
-        tensors = {name: _info(name, tensor, limit, where) for name, tensor in contents.tensors.items()}
+        tensors = {key: _info(key, tensor, limit, where) for key, tensor in contents.tensors.items()}
         state_dict = tree
         for key in at:
             state_dict = state_dict[key]
@@ -117,15 +117,15 @@ def _load(torch: ModuleType, path: Path, is_zip: bool) -> Any:
         ) from error
 
 
-def _choose(models: tuple[str, ...], model: str | None, where: str) -> str:
+def _choose(models: tuple[str, ...], name: str | None, where: str) -> str:
     """The name of the model to read."""
-    listed = ", ".join(f"'{shown(name)}'" for name in models)
+    listed = ", ".join(f"'{shown(model)}'" for model in models)
     if not models:
         raise InputError(f"{where} has no tensors in named dictionaries; save the module's state_dict.")
-    if model is not None:
-        if model not in models:
-            raise UsageError(f"{where} has no model '{shown(model)}'; it has {listed or 'one without a name'}.")
-        return model
+    if name is not None:
+        if name not in models:
+            raise UsageError(f"{where} has no model '{shown(name)}'; it has {listed or 'one without a name'}.")
+        return name
     if len(models) > 1:
         raise UsageError(f"{where} holds {len(models)} models; name one of them: {listed}.")
     return models[0]

@@ -13,11 +13,20 @@ import numpy as np
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.plan import Method
 from lastcli.results import LayerCertificate
 from lastcli.verbs.shared.matching import first_states
 from lastcli.verbs.shared.rebuilding import Rebuilt, as_checkpoint
 
-__all__ = ["HOPELESS", "as_stored", "certificates", "error_notes", "refuse_hopeless", "storage_notes"]
+__all__ = [
+    "HOPELESS",
+    "as_stored",
+    "certificates",
+    "constant_notes",
+    "error_notes",
+    "refuse_hopeless",
+    "storage_notes",
+]
 
 # A relative H2 error of 1 is what leaving the layer out would cost.
 _USELESS = 1.0
@@ -25,6 +34,8 @@ _USELESS = 1.0
 HOPELESS = 10.0
 # Two values computed from the same bytes in another order of the array differ by no more.
 _SAME = 8 * np.finfo(float).eps
+# Rounding of a response to constant inputs in float32.
+_CONSTANT = 1e-4
 # A change of 1 - |λ| by this share is worth a word.
 _SPOILT = 0.1
 
@@ -100,6 +111,19 @@ def error_notes(found: Sequence[LayerCertificate], *, calibrated: bool) -> list[
             "can be far smaller."
         )
     return notes
+
+
+def constant_notes(found: Sequence[LayerCertificate], method: Method) -> list[str]:
+    """A sentence where a method that is to keep the response to constant inputs could not."""
+    missed = [layer for layer in found if layer.dc_error is not None and layer.dc_error > _CONSTANT]
+    if not method.settles or not missed:
+        return []
+    worst = max(missed, key=lambda layer: layer.dc_error or 0.0)
+    return [
+        f"{method.name} does not keep the response to constant inputs in {_count(len(missed), 'layer')}: the format "
+        "has no place for the direct part that it moves into D (off by up to "
+        f"{_percent(worst.dc_error)}, {worst.name})."
+    ]
 
 
 def refuse_hopeless(found: Sequence[LayerCertificate]) -> None:
