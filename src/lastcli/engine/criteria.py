@@ -152,11 +152,11 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
-def unstable(systems: Sequence[DiagonalSystem]) -> list[np.ndarray]:
-    """Which stored states have a pole with |λ| ≥ 1, one (sets, N) bool array a layer."""
+def unstable(systems: Sequence[DiagonalSystem], margin: float = 0.0) -> list[np.ndarray]:
+    """Which stored states have a pole with |λ| ≥ 1 + margin, one (sets, N) bool array a layer."""
     masks = []
     for system in systems:
-        outside = (np.abs(system.poles) >= 1).reshape(system.groups, system.states, system.modes).any(axis=2)
+        outside = (np.abs(system.poles) >= 1 + margin).reshape(system.groups, system.states, system.modes).any(axis=2)
         masks.append(outside.reshape(-1, system.sets, system.states).any(axis=0))
     return masks
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Compressor"]
 
 _BATCH = 64
+# |λ| - 1 of a state that turns without growing, in the rounding of a float32 checkpoint.
+_ON_THE_CIRCLE = 1e-6
 
 
 class Compressor:
@@ -232,19 +234,24 @@ class Compressor:
 
     @cached_property
     def pinned(self) -> list[np.ndarray] | None:
-        """States that stay whatever they score, (sets, N) bool a layer: those with |λ| >= 1; None where there are none.
+        """States that stay whatever they score, (sets, N) bool a layer: those of `unstable`; None where there are none.
 
         The published code, which `compat` reproduces, knows no such rule.
         """
         if self.plan.compat is not None and not self.plan.allow_unstable:
             return None
-        masks = criteria.unstable(self.systems)
+        masks = criteria.unstable(self.systems, self._margin)
         return masks if any(mask.any() for mask in masks) else None
 
     @property
+    def _margin(self) -> float:
+        """On calibration inputs a state on the unit circle (LinOSS-IMEX has no others) has an energy like any other."""
+        return 0.0 if self.calibration is None else _ON_THE_CIRCLE
+
+    @property
     def unstable(self) -> list[tuple[str, np.ndarray, float]]:
-        """(layer, (sets, N) bool, largest |λ|) of every layer with states of |λ| >= 1."""
-        masks = criteria.unstable(self.systems)
+        """(layer, (sets, N) bool, largest |λ|) of every layer with states that no norm can rank."""
+        masks = criteria.unstable(self.systems, self._margin)
         layers = zip(self.names, masks, self.systems)
         return [(name, mask, float(np.abs(system.poles).max())) for name, mask, system in layers if mask.any()]
 
