@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lastcli.engine.certificates import certify
-from lastcli.engine.criteria import unstable, unstable_states
+from lastcli.engine.criteria import unstable
 from lastcli.engine.elimination import eliminate
 from lastcli.engine.exchange import exchange
 from lastcli.engine.features import readout_of
@@ -134,13 +134,6 @@ def test_what_overflows_is_infinite_and_what_does_nothing_is_zero():
     near = with_unstable("mimo", 1 - 1e-12)
     b, c = np.linalg.norm(near.B[0, 1]), np.linalg.norm(near.C[0, 0, :, 1])
     assert horizon_energy(near, 1000)[0, 1] == pytest.approx(1000 * b**2 * c**2, rel=1e-6)
-
-
-def test_unstable_states_are_named():
-    multi, mimo = with_unstable("multi"), with_unstable("mimo", 1.25)
-    found = unstable_states([system_of("mimo"), multi, mimo], ["first", "second", "third"])
-    assert [(state.layer, state.set, state.state) for state in found] == [("second", 0, 1), ("third", 0, 1)]
-    assert [state.radius for state in found] == pytest.approx([1.0005, 1.25])
 
 
 def test_norms_without_them_are_those_of_the_impulse_response():

@@ -46,3 +46,19 @@ def test_an_unstable_state_is_kept_and_its_pole_stays(last, wild, method, refit,
         assert (np.abs(new) >= 1).sum() == 1
     if method != "balanced":
         assert 2 in kept
+
+
+def test_unstable_states_are_named_with_their_energy_over_the_sequence(last, wild):
+    code, out, err = last("score", wild, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    (layer,) = found["unstable"]
+    with lastcli.open(wild) as model:
+        system = model.systems[1]
+        strength = (np.abs(system.B[0, 2]) ** 2).sum() * (np.abs(system.C[0, 0, :, 2]) ** 2).sum()
+        wanted = strength * (np.abs(system.poles[0, 2]) ** (2 * np.arange(1000))).sum()
+    assert (layer["layer"], layer["states"], layer["steps"]) == (found["layers"][1]["name"], [2], 1000)
+    assert layer["energy"] == [pytest.approx(wanted, rel=1e-9)]
+    assert found["layers"][1]["energy"][2] is None
+    assert "state 2" in found["notes"][0]
+    assert last("score", wild, "--refuse-unstable")[0] == 4

@@ -15,7 +15,6 @@ from lastcli.errors import InputError, UnsupportedModelError, UsageError
 __all__ = [
     "CRITERIA",
     "Criterion",
-    "UnstableState",
     "check_stable",
     "energies",
     "h2",
@@ -23,7 +22,6 @@ __all__ = [
     "magnitude",
     "random",
     "unstable",
-    "unstable_states",
 ]
 
 # What a function may ask for beside the system.
@@ -159,32 +157,6 @@ def unstable(systems: Sequence[DiagonalSystem], margin: float = 0.0) -> list[np.
         outside = (np.abs(system.poles) >= 1 + margin).reshape(system.groups, system.states, system.modes).any(axis=2)
         masks.append(outside.reshape(-1, system.sets, system.states).any(axis=0))
     return masks
-
-
-@dataclass(frozen=True)
-class UnstableState:
-    """A stored state with |λ| ≥ 1.
-
-    Attributes:
-        layer: name of its layer.
-        set: index set (channel of a multi-SISO layer with states of its own in each; else 0).
-        state: its index in the set.
-        radius: the largest |λ| of its poles, over the groups that share it.
-    """
-
-    layer: str
-    set: int
-    state: int
-    radius: float
-
-
-def unstable_states(systems: Sequence[DiagonalSystem], names: Sequence[str]) -> list[UnstableState]:
-    """The states that `unstable` marks, layer after layer, with their names and sizes."""
-    found = []
-    for system, name, mask in zip(systems, names, unstable(systems), strict=True):
-        radius = np.abs(system.poles).reshape(-1, system.sets, system.states, system.modes).max(axis=(0, 3), initial=0)
-        found += [UnstableState(name, int(s), int(n), float(radius[s, n])) for s, n in np.argwhere(mask)]
-    return found
 
 
 def check_stable(systems: Sequence[DiagonalSystem], names: Sequence[str], allow: bool = False) -> None:

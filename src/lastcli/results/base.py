@@ -57,12 +57,19 @@ class PerSet:
 
 @dataclass(frozen=True, kw_only=True)
 class UnstableStates:
-    """States of a layer with |λ| >= 1, which have no finite norm and are always kept: (channel, state) pairs where the
-    layer has channels, else states."""
+    """States of a layer with |λ| >= 1, which have no finite norm and are always kept.
+
+    Attributes:
+        states: their indices, (channel, state) pairs where the layer has channels.
+        largest: the largest |λ|.
+        energy: of each over `steps` steps of an impulse, since it has none for ever.
+    """
 
     layer: str
     states: tuple[Any, ...]
     largest: float
+    energy: tuple[float, ...]
+    steps: int
 
 
 class Result:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
+from lastcli.engine.state_norms import horizon_energy
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import UnstableStates
 
 __all__ = ["unstable_note", "unstable_states"]
 
 _SHOWN = 5
+# Where no inputs say how long a sequence is.
+_STEPS = 1000
 
 
 def unstable_states(compressor: Compressor) -> tuple[UnstableStates, ...]:
-    """The states of every layer that has any."""
+    """The states of every layer that has any, with their energy over the length of the calibration inputs."""
     found = []
+    systems = dict(zip(compressor.names, compressor.systems))
+    inputs = compressor.calibration
+    steps = _STEPS if inputs is None else int(inputs.x.shape[2 if inputs.x.ndim == 4 else 1])
     for name, mask, largest in compressor.unstable:
         places = np.argwhere(mask)
         states = [int(place[1]) if mask.shape[0] == 1 else [int(i) for i in place] for place in places]
-        found.append(UnstableStates(layer=name, states=tuple(states), largest=largest))
+        energy = horizon_energy(systems[name], steps)[mask]
+        found.append(
+            UnstableStates(
+                layer=name, states=tuple(states), largest=largest, energy=tuple(map(float, energy)), steps=steps
+            )
+        )
     return tuple(found)
 
 
