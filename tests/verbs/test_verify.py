@@ -282,4 +282,6 @@ def test_outputs_that_are_not_finite_fail(last, tmp_path, monkeypatch):
     write_s5(tmp_path / "m.safetensors", change=spoil)
     with lastcli.open("m.safetensors") as model:
         lastcli.prune(model, "p.safetensors", ratio=0.5)
-    assert "equal outputs" in failed(verdict(last, "m.safetensors", "p.safetensors"))
+    found = verdict(last, "m.safetensors", "p.safetensors")
+    assert "equal outputs" in failed(found)
+    assert found["max_abs_difference"] is None

@@ -8,18 +8,18 @@ are those of the file as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.system import Reduction
 from lastcli.errors import InputError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import METHODS, REFITS
 from lastcli.results import Check, LayerCertificate, VerifyResult
 from lastcli.verbs.shared.certificates import certificates
 from lastcli.verbs.shared.matching import Claim, match_layers
+from lastcli.verbs.shared.outputs import Compared, compare_outputs
 from lastcli.verbs.shared.proof import PROVED, RECOMPUTED, TRUSTED, LayerProof, Prover, plain_name
 from lastcli.verbs.shared.record import Record, chain
 from lastcli.verbs.shared.selection import check_selection, plan_of
@@ -28,10 +28,6 @@ from lastcli.verbs.shared.session import Session
 __all__ = ["verify"]
 
 Named = str | Path | Checkpoint
-
-# Rounding of a float32 forward pass through several layers, relative to the largest output.
-TOLERANCE = 1e-4
-_BATCH = 32
 
 
 def verify(session: Session, original: Named, pruned: Named) -> VerifyResult:
@@ -64,7 +60,7 @@ def verify(session: Session, original: Named, pruned: Named) -> VerifyResult:
     if any(claim.wrong for claim in claims):
         return _result(before.label, after.label, checks)
     reductions = [proof.reduction for proof in proofs if proof is not None]
-    compared = _outputs(session, before, after, reductions)
+    compared = compare_outputs(session, before, after, reductions)
     checks.append(compared.check())
     found = certificates([layer.name for layer in before.layers], before.systems, reductions)
     return _result(before.label, after.label, checks, compared, found)
@@ -74,16 +70,17 @@ def _result(
     original: str,
     pruned: str,
     checks: Sequence[Check],
-    compared: _Compared | None = None,
+    compared: Compared | None = None,
     layers: tuple[LayerCertificate, ...] = (),
 ) -> VerifyResult:
+    known = compared is not None and compared.finite
     return VerifyResult(
         original=original,
         pruned=pruned,
         ok=all(check.ok for check in checks),
-        max_abs_difference=None if compared is None else compared.difference,
-        max_output_difference=None if compared is None else compared.lost_most,
-        mean_output_difference=None if compared is None else compared.lost_on_average,
+        max_abs_difference=compared.difference if compared is not None and known else None,
+        max_output_difference=compared.lost_most if compared is not None and known else None,
+        mean_output_difference=compared.lost_on_average if compared is not None and known else None,
         checks=tuple(checks),
         layers=layers,
     )
@@ -272,72 +269,3 @@ def _layer_checks(before: Checkpoint, claims: Sequence[Claim], proofs: Sequence[
 def _weakest(kinds: Iterable[str]) -> str:
     order = (PROVED, RECOMPUTED, TRUSTED)
     return order[max((order.index(kind) for kind in kinds if kind), default=0)]
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """Outputs of PRUNED against those of masked ORIGINAL (difference) and of ORIGINAL itself (lost)."""
-
-    what: str
-    largest: float
-    difference: float
-    lost_most: float
-    lost_on_average: float
-    finite: bool = True
-
-    @classmethod
-    def of(cls, what: str, triples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> _Compared:
-        """From (masked original, pruned, original) outputs, batch by batch."""
-        largest = difference = lost = total = 0.0
-        terms, finite = 0, True
-        for masked, pruned, original in triples:
-            finite = finite and all(bool(np.isfinite(outputs).all()) for outputs in (masked, pruned, original))
-            largest = max(largest, float(np.abs(masked).max()))
-            difference = max(difference, float(np.abs(masked - pruned).max()))
-            gap = np.abs(original.astype(np.float64) - pruned)
-            lost, total, terms = max(lost, float(gap.max())), total + float(gap.sum()), terms + gap.size
-        return cls(what, largest, difference, lost, total / max(terms, 1), finite)
-
-    def check(self) -> Check:
-        if not self.finite:
-            detail = f"{self.what}: outputs that are NaN or infinite; nothing can be compared"
-            return Check(name="equal outputs", ok=False, detail=detail)
-        ok = bool(self.difference <= TOLERANCE * max(self.largest, 1e-30))
-        detail = f"{self.what}: max difference {self.difference:.2e} at outputs up to {self.largest:.3g}"
-        return Check(name="equal outputs", ok=ok, detail=detail, how=RECOMPUTED)
-
-
-def _outputs(session: Session, before: Checkpoint, after: Checkpoint, reductions: Sequence[Reduction]) -> _Compared:
-    from lastcli.engine.embedding import embed
-
-    masked = tuple(embed(system, reduction) for system, reduction in zip(before.systems, reductions))
-    if before.forward is None or after.forward is None:
-        triples = zip(*(map(_answer, layers) for layers in (masked, after.systems, before.systems)), strict=True)
-        return _Compared.of("each layer on random inputs", triples)
-    return _model_outputs(session, before, after, masked)
-
-
-def _answer(system: DiagonalSystem) -> np.ndarray:
-    from lastcli.reduction.calibration import output_of
-
-    width = system.groups if system.multi else system.inputs
-    return output_of(system, np.random.default_rng(0).standard_normal((2, 64, width)))
-
-
-def _model_outputs(
-    session: Session, before: Checkpoint, after: Checkpoint, masked: Sequence[DiagonalSystem]
-) -> _Compared:
-    from lastcli.evaluation.fitting import random_split
-    from lastcli.evaluation.passes import model_outputs
-
-    forward, split = before.require_forward(), session.inputs
-    if split is not None:
-        what = f"{split.n} example{'s' if split.n > 1 else ''} of {Path(split.name).name}"
-    else:
-        split = random_split(forward)
-        what = f"{split.n} random inputs"
-    size = session.plan.batch_size or min(split.n, _BATCH)  # the same for all: their batches are compared one by one
-    reference = model_outputs(forward, before.params, masked, split, batch_size=size)
-    pruned = model_outputs(after.require_forward(), after.params, after.systems, split, batch_size=size)
-    original = model_outputs(forward, before.params, before.systems, split, batch_size=size)
-    return _Compared.of(what, zip(reference, pruned, original))
