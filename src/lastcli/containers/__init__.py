@@ -8,7 +8,8 @@
 """
 
 from lastcli.containers.atomic import write_file
-from lastcli.containers.base import Container, Reader, TensorInfo, TensorSource
+from lastcli.containers.base import Reader, TensorInfo, TensorSource
+from lastcli.containers.container import Container
 from lastcli.containers.digests import DIGESTS_KEY, fingerprint
 from lastcli.containers.inputs import is_file, stored_bytes
 from lastcli.containers.place import check_place

@@ -1,4 +1,4 @@
-"""What every container offers: how it is known, and named tensors, their bytes only when asked.
+"""What every open checkpoint offers: named tensors, their bytes only when asked.
 
 A container knows bytes. It does not know what a tensor means. Nested formats (msgpack, orbax, torch) name a leaf by
 its path joined with "/"; flat formats (safetensors) keep their own names.
@@ -7,11 +7,11 @@ its path joined with "/"; flat formats (safetensors) keep their own names.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,7 @@ from lastcli.containers.digests import fingerprint, take_digests
 from lastcli.containers.inputs import shown
 from lastcli.errors import InputError
 
-if TYPE_CHECKING:
-    from lastcli.containers.jobs import Job
-
-__all__ = ["Container", "Folder", "Reader", "TensorInfo", "TensorSource"]
+__all__ = ["Reader", "TensorInfo", "TensorSource"]
 
 
 @dataclass(frozen=True)
@@ -127,69 +124,3 @@ class Reader(abc.ABC):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-@dataclass(frozen=True)
-class Folder:
-    """How a folder of a container is known.
-
-    Attributes:
-        mark: what makes it one, as a sentence to the user says it.
-        holds: (folder, names in it) → whether it is one.
-        stranger: folder → the path within it of something that is no part of the one checkpoint it holds, and would be
-            lost with it; None where there is nothing else. A folder is replaced only then.
-    """
-
-    mark: str
-    holds: Callable[[Path, Collection[str]], bool]
-    stranger: Callable[[Path], str | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Container:
-    """A kind of checkpoint: how it is known, opened and written. What is heavy is imported when a function is called.
-
-    Attributes:
-        name: as results and `write(kind=...)` say it.
-        title: as sentences to the user say it.
-        help: what it is, in one line.
-        source: where the format is defined.
-        page: the page that describes it, from the root of the repository.
-        suffixes: the suffixes of its files, in lower case; none where a checkpoint is always a folder.
-        begins: (name, first 512 bytes, size) → whether a file is of this kind.
-        certain: whether `begins` is true of no other format; else the suffix is asked before it.
-        folder: how a folder of this kind is known; None where a checkpoint is always one file.
-        open: (path, which of several models or None) → the open checkpoint.
-        write: writes a `Job` to the temporary path given.
-        native: whether a leaf that is no tensor has its own place in the file and is read back as it was.
-        shows: the part of the structure (`structure`) that the file shows by itself.
-        keeps_metadata: whether the file carries text metadata; else the sidecar NAME.json holds the description.
-        shards: whether it can be written as a folder of shards.
-        several_models: whether one file can hold several models, of which the user names one.
-    """
-
-    name: str
-    title: str
-    help: str
-    source: str
-    page: str
-    suffixes: tuple[str, ...]
-    begins: Callable[[str, bytes, int], bool]
-    open: Callable[[Path, str | None], Reader]
-    write: Callable[[Path, Job], None]
-    native: Callable[[Any], bool]
-    keeps_metadata: bool
-    certain: bool = True
-    folder: Folder | None = None
-    shows: str = ""
-    shards: bool = False
-    several_models: bool = False
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether a checkpoint is always a folder."""
-        return not self.suffixes
-
-    def makes_folder(self, shard_bytes: int | None) -> bool:
-        """Whether an output is a folder: always, or because it is written in shards."""
-        return self.is_folder or shard_bytes is not None

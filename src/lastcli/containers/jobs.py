@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lastcli.containers.base import Container, Reader, TensorInfo, TensorSource
+from lastcli.containers.base import Reader, TensorInfo, TensorSource
 from lastcli.containers.digests import digests_text, fingerprint
 from lastcli.containers.extras import EXTRAS_KEY, dumps
 from lastcli.containers.inputs import shown
@@ -26,22 +26,24 @@ class Job:
     """One output to be written.
 
     Attributes:
-        container: the container to write.
         path: the output as the user named it, for messages.
         sources: the tensors, in order.
         metadata: text to keep with the file.
         extras: leaves that are not tensors, and the reserved keys.
+        native: `Container.native` of the container to write.
+        shows: `Container.shows` of it.
         template: an open reader whose ways (NumPy scalars, wrappers) the output follows.
         shard_bytes: the largest shard; None for one file.
         progress: told the bytes of every tensor written.
         digests: filled by `load`: what was written.
     """
 
-    container: Container
     path: Path
     sources: tuple[TensorSource, ...]
     metadata: Mapping[str, str]
     extras: Mapping[str, Any]
+    native: Callable[[Any], bool]
+    shows: str = ""
     template: Reader | None = None
     shard_bytes: int | None = None
     progress: Callable[[int], None] | None = None
@@ -77,13 +79,13 @@ class Job:
     @cached_property
     def own(self) -> dict[str, Any]:
         """The extras that the container holds in its own way."""
-        native = self.container.native
+        native = self.native
         return {name: value for name, value in self.extras.items() if not name.startswith("last.") and native(value)}
 
     @cached_property
     def text(self) -> dict[str, str]:
         """The metadata, and in them, as one text, the extras that the container does not hold in its own way."""
-        rest = {key: item for key, item in without(self.extras, self.container.shows).items() if key not in self.own}
+        rest = {key: item for key, item in without(self.extras, self.shows).items() if key not in self.own}
         return {**self.metadata, **({EXTRAS_KEY: dumps(rest)} if rest else {})}
 
     def tree(self) -> dict[str, Any]:

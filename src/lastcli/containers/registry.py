@@ -10,8 +10,9 @@ import importlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lastcli.containers.base import Container, Reader
+from lastcli.containers.base import Reader
 from lastcli.containers.boxes import finish_left
+from lastcli.containers.container import Container
 from lastcli.containers.inputs import RandomAccess, is_folder, shown
 from lastcli.errors import InputError, OutputError, UsageError
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lastcli.containers.atomic import check_sidecar, staged
-from lastcli.containers.base import Container, Reader, TensorSource
+from lastcli.containers.base import Reader, TensorSource
 from lastcli.containers.boxes import finish_left
+from lastcli.containers.container import Container
 from lastcli.containers.digests import DIGESTS_KEY, fingerprint
 from lastcli.containers.dtypes import ITEMSIZE, safe_nbytes
 from lastcli.containers.extras import STRUCTURE_KEY, dumps, representable
@@ -77,21 +78,31 @@ def write(
     sources = tuple(sources)
     form = {STRUCTURE_KEY: of(template.extras)} if template is not None and of(template.extras) else {}
     kept = restricted({**form, **(extras or {})}, {source.info.name for source in sources})
-    job = Job(container, path, sources, without_kept(metadata), kept, template, shard_bytes, progress)
+    job = Job(
+        path,
+        sources,
+        without_kept(metadata),
+        kept,
+        container.native,
+        container.shows,
+        template=template,
+        shard_bytes=shard_bytes,
+        progress=progress,
+    )
     _check(job)
     inputs = () if template is None else (template.path,)
     check_output(path, inputs=inputs, kind=container.name, shard_bytes=shard_bytes, force=force)
     beside = None if container.keeps_metadata else sidecar_path(path)
     if beside is not None:
         with writing_errors(beside):
-            check_sidecar(beside, _beside(job), force)
+            check_sidecar(beside, _beside(job, container), force)
     with staged(path, folder=container.makes_folder(shard_bytes), force=force) as stage:
         with writing_errors(path):
             container.write(stage.temp, job)
         stage.flush()
-        _compare(stage.temp, job)
+        _compare(stage.temp, job, container)
         size = stored_bytes(stage.temp)
-        stage.commit(beside, "" if beside is None else _beside(job))
+        stage.commit(beside, "" if beside is None else _beside(job, container))
     return Receipt(path, container.name, size, beside)
 
 
@@ -180,21 +191,21 @@ def _check(job: Job) -> None:
             raise OutputError(f"{job.where}: '{shown(key)}' is a {type(value).__name__}, which last cannot store.")
 
 
-def _beside(job: Job) -> str:
+def _beside(job: Job, container: Container) -> str:
     """The text of the sidecar."""
-    return sidecar_text({**job.text, CONTAINER_KEY: job.container.name, DIGESTS_KEY: job.digests_text()})
+    return sidecar_text({**job.text, CONTAINER_KEY: container.name, DIGESTS_KEY: job.digests_text()})
 
 
-def _compare(temp: Path, job: Job) -> None:
+def _compare(temp: Path, job: Job, container: Container) -> None:
     """Read the output back and compare it with what was given.
 
     Raises:
         OutputError: they differ.
     """
-    keeps = job.container.keeps_metadata
+    keeps = container.keeps_metadata
     held = set(job.extras if keeps else job.own)
     try:
-        with job.container.open(temp, None) as reader:
+        with container.open(temp, None) as reader:
             if dict(reader.tensors) != job.infos():
                 raise OutputError(f"{job.where}: the file read back lists other tensors than were written.")
             for name in reader.tensors:

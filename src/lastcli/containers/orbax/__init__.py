@@ -6,7 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers.base import Container, Folder, Reader
+from lastcli.containers.base import Reader
+from lastcli.containers.container import Container, Folder
 from lastcli.containers.inputs import is_unicode
 from lastcli.containers.jobs import Job
 from lastcli.containers.orbax.layout import CHECKPOINT_FILE, TEMPORARY, TREE_FILE, stranger

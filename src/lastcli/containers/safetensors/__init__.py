@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lastcli.containers.base import Container, Folder, Reader
+from lastcli.containers.base import Reader
+from lastcli.containers.container import Container, Folder
 from lastcli.containers.jobs import Job
 from lastcli.containers.safetensors.reader import looks_like_safetensors
 from lastcli.containers.safetensors.sharded import INDEX_SUFFIX, open_safetensors, stranger

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers.base import Container, Reader
+from lastcli.containers.base import Reader
+from lastcli.containers.container import Container
 from lastcli.containers.jobs import Job
 
 __all__ = ["CONTAINER"]

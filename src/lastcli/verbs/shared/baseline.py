@@ -10,7 +10,6 @@ import numpy as np
 from lastcli.model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from lastcli.evaluation.data import Split
     from lastcli.evaluation.metrics import Metric
     from lastcli.evaluation.sweep import Evaluation
     from lastcli.verbs.shared.session import Session
@@ -21,7 +20,6 @@ __all__ = [
     "outside_tensors",
     "pooled_note",
     "require_finite",
-    "require_finite_outputs",
 ]
 
 # Options that say how a reduced model is written; the forward pass does not depend on them.
@@ -38,25 +36,6 @@ def require_finite(session: Session, checkpoint: Checkpoint, found: Evaluation, 
         from lastcli.evaluation import soundness
 
         soundness.require_finite(found, checkpoint.label, data, outside_tensors(session, checkpoint))
-
-
-def require_finite_outputs(checkpoint: Checkpoint, split: Split, batch_size: int | None) -> None:
-    """Refuse a model whose outputs on inputs without labels are not finite, where those outputs are what is fitted.
-
-    Raises:
-        InputError: which file, how many examples, and which tensor is the reason.
-    """
-    from lastcli.errors import InputError
-    from lastcli.evaluation.passes import model_outputs
-    from lastcli.evaluation.soundness import count_non_finite, what_is_wrong
-
-    forward, params, bad, start = checkpoint.require_forward(), checkpoint.params, 0, 0
-    for outputs in model_outputs(forward, params, checkpoint.systems, split, batch_size=batch_size):
-        lengths = None if split.lengths is None else split.lengths[start : start + len(outputs)]
-        bad += count_non_finite(outputs, forward.task, lengths, forward.output_step)
-        start += len(outputs)
-    if bad:
-        raise InputError(what_is_wrong(checkpoint.label, bad, split.n, split.name, params))
 
 
 def outside_tensors(session: Session, checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lastcli.model.checkpoint import Checkpoint, open_checkpoint
 from lastcli.plan import BUNDLED, Method, Plan, Refit
-from lastcli.verbs.shared.baseline import require_finite_outputs
+from lastcli.verbs.shared.finite import require_finite_outputs
 from lastcli.verbs.shared.sources import (
     DataSource,
     Source,
