@@ -38,3 +38,9 @@ def test_importing_the_package_imports_nothing_heavy():
     code = f"import sys, lastcli\nprint([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("method", ["last", "aire", "lamp", "random"])
+def test_scoring_single_states_imports_nothing_heavy(tmp_path, method):
+    path = write_s5(tmp_path / "model.safetensors")
+    assert imported("score", path, "--method", method) == "[]"

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lastcli.engine import allocation, criteria
-from lastcli.engine.reductions import truncate
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint
@@ -182,6 +181,8 @@ class Compressor:
             UsageError: the refit needs calibration inputs and there are none, or does not go with the method.
             UnsupportedModelError: the model cannot hold the result.
         """
+        from lastcli.engine.reductions import truncate
+
         self.check(method, refit)
         if method.moves_poles:
             start = self._balanced(method, ratio, states)
