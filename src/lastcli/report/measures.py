@@ -116,7 +116,7 @@ def verify_blocks(result: VerifyResult) -> list[Block]:
         )
         for check in result.checks
     ]
-    columns = [Column("", False), Column("check", False), Column("how", False, spare=1), Column("detail", False)]
+    columns = [Column("", False), Column("check", False), Column("how", False), Column("detail", False)]
     blocks: list[Block] = [grid(columns, rows, f"{name_text(result.pruned)} against {name_text(result.original)}")]
     if result.layers:
         blocks.append(certificates(result.layers, "Layers"))

@@ -260,7 +260,7 @@ def _layer_checks(before: Checkpoint, claims: Sequence[Claim], proofs: Sequence[
     words = {
         PROVED: "C and D are ORIGINAL's",
         RECOMPUTED: "C and D are what is computed anew",
-        TRUSTED: "C and D have the sha256 that the record gives; how they were fitted is its word",
+        TRUSTED: "C and D have the sha256 the file gives; how they were fitted is its word",
     }
     detail = words[how] if changed != {"none"} or how != RECOMPUTED else "C and D are ORIGINAL's, in another form"
     return [*checks, Check(name="read-out", ok=True, detail=detail, how=how)]
