@@ -119,6 +119,7 @@ def test_foreign_formats_are_named(tmp_path):
     for start, says in (
         (b"\x89HDF\r\n", "HDF5"),
         (b"GGUF", "GGUF"),
+        (b"a member's name".ljust(257, b"\0") + b"ustar", "tar archive; unpack it"),
         (b"version https://git-lfs.github.com/", "git lfs pull"),
     ):
         path = tmp_path / "x.bin"

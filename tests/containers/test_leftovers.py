@@ -72,6 +72,14 @@ def test_inspect_finishes_what_was_half_put_in_place(kind, step, last, tmp_path)
     assert state(path) == "new"
 
 
+def test_a_link_of_another_name_finishes_it_too(last, tmp_path):
+    path = half_done("msgpack", tmp_path, "replace")
+    (tmp_path / "link.msgpack").symlink_to(path)
+    last("inspect", tmp_path / "link.msgpack")
+    assert left(tmp_path) == []
+    assert state(path) == "new"
+
+
 def test_quiet_finishes_without_a_word(last, tmp_path):
     path = half_done("shards", tmp_path, "rename")
     assert "killed" not in last("inspect", path, "-q")[2]

@@ -62,6 +62,22 @@ def test_a_goal_on_the_command_line_replaces_the_recipes_goal(tmp_path):
     assert (plan.states, plan.ratio) == (7, None)
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "plural"), [("method", "obs", "methods"), ("refit", "h2", "refits"), ("ratio", "0.3", "ratios")]
+)
+def test_one_on_the_command_line_replaces_the_recipes_several(flag, value, plural, tmp_path):
+    lines = "methods: [last, aire]\nrefits: [none, h2]\nratios: 0:0.5:0.1\n"
+    plan = build_plan({flag: value}, recipe(tmp_path, lines))
+    assert getattr(plan, plural) in (None, ())
+    others = {"methods", "refits", "ratios"} - {plural}
+    assert all(getattr(plan, other) for other in others)
+
+
+def test_a_file_whose_name_begins_like_the_demos_is_a_file(tmp_path):
+    plan = build_plan({}, recipe(tmp_path, "checkpoint: bundled_models/a.npz\ndata: bundled\n"))
+    assert (plan.checkpoint, plan.data) == (str(tmp_path / "bundled_models/a.npz"), "bundled")
+
+
 def test_every_option_says_what_it_does():
     assert all(item.metadata["help"] for item in dataclasses.fields(Plan))
 

@@ -62,3 +62,23 @@ def test_unstable_states_are_named_with_their_energy_over_the_sequence(last, wil
     assert found["layers"][1]["energy"][2] is None
     assert "state 2" in found["notes"][0]
     assert last("score", wild, "--refuse-unstable")[0] == 4
+
+
+@pytest.mark.parametrize("method", ["random", "uniform-magnitude"])
+def test_verify_finds_the_states_that_a_calibrated_run_keeps_beside_one_on_the_circle(last, tmp_path, method):
+    """Calibration inputs change what is measured, not which states a ranking without them has to keep."""
+
+    def change(arrays):
+        for name, array in arrays.items():
+            if "layers_1/seq/Lambda_re" in name:
+                array[:] = 1e-7
+
+    rng = np.random.default_rng(5)
+    np.savez(tmp_path / "c.npz", x=rng.normal(size=(16, 9, 3)).astype(np.float32))
+    path, out = write_s5(tmp_path / "m.safetensors", change=change, clip_eigs=False), tmp_path / "o.safetensors"
+    options = ("--states", "4", "--method", method, "--calibration", tmp_path / "c.npz", "--refit", "calibrated")
+    code, _, err = last("prune", path, *options, "--out", out)
+    assert code == 0, err
+    code, found, err = last("verify", path, out, "--calibration", tmp_path / "c.npz", "--json")
+    checks = {check["name"]: check for check in json.loads(found)["checks"]}
+    assert checks["selection"]["ok"], checks["selection"]

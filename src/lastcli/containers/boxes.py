@@ -107,7 +107,8 @@ def finish_left(path: Path, *, only: bool = False) -> None:
         only: just what concerns this path is finished and nothing else removed.
     """
     try:
-        folder, name = Path(os.path.realpath(path)).parent, path.name if only else None
+        target = Path(os.path.realpath(path))
+        folder, name = target.parent, target.name if only else None
         found = sorted(entry.name for entry in os.scandir(folder) if _NAME.fullmatch(entry.name))
     except (OSError, ValueError):
         return

@@ -1,7 +1,7 @@
 """Every container there is, and which one a path holds or gets.
 
-To add one: a folder here with a `CONTAINER` (see `base.Container`), and its name in `CONTAINERS`; docs/development.md
-shows it whole. Everything else asks this table.
+To add one: a folder here with a `CONTAINER` (see `container.Container`), and its name in `CONTAINERS`;
+docs/development.md shows it whole. Everything else asks this table.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ CONTAINERS: dict[str, Container] = {
 """The containers by name, in the order in which a path's content is held against them."""
 
 _FOREIGN = (
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"GGUF", "a GGUF file"),
-    (b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (b"ustar", "a tar archive; unpack it first"),
-    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
+    (0, b"\x89HDF", "an HDF5 file"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"GGUF", "a GGUF file"),
+    (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (257, b"ustar", "a tar archive; unpack it first"),
+    (0, b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
 )
 
 
@@ -94,8 +94,8 @@ def container_of(path: Path) -> Container:
     certain = _first(lambda container: container.certain and container.begins(path.name, start, size))
     if certain is not None:
         return certain
-    for magic, name in _FOREIGN:
-        if start.startswith(magic):
+    for at, magic, name in _FOREIGN:
+        if start.startswith(magic, at):
             raise InputError(f"{shown(path, 1000)} is {name}; last reads {known} checkpoints.")
     found = _by_suffix(path.suffix.lower()) or _first(lambda container: container.begins(path.name, start, size))
     if found is None:

@@ -1,6 +1,17 @@
 """What a run depends on: the options, the ratios, the methods and refits. Imports neither JAX nor NumPy."""
 
 from lastcli.plan.methods import METHODS, REFITS, Method, Refit
-from lastcli.plan.plan import BUNDLED, LAYOUTS, Plan, build_plan, load_recipe
+from lastcli.plan.plan import BUNDLED, LAYOUTS, Plan, build_plan, is_bundled, load_recipe
 
-__all__ = ["BUNDLED", "LAYOUTS", "METHODS", "REFITS", "Method", "Plan", "Refit", "build_plan", "load_recipe"]
+__all__ = [
+    "BUNDLED",
+    "LAYOUTS",
+    "METHODS",
+    "REFITS",
+    "Method",
+    "Plan",
+    "Refit",
+    "build_plan",
+    "is_bundled",
+    "load_recipe",
+]

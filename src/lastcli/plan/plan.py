@@ -18,9 +18,16 @@ from lastcli.mappings import convert, load_mapping, suggestion
 from lastcli.plan.methods import METHODS, REFITS, Method, Refit, as_method, as_refit
 from lastcli.plan.ratios import parse_ratio, parse_ratios
 
-__all__ = ["BUNDLED", "LAYOUTS", "Plan", "build_plan", "load_recipe"]
+__all__ = ["BUNDLED", "LAYOUTS", "Plan", "build_plan", "is_bundled", "load_recipe"]
 
 BUNDLED = "bundled"
+
+
+def is_bundled(named: str) -> bool:
+    """Whether it names the demo model or one of its splits (`bundled:test`); a file of that name is `./bundled`."""
+    return named == BUNDLED or named.startswith(f"{BUNDLED}:")
+
+
 LAYOUTS = ("ragged", "padded", "uniform")
 _ABOUT = ("title", "source", "paper", "note")
 
@@ -73,6 +80,10 @@ class Plan:
 _FIELDS = {item.name: item for item in dataclasses.fields(Plan)}
 
 
+# One of a kind given by the caller replaces the recipe's several.
+_PLURALS = {"method": "methods", "refit": "refits", "ratio": "ratios"}
+
+
 def build_plan(flags: Mapping[str, Any], recipe: Path | None = None) -> Plan:
     """The plan of a run: defaults, then the recipe, then every flag that is not None.
 
@@ -86,6 +97,8 @@ def build_plan(flags: Mapping[str, Any], recipe: Path | None = None) -> Plan:
             raise UsageError(f"There is no option {key!r}.{suggestion(key, _FIELDS)}")
         if value is not None:
             values[key] = _value(key, value, f"--{key.replace('_', '-')}", UsageError)
+            if key in _PLURALS and flags.get(_PLURALS[key]) is None:
+                values.pop(_PLURALS[key], None)
     # the last of `ratio`, `states`, `max_drop` that is more explicit wins: a flag replaces the recipe's goal
     goals = [key for key in ("ratio", "states", "max_drop") if flags.get(key) is not None]
     if len(goals) > 1 and not ("max_drop" in goals and flags.get("ratios") is not None):
@@ -114,7 +127,7 @@ def load_recipe(path: Path) -> dict[str, Any]:
         if raw is None:
             continue
         value = _value(key, raw, f"{path}: {key}", InputError)
-        if _FIELDS[key].metadata["kind"] == "path" and not value.startswith(BUNDLED):
+        if _FIELDS[key].metadata["kind"] == "path" and not is_bundled(value):
             value = str(path.parent / value)
         values[key] = value
     return values

@@ -155,16 +155,17 @@ class Compressor:
             min_states=self.plan.min_states,
             layout=self.plan.layout,
             ties="reference" if self.plan.compat else "exact",
-            pinned=self.pinned,
+            pinned=self.pinned(method, refit),
         )
-        return self._exchanged(kept, refit) if method.eliminates else kept
+        return self._exchanged(kept, method, refit) if method.eliminates else kept
 
-    def _exchanged(self, kept: Sequence[np.ndarray], refit: Refit) -> list[np.ndarray]:
+    def _exchanged(self, kept: Sequence[np.ndarray], method: Method, refit: Refit) -> list[np.ndarray]:
         """Elimination never takes a state back; exchanging kept and dropped ones makes that good."""
         from lastcli.engine.exchange import exchange
 
         moments = self.moments(self._moment_source(refit))
-        held = [None] * len(kept) if self.pinned is None else list(self.pinned)
+        pinned = self.pinned(method, refit)
+        held = [None] * len(kept) if pinned is None else list(pinned)
         layers = zip(self.systems, kept, moments, held)
         return [exchange(system, keep, moment, pinned=pin) for system, keep, moment, pin in layers]
 
@@ -194,7 +195,7 @@ class Compressor:
             start=start,
             moved=method.moves_poles,
             reselect=method.eliminates,
-            pinned=self.pinned,
+            pinned=self.pinned(method, refit),
             moments=self.moments,
             batches=lambda: self.batches,
             progress=self.progress,
@@ -233,26 +234,33 @@ class Compressor:
             raise UsageError("This needs inputs to calibrate on; give an .npz file with --calibration.")
         return self.calibration.batches(min(self.plan.batch_size or _BATCH, self.calibration.n))
 
-    @cached_property
-    def pinned(self) -> list[np.ndarray] | None:
-        """States that stay whatever they score, (sets, N) bool a layer: those of `unstable`; None where there are none.
+    def pinned(self, method: Method, refit: Refit) -> list[np.ndarray] | None:
+        """States that stay whatever they score, (sets, N) bool a layer; None where there are none.
 
-        The published code, which `compat` reproduces, knows no such rule.
+        Those whose energy is infinite. Measured on calibration inputs, a state on the unit circle (LinOSS-IMEX has no
+        others) has an energy like any other.
         """
-        if self.plan.compat is not None and not self.plan.allow_unstable:
+        if not self.pins_unstable:
             return None
-        masks = criteria.unstable(self.systems, self._margin)
+        measured = method.eliminates and self._moment_source(refit) == "calibrated"
+        masks = criteria.unstable(self.systems, _ON_THE_CIRCLE if measured else 0.0)
         return masks if any(mask.any() for mask in masks) else None
 
     @property
-    def _margin(self) -> float:
-        """On calibration inputs a state on the unit circle (LinOSS-IMEX has no others) has an energy like any other."""
-        return 0.0 if self.calibration is None else _ON_THE_CIRCLE
+    def pins_unstable(self) -> bool:
+        """Whether states that no norm can rank stay: a rule that the published code (`compat`) does not know."""
+        return self.plan.compat is None or self.plan.allow_unstable
 
     @property
     def unstable(self) -> list[tuple[str, np.ndarray, float]]:
-        """(layer, (sets, N) bool, largest |λ|) of every layer with states that no norm can rank."""
-        masks = criteria.unstable(self.systems, self._margin)
+        """(layer, (sets, N) bool, largest |λ|) of every layer with states that no norm can rank.
+
+        On calibration inputs without those on the unit circle, unless a method of the plan ranks by norms even so.
+        """
+        measured = self.calibration is not None and all(
+            method.eliminates for method in self.plan.methods or (self.plan.method,)
+        )
+        masks = criteria.unstable(self.systems, _ON_THE_CIRCLE if measured else 0.0)
         layers = zip(self.names, masks, self.systems)
         return [(name, mask, float(np.abs(system.poles).max())) for name, mask, system in layers if mask.any()]
 

@@ -45,7 +45,8 @@ def layer_sensitivities(
         forward: the architecture.
         params: {tensor name: array} of the tensors it needs.
         systems: the original layers.
-        energies: (sets, N) a layer, the residual reached when a state goes (`Elimination.share`).
+        energies: (sets, N) a layer, the residual reached when a state goes, with the price of its read-out
+            (`Elimination.rank`).
         moments: calibrated, one a layer.
         split: calibration inputs; labels are not looked at.
         progress: called with (layers done, layers in all).

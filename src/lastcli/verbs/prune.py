@@ -117,7 +117,9 @@ def prune(
 
 def _notes(session: Session, compressor: Compressor, after: int) -> list[str]:
     """What is not as the plan, the file or the name of the metric would have it."""
-    kept = kept_note(compressor.systems, session.plan, after)
+    kept = kept_note(
+        compressor.systems, session.plan, after, pinned=bool(compressor.unstable) and compressor.pins_unstable
+    )
     if kept is not None:
         session.note(kept)
     measures = session.plan.data is not None or session.plan.max_drop is not None

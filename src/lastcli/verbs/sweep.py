@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from lastcli.reduction.feasible import misfit
 from lastcli.results import SweepResult, SweepRow
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
 from lastcli.verbs.shared.certificates import as_stored, certificates
-from lastcli.verbs.shared.measuring import data_name, measure, metric_of
+from lastcli.verbs.shared.measuring import data_name, measure, metric_of, within_drop
 from lastcli.verbs.shared.rebuilding import rebuild
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.shared.unstable import unstable_note, unstable_states
@@ -183,13 +182,3 @@ def _choose(rows: Sequence[SweepRow], plan: Plan, baseline: Evaluation, found: S
     """The row that removes most within the drop; among equals the best value."""
     within = [row for row, evaluation in zip(rows, found) if within_drop(row.drop, baseline, evaluation, plan)]
     return max(within, key=lambda row: (row.ratio, -row.drop), default=None)
-
-
-def within_drop(drop: float, baseline: Evaluation, found: Evaluation, plan: Plan) -> bool:
-    """Whether a model meets `max_drop`: by the point estimate, or with `significance` by the paired upper limit."""
-    if plan.max_drop is None:
-        return True
-    if plan.significance is None or not math.isfinite(drop):
-        return drop <= plan.max_drop + 1e-12
-    against = compare(baseline.metric, baseline.statistics, found.statistics, confidence=1 - plan.significance)
-    return against.upper is not None and against.upper <= plan.max_drop

@@ -10,13 +10,14 @@ from lastcli.plan import Plan
 __all__ = ["kept_note"]
 
 
-def kept_note(systems: Sequence[DiagonalSystem], plan: Plan, after: int) -> str | None:
+def kept_note(systems: Sequence[DiagonalSystem], plan: Plan, after: int, *, pinned: bool) -> str | None:
     """A sentence where a number of states or a ratio could not be met, with the reason; None where it was.
 
     Args:
         systems: the original layers.
         plan: with `states` or `ratio` set; else there is nothing to say.
         after: stored states that stay.
+        pinned: whether some of them stay since no norm can rank them.
     """
     from lastcli.engine.allocation import states_to_keep
 
@@ -28,7 +29,7 @@ def kept_note(systems: Sequence[DiagonalSystem], plan: Plan, after: int) -> str 
         return None
     if after == asked:
         return None
-    reasons = _fewer(systems, plan) if after < asked else _more(systems, plan)
+    reasons = _fewer(systems, plan) if after < asked else _more(systems, plan, pinned)
     stays = f"{after} state{' stays' if after == 1 else 's stay'}"
     return f"{stays}, {'fewer' if after < asked else 'more'} than the {asked} of {flag}: {', and '.join(reasons)}."
 
@@ -44,14 +45,12 @@ def _fewer(systems: Sequence[DiagonalSystem], plan: Plan) -> list[str]:
     return reasons or ["the next ones would not fit"]
 
 
-def _more(systems: Sequence[DiagonalSystem], plan: Plan) -> list[str]:
-    from lastcli.engine.criteria import unstable
-
+def _more(systems: Sequence[DiagonalSystem], plan: Plan, pinned: bool) -> list[str]:
     reasons = []
     if plan.min_states > 0:
         where = "every channel of every layer" if any(system.sets > 1 for system in systems) else "every layer"
         reasons.append(f"{where} keeps at least {plan.min_states} (--min-states)")
-    if any(found.any() for found in unstable(systems)):
+    if pinned:
         reasons.append("states with |λ| ≥ 1 stay")
     if plan.compat is not None:
         reasons.append(f"states that tie with the last kept one stay too (--compat {plan.compat})")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lastcli.engine.system import Reduction
+from lastcli.evaluation.significance import compare
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.plan import Plan
 from lastcli.verbs.shared.baseline import require_finite
 from lastcli.verbs.shared.rebuilding import as_checkpoint, rebuild
 from lastcli.verbs.shared.session import Session
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from lastcli.evaluation.metrics import Metric
     from lastcli.evaluation.sweep import Evaluation
 
-__all__ = ["data_name", "measure", "measure_checkpoint", "metric_of"]
+__all__ = ["data_name", "measure", "measure_checkpoint", "metric_of", "within_drop"]
 
 
 def metric_of(session: Session) -> Metric:
@@ -111,3 +114,13 @@ def _external(
     split = session.measured_on
     with session.bar("Evaluating", 1 if split is None else split.n) as bar:
         return external.evaluate(tensors, split, metric_of(session), batch_size=session.plan.batch_size, progress=bar)
+
+
+def within_drop(drop: float, baseline: Evaluation, found: Evaluation, plan: Plan) -> bool:
+    """Whether a model meets `max_drop`: by the point estimate, or with `significance` by the paired upper limit."""
+    if plan.max_drop is None:
+        return True
+    if plan.significance is None or not math.isfinite(drop):
+        return drop <= plan.max_drop + 1e-12
+    against = compare(baseline.metric, baseline.statistics, found.statistics, confidence=1 - plan.significance)
+    return against.upper is not None and against.upper <= plan.max_drop

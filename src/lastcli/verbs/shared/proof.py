@@ -175,7 +175,7 @@ class Prover:
         """The layer with its read-out refitted anew, where ORIGINAL alone (or the calibration inputs) decide it."""
         if self._recalibrated is not None:
             return self._recalibrated[index]
-        if len(self.steps) > 1 or (self.steps and self.steps[0].refit != "h2"):
+        if len(self.steps) > 1 or (self.steps and not _on_white_noise(self.steps[0])):
             return None
         system = self.before.systems[index]
         return refit(system, claim.kept, white_noise_moments(system, allow_unstable=True))
@@ -198,7 +198,7 @@ class Prover:
             reduction = balance(system, layer.name, mode).reduce(claim.states)
         except LastError:
             return None
-        return refit_moved(system, reduction) if step.refit == "h2" else reduction
+        return refit_moved(system, reduction) if _on_white_noise(step) else reduction
 
     def _tensors(self, index: int, reduction: Reduction, *, checked: bool = True) -> Tensors:
         """The layer's tensors as prune would write them, in the width that PRUNED has."""
@@ -290,3 +290,7 @@ def _close(first: np.ndarray, second: np.ndarray, relative: float) -> bool:
 
 def _eye(system: DiagonalSystem) -> np.ndarray:
     return np.broadcast_to(np.eye(system.outputs, system.inputs), (system.groups, system.outputs, system.inputs))
+
+
+def _on_white_noise(step: Record) -> bool:
+    return step.refit in REFITS and REFITS[step.refit].moments == "h2"

@@ -18,10 +18,9 @@ from lastcli.plan import Method, Refit
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import SearchResult, SearchStep
 from lastcli.verbs.shared.baseline import baseline_fault
-from lastcli.verbs.shared.measuring import data_name, measure, measure_checkpoint, metric_of
+from lastcli.verbs.shared.measuring import data_name, measure, measure_checkpoint, metric_of, within_drop
 from lastcli.verbs.shared.rebuilding import as_checkpoint, rebuild
 from lastcli.verbs.shared.session import Session
-from lastcli.verbs.sweep import within_drop
 
 __all__ = ["search"]
 

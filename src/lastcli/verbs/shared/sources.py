@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lastcli import demo
 from lastcli.errors import UsageError
-from lastcli.plan import BUNDLED, Plan
+from lastcli.plan import BUNDLED, Plan, is_bundled
 
 if TYPE_CHECKING:
     from lastcli.evaluation.locations import Location
@@ -75,7 +75,7 @@ def choose_calibration(plan: Plan, *, bundled: bool) -> DataSource | None:
 def _split(named: str | None, default: str, flag: str) -> DataSource:
     from lastcli.evaluation.locations import Location, parse_location
 
-    if named is not None and named != BUNDLED and not named.startswith(f"{BUNDLED}:"):
+    if named is not None and not is_bundled(named):
         return DataSource(parse_location(named), "as named")
     name = (named or BUNDLED).partition(":")[2] or default
     if name not in _SPLITS:

@@ -44,7 +44,7 @@ def unstable_note(compressor: Compressor) -> str | None:
         + (" and more" if len(layer.states) > _SHOWN else "")
         for layer in found[:_SHOWN]
     )
-    kept = "kept, since their norm is not finite" if compressor.pinned is not None else "taken by the published formula"
+    kept = "kept, since their norm is not finite" if compressor.pins_unstable else "taken by the published formula"
     return (
         f"Warning: {count} state{'' if count == 1 else 's'} with |λ| >= 1 ({shown}; largest "
         f"{max(layer.largest for layer in found):.6g}): {kept}. Check the discretisation options; --refuse-unstable "
