@@ -75,6 +75,15 @@ def test_a_sharp_resonance_is_not_missed():
     assert norms.h_infinity_norm(system)[0] == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", FORWARD)
+def test_hankel_singular_values_are_those_of_the_dense_system(kind):
+    system = system_of(kind, seed=8)
+    found = norms.hankel_singular_values(system)
+    for g in range(system.groups):
+        expected = oracles.hankel_of(system, g)
+        np.testing.assert_allclose(found[g], expected, rtol=1e-6, atol=1e-7 * expected[0])
+
+
 @pytest.mark.parametrize("kind", ["mimo", "bidirectional", "multi", "oscillators"])
 def test_gramians_are_sums_over_simulated_steps(kind):
     system = system_of(kind, seed=10)

@@ -1,4 +1,4 @@
-"""System norms in closed form or to a tolerance: frequency response, H2, H-infinity, Gramians.
+"""System norms in closed form or to a tolerance: frequency response, H2, H-infinity, Gramians, Hankel singular values.
 
 All are those of the real system that the layer is: conjugates, both scan directions, the delay and D included. Every
 function works on each group of a layer by itself and gives one value a group.
@@ -20,6 +20,7 @@ __all__ = [
     "gramians",
     "h2_norm",
     "h_infinity_norm",
+    "hankel_singular_values",
     "joint_gramian",
     "symmetric_root",
 ]
@@ -126,6 +127,14 @@ def joint_gramian(one: DiagonalSystem, other: DiagonalSystem) -> np.ndarray:
     symmetric = one.B @ other.B.swapaxes(1, 2) / (1 - one.poles[:, :, None] * other.poles[:, None, :])
     plus, minus = (symmetric + hermitian) / 2, (symmetric - hermitian) / 2
     return np.block([[plus.real, minus.imag], [plus.imag, -minus.real]])
+
+
+def hankel_singular_values(system: DiagonalSystem) -> np.ndarray:
+    """Hankel singular values of the system of `gramians`, descending: (G, 2P)."""
+    controllability, observability = gramians(system)
+    return np.linalg.svd(
+        symmetric_root(observability).swapaxes(1, 2) @ symmetric_root(controllability), compute_uv=False
+    )
 
 
 def symmetric_root(gram: np.ndarray) -> np.ndarray:
