@@ -37,21 +37,23 @@ def largest_error_allowed(dtype: Any) -> float:
 
 
 def fit_residues(
-    poles: np.ndarray, residues: np.ndarray, stored: np.ndarray, unit: float, ratio: np.ndarray
+    poles: np.ndarray, residues: np.ndarray, stored: np.ndarray, gain: np.ndarray, dtype: Any, ratio: np.ndarray
 ) -> np.ndarray:
     """Residues on rounded poles with the kernel nearest to 2·Re Σ r λ^k, whose own rounding is part of the misfit.
 
     Minimises the squared distance of the kernels plus that of the rounding errors to expect, unit² Σ |r_n|² ‖λ_n^k‖²:
-    least squares over the steps with a ridge, by QR. Channels that rounding hardly changes keep their residues.
+    least squares over the steps with a ridge, by QR. What is expected is not what comes: both read-outs are rounded,
+    and each row keeps the nearer one. Channels that rounding hardly changes keep their residues.
 
     Args:
         poles: (G, N) discrete poles.
         residues: (G, rows, N).
         stored: (G, N) the poles as the file holds them.
-        unit: relative error of rounding a number.
+        gain: (G, N) what C is multiplied by in a residue; C = residues / gain is what is rounded.
+        dtype: real dtype of the file's C.
         ratio: (G,) how far the terms of a channel cancel (`parts.cancellation`).
     """
-    steps = _horizon(poles)
+    steps, unit = _horizon(poles), rounding_unit(dtype)
     fitted = residues.astype(np.complex128)
     for g in np.flatnonzero(ratio * unit > _SMALLEST_ERROR):
         y = _responses(poles[g], residues[g], steps)
@@ -64,7 +66,12 @@ def fit_residues(
             continue
         q, r = np.linalg.qr(np.concatenate([basis / size, unit * np.eye(len(size))]))
         x = (np.linalg.solve(r, q[:steps].T @ y.T) / size[:, None]).T
-        fitted[g] = x[:, : len(poles[g])] + 1j * x[:, len(poles[g]) :]
+        candidate = x[:, : len(poles[g])] + 1j * x[:, len(poles[g]) :]
+        plainly, anew = (
+            np.linalg.norm(_responses(stored[g], _rounded(r / gain[g], dtype) * gain[g], steps) - y, axis=1)
+            for r in (fitted[g], candidate)
+        )
+        fitted[g] = np.where((anew < plainly)[:, None], candidate, fitted[g])
     return fitted
 
 
@@ -83,6 +90,10 @@ def kernel_error(system: DiagonalSystem, stored: DiagonalSystem) -> float:
     error, norm = np.sqrt(np.concatenate(errors)), np.sqrt(np.concatenate(norms))
     floor = max(_QUIET * float(np.sqrt((norm**2).mean())), np.finfo(float).tiny)
     return float((error / np.maximum(norm, floor)).max())
+
+
+def _rounded(z: np.ndarray, dtype: Any) -> np.ndarray:
+    return z.real.astype(dtype).astype(np.float64) + 1j * z.imag.astype(dtype).astype(np.float64)
 
 
 def _horizon(poles: np.ndarray) -> int:

@@ -18,7 +18,7 @@ from lastcli.families.parts.cancellation import cancellation
 from lastcli.families.parts.discretise import continuous, discrete
 from lastcli.families.parts.leaves import split
 from lastcli.families.parts.storage import pad_states, store
-from lastcli.families.parts.stored_kernel import fit_residues, rounding_unit
+from lastcli.families.parts.stored_kernel import fit_residues
 from lastcli.families.s4.models.sequence_names import sequence_options
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def s4d_layer(
     kept = {role: array[:, : a.shape[1]].astype(np.float64) for role, array in stored.items()}
     poles, gain = discrete(np, "zoh", -np.exp(kept["log_A_real"]) + 1j * kept["A_imag"], step)
     residues = np.asarray(system.C)[:, 0] * np.asarray(system.B)[:, None, :, 0] * (system.pairing / 2)
-    residues = fit_residues(np.asarray(system.poles), residues, poles, rounding_unit(like.dtype), cancellation(system))
+    residues = fit_residues(np.asarray(system.poles), residues, poles, gain, like.dtype, cancellation(system))
     stored["C"] = store(pad_states(residues[:, 0] / gain, size), like, f"{kernel}C")
     changes: dict[str, np.ndarray | None] = dict.fromkeys(layer.tensors.values())
     changes |= {kernel + role: array for role, array in stored.items()}
