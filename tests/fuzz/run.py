@@ -20,11 +20,12 @@ from typing import NoReturn
 from lastcli.errors import InputError, LastError, OutputError, UnsupportedModelError, UsageError
 from tests.fuzz.subjects import SUBJECTS, copied, original_of
 
-__all__ = ["run_subject", "send_outcomes"]
+__all__ = ["ALLOWED", "run_subject", "send_outcomes"]
 
 _SECONDS = 10
 _MEGABYTES = 512
-_ALLOWED = (InputError, UsageError, UnsupportedModelError, OutputError)
+# The errors a changed file may end in.
+ALLOWED = (InputError, UsageError, UnsupportedModelError, OutputError)
 
 
 class _TooLong(BaseException):
@@ -55,7 +56,7 @@ def run_subject(name: str, cases: range, seed: int, folder: Path) -> tuple[Count
             try:
                 outcomes[subject.check(path, original)] += 1
             except LastError as error:
-                if type(error) not in _ALLOWED or "\n" in str(error):
+                if type(error) not in ALLOWED or "\n" in str(error):
                     findings.append(f"{name}, case {case}: {type(error).__name__}: {error}")
                 outcomes["refused"] += 1
             except (Exception, _TooLong) as error:

@@ -1,0 +1,140 @@
+"""How many small changes of the code the tests notice: `python -m tests.mutants --sample 300 --seed 0`.
+
+Measures first which tests run which lines (`pytest --cov-context=test`, pytest-cov is in the extra `fuzz`), then draws
+changes of `src/lastcli/engine` and `src/lastcli/containers` at random, and runs for each the tests that come through its
+line, the quickest first, until one fails. A change that no test runs, or that every test passes, is printed. Some change
+nothing that can be seen (a bound that is never met exactly, a chunk's size); they count as not noticed.
+
+Each change runs in processes of its own: JAX has threads, and a forked copy of a process with threads can stand still.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.mutants.changes import Change, changes_of
+
+__all__ = ["main"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_TESTS = ("tests/engine", "tests/containers", "tests/contract", "tests/reduction", "tests/families", "tests/model")
+_LONGEST, _MOST_TESTS = 180, 25
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Draw, run, count; prints JSON, and one line a change to standard error."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("--sample", type=int, default=300, help="changes to try, half of them in each package")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--packages", nargs="+", default=["engine", "containers"], help="folders of src/lastcli")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--contexts", type=Path, help="a folder that keeps the first step for another run")
+    chosen = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = chosen.contexts or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "coverage").exists():
+            _measure(folder, chosen.packages)
+        lines, seconds = _contexts(folder), _durations(folder)
+        report: dict[str, object] = {"seed": chosen.seed}
+        for package in chosen.packages:
+            files = sorted((_ROOT / "src/lastcli" / package).rglob("*.py"))
+            every = [(file, change) for file in files for change in changes_of(file.read_text())]
+            drawn = random.Random(chosen.seed).sample(every, min(chosen.sample // len(chosen.packages), len(every)))
+            with ThreadPoolExecutor(chosen.workers) as pool:
+                done = list(pool.map(lambda item: _noticed(*item, lines, seconds, Path(scratch)), drawn))
+            missed = [
+                f"{file.relative_to(_ROOT)}:{change.line}: {change.what}"
+                for (file, change), seen in zip(drawn, done)
+                if not seen
+            ]
+            report[package] = {
+                "possible": len(every),
+                "tried": len(drawn),
+                "noticed": sum(done),
+                "share": round(sum(done) / max(len(drawn), 1), 3),
+                "missed": missed,
+            }
+    print(json.dumps(report, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _measure(folder: Path, packages: list[str]) -> None:
+    cover = [f"--cov=src/lastcli/{package}" for package in packages]
+    environment = {**os.environ, "COVERAGE_FILE": str(folder / "coverage"), "PYTHONPATH": str(_ROOT / "src")}
+    options = ["-q", "--cov-context=test", "--cov-report=", f"--junitxml={folder / 'times.xml'}"]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *cover, *_TESTS], cwd=_ROOT, env=environment, check=True, stdout=2
+    )
+
+
+def _contexts(folder: Path) -> dict[str, dict[int, list[str]]]:
+    """Tests by file and line; under line 0 every test that runs something of the file."""
+    from coverage import CoverageData
+
+    data = CoverageData(str(folder / "coverage"))
+    data.read()
+    found: dict[str, dict[int, list[str]]] = {}
+    for file in data.measured_files():
+        by_line = {
+            line: sorted({name.partition("|")[0] for name in names if name})
+            for line, names in data.contexts_by_lineno(file).items()
+        }
+        by_line[0] = sorted({name for names in by_line.values() for name in names})
+        found[str(Path(file).relative_to(_ROOT))] = by_line
+    return found
+
+
+def _durations(folder: Path) -> dict[str, float]:
+    times: dict[str, float] = {}
+    for case in ElementTree.parse(folder / "times.xml").getroot().iter("testcase"):
+        times[f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"] = float(case.get("time", 0))
+    return times
+
+
+def _noticed(
+    file: Path, change: Change, lines: dict[str, dict[int, list[str]]], seconds: dict[str, float], scratch: Path
+) -> bool:
+    by_line = lines.get(str(file.relative_to(_ROOT)), {})
+    tests = sorted(by_line.get(change.line) or by_line.get(0, []), key=lambda name: seconds.get(name, 1.0))
+    began = time.monotonic()
+    seen = bool(tests) and _fails(file, change, tests[:_MOST_TESTS], scratch)
+    where = f"{file.relative_to(_ROOT)}:{change.line}: {change.what[:100]}"
+    took = f"{len(tests)} tests, {time.monotonic() - began:.0f} s"
+    print(f"{'noticed' if seen else 'MISSED '} {where} ({took})", file=sys.stderr, flush=True)
+    return seen
+
+
+def _fails(file: Path, change: Change, tests: list[str], scratch: Path) -> bool:
+    with tempfile.TemporaryDirectory(dir=scratch) as copy:
+        shutil.copytree(_ROOT / "src", Path(copy) / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        (Path(copy) / file.relative_to(_ROOT)).write_text(change.source)
+        environment = {**os.environ, "PYTHONPATH": str(Path(copy) / "src"), "TMPDIR": copy}
+        command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=_ROOT,
+                env=environment,
+                timeout=_LONGEST,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except subprocess.TimeoutExpired:
+            return True
+    return done.returncode != 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
