@@ -1,9 +1,9 @@
 """How many small changes of the code the tests notice: `python -m tests.mutants --sample 300 --seed 0`.
 
-Measures first which tests run which lines (`pytest --cov-context=test`, pytest-cov is in the extra `fuzz`), then draws
-changes of `src/lastcli/engine` and `src/lastcli/containers` at random, and runs for each the tests that come through its
-line, the quickest first, until one fails. A change that no test runs, or that every test passes, is printed. Some change
-nothing that can be seen (a bound that is never met exactly, a chunk's size); they count as not noticed.
+Measures first which tests run which lines (`pytest --cov-context=test`; pytest-cov is in the extra `fuzz`). Draws
+changes of the packages' code at random, and runs for each the tests that come through its line, the quickest first,
+until one fails. A change that no test runs, or that every test passes, is printed. Some change nothing that can be
+seen (a bound that is never met exactly, the size of a chunk); they count as not noticed.
 
 Each change runs in processes of its own: JAX has threads, and a forked copy of a process with threads can stand still.
 """
