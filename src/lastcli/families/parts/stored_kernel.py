@@ -67,10 +67,12 @@ def fit_residues(
         q, r = np.linalg.qr(np.concatenate([basis / size, unit * np.eye(len(size))]))
         x = (np.linalg.solve(r, q[:steps].T @ y.T) / size[:, None]).T
         candidate = x[:, : len(poles[g])] + 1j * x[:, len(poles[g]) :]
-        plainly, anew = (
-            np.linalg.norm(_responses(stored[g], _rounded(r / gain[g], dtype) * gain[g], steps) - y, axis=1)
-            for r in (fitted[g], candidate)
-        )
+        # What does not fit into the dtype is infinite here, never nearer; `store` refuses it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            plainly, anew = (
+                np.linalg.norm(_responses(stored[g], _rounded(r / gain[g], dtype) * gain[g], steps) - y, axis=1)
+                for r in (fitted[g], candidate)
+            )
         fitted[g] = np.where((anew < plainly)[:, None], candidate, fitted[g])
     return fitted
 
