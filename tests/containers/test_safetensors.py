@@ -97,6 +97,37 @@ def test_shards_of_others_without_metadata(tmp_path):
         assert reader.metadata == {"format": "pt"}
 
 
+def whose(path):
+    with safe_open(path, "np") as file:
+        return (file.metadata() or {}).get("format")
+
+
+def test_what_comes_from_torch_is_said_to_be_torchs(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.ones(2), "b": torch.ones(3)}, tmp_path / "clf.pt")
+    with containers.open_reader(tmp_path / "clf.pt") as reader:
+        copy(reader, tmp_path / "one.safetensors", template=reader)
+        copy(reader, tmp_path / "shards", template=reader, shard_bytes=8)
+        copy(reader, tmp_path / "way.msgpack")
+    assert whose(tmp_path / "one.safetensors") == "pt"
+    assert {whose(path) for path in (tmp_path / "shards").glob("*.safetensors")} == {"pt"}
+    index = json.loads((tmp_path / "shards" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["format"] == "pt"
+    with containers.open_reader(tmp_path / "way.msgpack") as reader:
+        copy(reader, tmp_path / "flax.safetensors", template=reader)
+    assert whose(tmp_path / "flax.safetensors") is None
+
+
+@pytest.mark.parametrize("said", ["pt", "np", "flax"])
+def test_a_format_that_is_said_stays(said, tmp_path):
+    pytest.importorskip("torch")
+    put(tmp_path / "x.safetensors", {"a": np.ones(2)}, {"format": said})
+    for source, target in (("x.safetensors", "y.pt"), ("y.pt", "z.safetensors")):
+        with containers.open_reader(tmp_path / source) as reader:
+            copy(reader, tmp_path / target, template=reader)
+    assert whose(tmp_path / "z.safetensors") == said
+
+
 def test_links_of_a_hub_cache_are_followed(tmp_path):
     snapshot, blobs = tmp_path / "snapshots" / "abc", tmp_path / "blobs"
     snapshot.mkdir(parents=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +104,3 @@ def forward_of(
     params = {name: arrays[name] for name in forward.params}
     outputs, inputs = jax.jit(forward.apply)(params, systems, x, lengths)
     return np.asarray(outputs), inputs
-
-
-def documented(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The Python examples of docs/NAME, to be run one after the other in one namespace."""
-    text = (DOCS / name).read_text(encoding="utf-8")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
-    assert code, f"docs/{name} has no Python example"
-
-    def run(namespace: dict[str, Any]) -> dict[str, Any]:
-        import jax
-
-        # a reader runs it with JAX as it comes
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            exec(compile(code, f"docs/{name}", "exec"), namespace)
-        return namespace
-
-    return run

@@ -14,7 +14,6 @@ from tests.builders.annotated import KINDS, annotated_layer, annotated_model
 from tests.builders.named import Arrays, infos, updated
 from tests.families.rebuilding import (
     config_of,
-    documented,
     forward_of,
     keep,
     layers_of,
@@ -265,23 +264,6 @@ def test_shapes_that_contradict_each_other_are_refused(kind: str, name: str, sha
     arrays[f"params/layers_0/seq/{name}"] = np.zeros(shape, "f4")
     with pytest.raises(UnsupportedModelError, match=rf"Tensor params/layers_0/seq/{name} has shape"):
         layers_of(FAMILIES[kind], arrays, config)
-
-
-def test_the_documented_snippet_loads_a_compact_file() -> None:
-    arrays = annotated_model(np.random.default_rng(0), "s4d")
-    config = config_of(FAMILIES["s4d"], arrays)
-    small = pruned(FAMILIES["s4d"], arrays, config, 2)
-    nested: dict[str, Any] = {}
-    for name, array in small.items():
-        *path, leaf = name.split("/")
-        inner = nested
-        for part in path:
-            inner = inner.setdefault(part, {})
-        inner[leaf] = array
-    x = np.random.default_rng(1).normal(size=(L, 1)).astype("f4")
-    namespace = documented("families/annotated_s4.md")({"variables": nested, "x": x})
-    expected, _ = forward_of(FAMILIES["s4d"], small, config, x[None])
-    np.testing.assert_allclose(namespace["y"], expected[0], atol=2e-5)
 
 
 def test_layers_without_a_path_have_a_name() -> None:

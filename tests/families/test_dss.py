@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,9 @@ from tests.builders.named import Arrays, infos, updated
 from tests.builders.s4 import prefixed
 from tests.families.rebuilding import (
     config_of,
-    documented,
     keep,
     layers_of,
     masked,
-    pruned,
     rebuilt,
     some_kept,
     systems_of,
@@ -190,14 +187,3 @@ def test_shapes_that_contradict_each_other_are_refused(name: str, shape: tuple[i
     arrays[f"layers.0.layer.kernel.{name}"] = np.zeros(shape, "f4")
     with pytest.raises(UnsupportedModelError, match=r"Tensor layers\.0\.layer\.kernel\.\w+ has shape"):
         layers_of(FAMILY, arrays, config)
-
-
-def test_the_documented_snippet_loads_a_compact_file(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    arrays, config = build("softmax")
-    small = pruned(FAMILY, arrays, config, 3)
-    torch.save({name: torch.from_numpy(a) for name, a in small.items()}, tmp_path / "small.pt")
-    u = torch.from_numpy(U.T[None].astype("f4"))
-    namespace = documented("families/dss.md")({"path": tmp_path / "small.pt", "u": u, "prefix": "layers.0.layer."})
-    (system,) = systems_of(FAMILY, small, config)
-    np.testing.assert_allclose(namespace["y"][0].T, oracles.recurrence(system, U[None])[0], atol=2e-5)

@@ -12,7 +12,6 @@ from tests.builders.event_ssm import event_checkpoint
 from tests.builders.named import infos
 from tests.families.rebuilding import (
     config_of,
-    documented,
     forward_of,
     keep,
     masked,
@@ -207,16 +206,3 @@ def test_missing_tensors_and_short_sequences_say_what_to_do():
     del arrays["params/encoder/stages_0/SequenceLayer_1/S5SSM_0/D"]
     with pytest.raises(UnsupportedModelError, match=r"event_ssm, but .*SequenceLayer_1/S5SSM_0/D"):
         detect(infos(arrays))
-
-
-def test_the_documented_example_runs_a_compact_layer():
-    arrays = checkpoint()
-    config = config_of(FAMILY, arrays, timesteps=True, timestep=0.25)
-    small = pruned(FAMILY, arrays, config, 2)
-    path = "params/encoder/stages_1/SequenceLayer_0/S5SSM_0/"
-    p = {name.removeprefix(path): values for name, values in small.items() if name.startswith(path)}
-    rng = np.random.default_rng(8)
-    u, times = rng.normal(size=(9, 3)).astype("f4"), rng.uniform(0.1, 1, 9).astype("f4")
-    params = {"encoder": {"stages_1": {"SequenceLayer_0": {"S5SSM_0": p}}}}
-    scope = documented("families/event_ssm.md")({"params": params, "u": u, "times": times})
-    np.testing.assert_allclose(scope["y"], layer(small, path, config, u, times, 1), rtol=1e-4, atol=1e-5)

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import jax
 import numpy as np
 import pytest
 
@@ -19,11 +16,9 @@ from tests.builders.linoss import linoss_layer, linoss_model
 from tests.builders.named import Arrays, infos
 from tests.families.rebuilding import (
     config_of,
-    documented,
     keep,
     layers_of,
     masked,
-    pruned,
     rebuilt,
     single,
     some_kept,
@@ -221,19 +216,3 @@ def test_shapes_that_contradict_each_other_are_refused(name: str, shape: tuple[i
     arrays[f"ssm.{name}"] = np.zeros(shape, "f4")
     with pytest.raises(UnsupportedModelError, match=f"ssm.{name} has shape"):
         layers_of(FAMILY, arrays, {})
-
-
-def test_the_documented_code_loads_a_compact_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from safetensors.numpy import save_file
-
-    arrays = linoss_model(np.random.default_rng(5))
-    config = config_of(FAMILY, arrays)
-    small = pruned(FAMILY, arrays, config, 3)
-    save_file(small, tmp_path / "small.safetensors")
-    monkeypatch.chdir(tmp_path)
-    namespace = documented("families/linoss.md")({})
-    u = np.random.default_rng(6).normal(size=(30, 3)).astype("f4")
-    for i, system in enumerate(systems_of(FAMILY, small, config)):
-        with jax.numpy_dtype_promotion("standard"):
-            theirs = np.asarray(namespace["layers"][i](u))
-        np.testing.assert_allclose(np.asarray(simulate(single(system), u[None]))[0], theirs, atol=1e-4)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from lastcli.errors import UnsupportedModelError
 from lastcli.families.lru.family import LRU
 from tests.builders import lru
 from tests.builders.named import Arrays, infos
-from tests.families.rebuilding import config_of, documented, forward_of, layers_of, pruned
+from tests.families.rebuilding import config_of, forward_of, layers_of
 from tests.families.test_lru import plain
 
 torch = pytest.importorskip("torch")
@@ -171,18 +169,3 @@ def test_a_norm_that_is_not_there_is_refused() -> None:
     config = config_of(FAMILY, arrays, norm="batch")
     with pytest.raises(UnsupportedModelError, match="norm batch, but the checkpoint has no batch_stats"):
         FAMILY.forward(infos(arrays), config, layers_of(FAMILY, arrays, config))
-
-
-def test_the_documented_torch_code_loads_a_compact_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arrays = lru.torch_model(np.random.default_rng(8), features=1, outputs=1)
-    config = config_of(FAMILY, arrays)
-    small = pruned(FAMILY, arrays, config, 4)
-    state = {name: torch.tensor(a) for name, a in small.items()}
-    torch.save({"model_state_dict": state}, tmp_path / "small.pth")
-    monkeypatch.chdir(tmp_path)
-    namespace = documented("families/lru.md")({})
-    x = np.random.default_rng(9).normal(size=(2, 15, 1)).astype("f4")
-    ours, _ = forward_of(FAMILY, small, config, x)
-    with torch.no_grad():
-        theirs = namespace["model"](torch.tensor(x)).numpy()
-    np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,11 +14,9 @@ from tests.builders import mega
 from tests.builders.named import Arrays, infos
 from tests.families.rebuilding import (
     config_of,
-    documented,
     keep,
     layers_of,
     masked,
-    pruned,
     rebuilt,
     single,
     some_kept,
@@ -197,19 +193,3 @@ def test_shapes_that_contradict_each_other_are_refused(name: str, shape: tuple[i
     arrays[f"encoder.layers.0.mega_layer.move.{name}"] = np.zeros(shape, "f4")
     with pytest.raises(UnsupportedModelError, match="has shape"):
         layers_of(FAMILY, arrays, {})
-
-
-def test_the_documented_torch_code_loads_a_compact_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    arrays = {name.replace("encoder.", "encoder.encoder."): a for name, a in build().items()}
-    config = config_of(FAMILY, arrays)
-    small = pruned(FAMILY, arrays, config, 2)
-    torch.save({"model": {name: torch.tensor(a) for name, a in small.items()}}, tmp_path / "small.pt")
-    monkeypatch.chdir(tmp_path)
-    namespace = documented("families/mega.md")({})
-    u = np.random.default_rng(5).normal(size=(2, 40, 3)).astype("f4")
-    with torch.no_grad():
-        theirs = namespace["ema"](torch.tensor(u)).numpy()
-    (system,) = systems_of(FAMILY, small, config)
-    y = oracles.recurrence(system, u.astype(float))
-    np.testing.assert_allclose(theirs, y / (1 + np.exp(-y)), atol=1e-4)

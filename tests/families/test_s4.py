@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,18 +15,15 @@ from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect
 from lastcli.families.s4.family import S4
 from lastcli.families.s4.s4d import S4D
-from lastcli.model.description import gather, resolve
 from tests import oracles
 from tests.builders.named import Arrays, infos, updated
 from tests.builders.s4 import Numbers, example_model, numbers, prefixed, v2_diagonal, v3, v4
 from tests.families.rebuilding import (
     config_of,
-    documented,
     forward_of,
     keep,
     layers_of,
     masked,
-    pruned,
     rebuilt,
     some_kept,
     systems_of,
@@ -431,39 +427,3 @@ def test_a_pole_near_zero_cannot_start_one_step_earlier() -> None:
     arrays = {**arrays, "blocks.0.layer.kernel.A_real": np.full((4, 3), 6.0, "f4")}
     with pytest.raises(UnsupportedModelError, match="has a pole at"):
         systems_of(FAMILY, arrays, config)
-
-
-def test_the_documented_snippets_describe_a_run_and_load_a_compact_file(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(0)
-    arrays = prefixed(v4(numbers(rng, S=2)), "layer.")
-    config = config_of(FAMILY, arrays)
-    small = pruned(FAMILY, arrays, config, 2)
-    torch.save({name: torch.from_numpy(a) for name, a in small.items()}, tmp_path / "small.pt")
-    layer = {
-        "dt_transform": "softplus",
-        "disc": "bilinear",
-        "bandlimit": None,
-        "activation": "gelu",
-        "final_act": "glu",
-    }
-    parts = {"model": {"layer": layer, "norm": "batch"}, "decoder": {"_name_": "sequence", "mode": "last"}}
-    torch.save({"state_dict": {}, "hyper_parameters": parts}, tmp_path / "run.ckpt")
-    u = torch.from_numpy(U.T[None].astype("f4"))
-    namespace = documented("families/s4.md")(
-        {"path": tmp_path / "small.pt", "u": u, "checkpoint": tmp_path / "run.ckpt"}
-    )
-    (system,) = systems_of(FAMILY, small, config)
-    expected = oracles.recurrence(system, U[None])[0]
-    np.testing.assert_allclose(namespace["y"].detach()[0].T, expected, atol=2e-5)
-
-    description = gather(tmp_path / "run.ckpt", {}, flags={}, model_config=None, recipe={})
-    said = {key: setting.value for key, setting in resolve(FAMILY, infos(arrays), description).items()}
-    wanted = {
-        "dt_transform": "softplus",
-        "discretization": "bilinear",
-        "bandlimit": 0.0,
-        "norm": "batch",
-        "mode": "last",
-    }
-    assert said == config_of(FAMILY, arrays, use_lengths=False, **wanted)

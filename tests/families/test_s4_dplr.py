@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from tests.builders.named import Arrays, infos, updated
 from tests.builders.s4 import Numbers, example_model, numbers, prefixed, v1, v3, v4
 from tests.families.rebuilding import (
     config_of,
-    documented,
     forward_of,
     keep,
     layers_of,
@@ -257,15 +255,3 @@ def test_a_wrong_spelling_names_the_family_and_the_tensor(gone: str) -> None:
     arrays["blocks.0.layer.other"] = arrays.pop(f"blocks.0.layer.kernel.{gone}")
     with pytest.raises(UnsupportedModelError, match=rf"nearest family is s4_dplr, .*blocks\.0\.layer\.kernel\.{gone}"):
         detect(infos(arrays))
-
-
-def test_the_documented_snippet_loads_a_compact_file(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    _, arrays, config = loaded("V4")
-    (system,) = systems_of(FAMILY, arrays, config)
-    kept = some_kept(system, 2)
-    small, got, _ = written(arrays, config, Reduction(kept, keep(system, kept)), 2)
-    torch.save({name: torch.from_numpy(a) for name, a in small.items()}, tmp_path / "small.pt")
-    u = torch.from_numpy(U.T[None].astype("f4"))
-    namespace = documented("families/s4_dplr.md")({"path": tmp_path / "small.pt", "u": u, "prefix": "blocks.0.layer."})
-    np.testing.assert_allclose(namespace["y"][0].T, oracles.recurrence(got, U[None])[0], atol=2e-4)

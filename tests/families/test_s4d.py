@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from tests.builders.named import Arrays, infos
 from tests.builders.s4d import s4d_kernel, s4d_layer, s4d_model
 from tests.families.rebuilding import (
     config_of,
-    documented,
     forward_of,
     keep,
     layers_of,
@@ -270,14 +268,3 @@ def test_as_many_states_as_channels_is_no_axis_mix_up() -> None:
     small = pruned(FAMILY, arrays, config, 3)
     assert small["x.kernel.C"].shape == (4, 3, 2)
     assert small["x.kernel.log_dt"].shape == (4,)
-
-
-def test_the_documented_snippet_loads_a_compact_file(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    arrays = s4d_model(np.random.default_rng(0), features=1)
-    config = config_of(FAMILY, arrays)
-    small = pruned(FAMILY, arrays, config, 2)
-    torch.save({"model": {name: torch.from_numpy(a) for name, a in small.items()}}, tmp_path / "small.pth")
-    x = np.random.default_rng(1).normal(size=(2, 16, 1)).astype("f4")
-    namespace = documented("families/s4d.md")({"path": tmp_path / "small.pth", "x": torch.from_numpy(x)})
-    np.testing.assert_allclose(namespace["y"].detach(), forward_of(FAMILY, small, config, x)[0], atol=1e-5)

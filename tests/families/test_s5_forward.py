@@ -6,7 +6,6 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from flax import serialization, traverse_util
 
 from lastcli.engine.embedding import as_precision, embed
 from lastcli.engine.system import Reduction
@@ -14,7 +13,6 @@ from lastcli.families.s5.family import S5
 from lastcli.families.s5.model import S5Model
 from tests.builders.named import infos, updated
 from tests.builders.s5 import MODELS, s5_checkpoint, s5_config, s5_inputs
-from tests.families.rebuilding import documented
 from tests.upstream import s5 as s5_reference
 
 FAMILY = S5()
@@ -136,13 +134,3 @@ def test_initialised_module_has_the_checkpoints_tree():
             for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
         }
         assert shapes == {name: values.shape for name, values in case.arrays.items()}
-
-
-def test_the_documented_example_loads_a_compact_file():
-    case = opened("plain")
-    compact = case.compacted((3, 1))
-    data = serialization.msgpack_serialize(traverse_util.unflatten_dict(compact, sep="/"))
-    scope = documented("families/s5.md")({"compact_bytes": data, "x": case.x})
-    assert scope["sizes"] == (3, 1)
-    expected = s5_reference.model(compact, case.config, case.x, None)
-    np.testing.assert_allclose(scope["log_probabilities"], expected, rtol=2e-5, atol=2e-5)

@@ -9,7 +9,7 @@ from lastcli.families import detect
 from lastcli.families.s5_pytorch.family import S5Pytorch
 from tests.builders.named import infos
 from tests.builders.s5_pytorch import s5_torch_block, s5_torch_layer
-from tests.families.rebuilding import config_of, documented, forward_of, keep, pruned, rebuilt, systems_of
+from tests.families.rebuilding import config_of, forward_of, keep, pruned, rebuilt, systems_of
 
 torch = pytest.importorskip("torch")
 
@@ -115,14 +115,3 @@ def test_exchanged_axes_and_missing_tensors_are_named():
     del arrays["seq.B"]
     with pytest.raises(UnsupportedModelError, match=r"s5_pytorch, but .*missing: seq\.B"):
         detect(infos(arrays))
-
-
-def test_the_documented_example_loads_a_compact_file():
-    arrays = s5_torch_block(np.random.default_rng(6), bidirectional=True)
-    config = config_of(FAMILY, arrays)
-    small = pruned(FAMILY, arrays, config, 2)
-    x = np.random.default_rng(7).normal(size=(2, 7, 4)).astype("f4")
-    scope = documented("families/s5_pytorch.md")({"state_dict": {k: torch.tensor(v) for k, v in small.items()}})
-    with torch.no_grad():
-        y = scope["model"](torch.tensor(x)).numpy()
-    np.testing.assert_allclose(y, forward_of(FAMILY, small, config, x)[0], atol=2e-5)

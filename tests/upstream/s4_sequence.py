@@ -54,6 +54,8 @@ class Shape:
     l_output: int = 0
     use_lengths: bool = True
     mask_padding: bool = True
+    dropout: float = 0.0
+    tie_dropout: bool = False
 
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -211,6 +213,8 @@ class Block(nn.Module):
     def __init__(self, layer: nn.Module, shape: Shape, number: int):
         super().__init__()
         self.layer, self.shape, self.number = layer, shape, number
+        # one mask for all steps or one a step; it has no tensors and does nothing outside training
+        self.drop = (nn.Dropout1d if shape.tie_dropout else nn.Dropout)(shape.dropout)
         if shape.norm != "none":
             self.norm = Norm(shape.norm, shape.width)
         if shape.residual == "A":
@@ -220,7 +224,7 @@ class Block(nn.Module):
         y = self.norm(x) if self.shape.prenorm and hasattr(self, "norm") else x
         if lengths is not None and self.shape.mask_padding and not isinstance(self.layer, FeedForward):
             y = torch.stack([row * (torch.arange(len(row)) < n)[:, None] for row, n in zip(y, lengths)])
-        y = self.layer(y)
+        y = self.drop(self.layer(y))
         depth = self.number**-0.5
         y = {
             "R": lambda: x + y,

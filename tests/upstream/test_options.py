@@ -14,7 +14,7 @@ from lastcli.families.s4.dplr import S4DPLR
 from lastcli.families.s4.family import S4
 from tests import oracles
 from tests.builders.families import CASES, Case
-from tests.builders.s4 import numbers, prefixed, v3, v4
+from tests.builders.s4 import numbers, prefixed, v1, v2_diagonal, v3, v4
 from tests.families.rebuilding import config_of, layers_of, systems_of
 from tests.upstream import s4, s5
 from tests.upstream.layers import DEFINED
@@ -80,3 +80,58 @@ def test_a_low_rank_kernel_of_the_s4_repository(version: Any, rank: int, n_ssm: 
     u = np.random.default_rng(8).normal(size=(LENGTH, 4))
     expected = s4.convolve(s4.dense_kernel(k, LENGTH), k.D, u, both)
     np.testing.assert_allclose(oracles.recurrence(system, u[None])[0], expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("n_ssm", [4, 1])
+def test_the_diagonal_kernel_of_v2_has_no_b(n_ssm: int, both: bool) -> None:
+    k = numbers(np.random.default_rng(9), S=n_ssm, both=both)
+    arrays = prefixed(v2_diagonal(k), "blocks.0.layer.")
+    (system,) = systems_of(S4(), arrays, config_of(S4(), arrays))
+    u = np.random.default_rng(10).normal(size=(LENGTH, 4))
+    expected = s4.convolve(s4.diagonal_kernel(k, "zoh", LENGTH, np.ones_like(k.B)), k.D, u, both)
+    np.testing.assert_allclose(oracles.recurrence(system, u[None])[0], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("n_ssm", [4, 1])
+def test_the_low_rank_kernel_of_v2_names_its_poles_w(n_ssm: int) -> None:
+    k = numbers(np.random.default_rng(11), S=n_ssm)
+    stored = dataclasses.replace(k, C=s4.transformed(k, 24))
+    arrays = prefixed(v3(stored, length=24, poles="log", flat_dt=True), "blocks.0.layer.")
+    (system,) = systems_of(S4DPLR(), arrays, config_of(S4DPLR(), arrays))
+    u = np.random.default_rng(12).normal(size=(LENGTH, 4))
+    expected = s4.convolve(s4.dense_kernel(k, LENGTH), k.D, u)
+    np.testing.assert_allclose(oracles.recurrence(system, u[None])[0], expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.1])
+def test_the_low_rank_kernel_of_v1_has_a_q_of_its_own(ratio: float) -> None:
+    k = numbers(np.random.default_rng(13))
+    Q = k.P.conj() * np.float32(ratio)
+    stored = dataclasses.replace(k, C=s4.transformed(k, 24, Q))
+    arrays = prefixed(v1(stored, Q, 24), "blocks.0.layer.")
+    (system,) = systems_of(S4DPLR(), arrays, config_of(S4DPLR(), arrays))
+    u = np.random.default_rng(14).normal(size=(LENGTH, 4))
+    expected = s4.convolve(s4.dense_kernel(k, LENGTH, Q), k.D, u)
+    np.testing.assert_allclose(oracles.recurrence(system, u[None])[0], expected, atol=2e-4)
+
+
+TRANSFORMS = [
+    ("dt_transform", "softplus"),
+    ("dt_transform", "exp"),
+    ("real_transform", "exp"),
+    ("real_transform", "softplus"),
+    ("real_transform", "none"),
+    ("real_transform", "relu"),
+    ("real_transform", "sigmoid"),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), TRANSFORMS)
+def test_a_transformed_parameter_of_the_s4_repository(option: str, value: str) -> None:
+    k = numbers(np.random.default_rng(15))
+    arrays = prefixed(v4(k, **{option: value}), "blocks.0.layer.")
+    (system,) = systems_of(S4(), arrays, config_of(S4(), arrays, **{option: value}))
+    u = np.random.default_rng(16).normal(size=(LENGTH, 4))
+    expected = s4.convolve(s4.diagonal_kernel(k, "zoh", LENGTH), k.D, u)
+    np.testing.assert_allclose(oracles.recurrence(system, u[None])[0], expected, atol=2e-5)

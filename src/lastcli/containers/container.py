@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class Container:
         write: writes a `Job` to the temporary path given.
         native: whether a leaf that is no tensor has its own place in the file and is read back as it was.
         shows: the part of the structure (`structure`) that the file shows by itself.
+        origin: the open input → text that the format wants to hold about where its tensors come from; metadata that
+            are there are stronger.
         keeps_metadata: whether the file carries text metadata; else the sidecar NAME.json holds the description.
         shards: whether it can be written as a folder of shards.
         several_models: whether one file can hold several models, of which the user names one.
@@ -64,6 +66,7 @@ class Container:
     native: Callable[[Any], bool]
     keeps_metadata: bool
     certain: bool = True
+    origin: Callable[[Reader], Mapping[str, str]] = lambda reader: {}
     folder: Folder | None = None
     shows: str = ""
     shards: bool = False

@@ -81,7 +81,7 @@ def write(
     job = Job(
         path,
         sources,
-        without_kept(metadata),
+        without_kept({**({} if template is None else container.origin(template)), **metadata}),
         kept,
         container.native,
         container.shows,

@@ -25,6 +25,11 @@ def _write(temp: Path, job: Job) -> None:
     (write_safetensors if job.shard_bytes is None else write_sharded)(temp, job)
 
 
+def _origin(reader: Reader) -> dict[str, str]:
+    """Whose tensors they are, under `format` as the library's own `save_file` says it: transformers asks for it."""
+    return {"format": "pt"} if reader.kind == "torch" else {}
+
+
 CONTAINER = Container(
     name="safetensors",
     title="safetensors",
@@ -40,6 +45,7 @@ CONTAINER = Container(
     ),
     open=_open,
     write=_write,
+    origin=_origin,
     native=lambda value: False,
     keeps_metadata=True,
     shards=True,
