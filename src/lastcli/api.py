@@ -97,6 +97,7 @@ def open(
     model_config: str | Path | None = None,
     recipe: str | Path | None = None,
     name: str | None = None,
+    like: str | None = None,
 ) -> Checkpoint:
     """Open a checkpoint: family, layers and description; no weights are decoded yet.
 
@@ -106,6 +107,7 @@ def open(
         model_config: a YAML or JSON file with such a description.
         recipe: a recipe whose `model:` describes it.
         name: which model, where a file holds several.
+        like: `module:function` that gives the module an equinox file was saved from.
 
     Returns:
         A `Checkpoint`; use as a context manager, or keep it for several verbs.
@@ -114,7 +116,7 @@ def open(
         InputError: the file is missing or damaged.
         UnsupportedModelError: no family fits.
     """
-    given = {"model": model, "model_config": model_config, "recipe": recipe, "name": name}
+    given = {"model": model, "model_config": model_config, "recipe": recipe, "name": name, "like": like}
     given = {key: value for key, value in given.items() if value is not None}
     return _session("open", None, given, InspectArguments).open(path)
 

@@ -267,3 +267,19 @@ def test_refits_that_need_inputs_say_so(last, tiny):
         2,
         "--calibration",
     )
+
+
+def test_what_a_command_prints_does_not_go_into_the_place_of_the_description(tiny):
+    command = [sys.executable, "-m", "lastcli", "prune", str(tiny), "--ratio", "0.3", "--json", "--out"]
+    with (tiny.parent / "small.json").open("w") as file:
+        done = subprocess.run([*command, "small.msgpack"], stdout=file, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 5
+    assert (
+        "small.json is where the description of the output goes, and what this command prints goes there" in done.stderr
+    )
+    assert not (tiny.parent / "small.msgpack").exists()
+    with (tiny.parent / "small.json").open("w") as file:
+        done = subprocess.run([*command, "small.safetensors"], stdout=file, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([*command[:3], "inspect", "small.safetensors"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -72,6 +72,16 @@ def test_inspect_finishes_what_was_half_put_in_place(kind, step, last, tmp_path)
     assert state(path) == "new"
 
 
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "model-00001-of-00001.safetensors"])
+def test_a_file_inside_a_folder_finishes_the_folder(name, last, tmp_path):
+    path = half_done("shards", tmp_path, "rename")
+    assert not path.exists()
+    _, _, err = last("inspect", path / name)
+    assert f"had written '{path.name}' but not put it in place; it is in place now." in err
+    assert left(tmp_path) == []
+    assert state(path) == "new"
+
+
 def test_a_link_of_another_name_finishes_it_too(last, tmp_path):
     path = half_done("msgpack", tmp_path, "replace")
     (tmp_path / "link.msgpack").symlink_to(path)

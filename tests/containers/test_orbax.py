@@ -204,3 +204,63 @@ def test_written_on_eight_devices_read_on_one(tmp_path):
     tree = json.loads((tmp_path / "x" / "_METADATA").read_text())["tree_metadata"]
     assert tree["('w',)"]["value_metadata"]["write_shape"] == [2, 4]
     same_bits(contents(tmp_path / "x"), {"w": np.arange(64, dtype=np.float32).reshape(16, 4)})
+
+
+def unfinish(step):
+    """A step whose save was killed: no commit mark, no commit time."""
+    (step / "commit_success.txt").unlink(missing_ok=True)
+    document = json.loads((step / "_CHECKPOINT_METADATA").read_text())
+    (step / "_CHECKPOINT_METADATA").write_text(json.dumps(document | {"commit_timestamp_nsecs": None}))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Steps 3, 20 and 100 of a manager."""
+    with ocp.CheckpointManager(tmp_path / "run") as manager:
+        for step in (3, 20, 100):
+            manager.save(step, args=ocp.args.StandardSave({"w": np.full(2, step)}))
+        manager.wait_until_finished()
+    return tmp_path / "run"
+
+
+def test_the_newest_finished_step_is_read_and_the_unfinished_ones_are_named(run):
+    unfinish(run / "100")
+    (run / "200.orbax-checkpoint-tmp-17").mkdir()
+    (run / "2.orbax-checkpoint-tmp-18").mkdir()
+    (run / "300").mkdir()
+    with containers.open_reader(run) as reader:
+        np.testing.assert_array_equal(reader.read("w"), [20, 20])
+        notes = " ".join(reader.dropped)
+    assert "Of the 4 steps in the folder the last finished one, 20, was read." in notes
+    for name in ("'100'", "'200.orbax-checkpoint-tmp-17'", "'300'"):
+        assert f"The save {name} was not finished and is not read." in notes
+    assert "'2.orbax" not in notes
+
+
+def test_a_folder_of_nothing_but_unfinished_steps_names_them(run):
+    for step in (3, 20, 100):
+        unfinish(run / str(step))
+    with pytest.raises(InputError, match=r"only an unfinished save \('100', '20', '3'\)"):
+        containers.open_reader(run)
+    with pytest.raises(InputError, match="is an unfinished orbax checkpoint"):
+        containers.open_reader(run / "20")
+
+
+def test_a_damaged_step_is_an_error_and_not_passed_over(run):
+    (run / "100" / "default" / "_METADATA").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        containers.open_reader(run)
+
+
+def test_a_second_item_with_the_optimizer_is_left_and_its_sister_read_as_the_model(tmp_path):
+    params = {"layers_0": {"kernel": np.ones((3, 4), np.float32)}}
+    items = {
+        "model": ocp.args.PyTreeSave({"params": params}),
+        "train": ocp.args.PyTreeSave(optax.adam(1e-3).init(params)),
+    }
+    with ocp.CheckpointManager(tmp_path / "run") as manager:
+        manager.save(0, args=ocp.args.Composite(**items))
+        manager.wait_until_finished()
+    with containers.open_reader(tmp_path / "run") as reader:
+        assert list(reader.tensors) == ["params/layers_0/kernel"]
+        assert "The optimizer state 'train' (3 tensors, 100 bytes)" in reader.dropped[0]

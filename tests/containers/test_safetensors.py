@@ -173,3 +173,14 @@ def test_five_thousand_tensors(tmp_path):
     put(tmp_path / "out", {f"layer.{index}.w": data for index in range(5_000)}, shard_bytes=2_500)
     with containers.open_reader(tmp_path / "out") as reader:
         assert len(reader.tensors) == 5_000
+
+
+@pytest.mark.parametrize("said", ["null", "{}"])
+def test_metadata_that_are_null_are_none(tmp_path, said):
+    header = f'{{"__metadata__":{said},"w":{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}}}'.encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + np.ones(2, np.float32).tobytes())
+    same_bits(contents(path), {"w": np.ones(2, np.float32)})
+    same_bits(load_file(path), {"w": np.ones(2, np.float32)})
+    with containers.open_reader(path) as reader:
+        assert reader.metadata == {}

@@ -60,6 +60,17 @@ def test_minimal_lru(norm: str, prenorm: bool, pooling: str) -> None:
     assert [u.shape for u in inputs] == [(3, 11, 5)] * 2
 
 
+def test_the_step_of_a_train_state_is_no_part_of_the_model() -> None:
+    arrays = lru.minimal_lru(np.random.default_rng(4), norm="batch")
+    counted = {"step": np.int32(7).reshape(()), **arrays}
+    config = config_of(FAMILY, counted)
+    assert config["architecture"] == "minimal-lru"
+    x = np.random.default_rng(5).normal(size=(3, 11, 3)).astype("f4")
+    np.testing.assert_array_equal(forward_of(FAMILY, counted, config, x)[0], forward_of(FAMILY, arrays, config, x)[0])
+    unknown = {"temperature": np.float32(7).reshape(()), **arrays}
+    assert config_of(FAMILY, unknown)["architecture"] == "none"
+
+
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_minimal_lru_pools_over_padding_too(pooling: str) -> None:
     arrays = lru.minimal_lru(np.random.default_rng(4), norm="layer")

@@ -22,15 +22,18 @@ def described(arrays: Arrays, **changes: Any) -> Forward | None:
 
 def test_what_the_tensors_show() -> None:
     post = reference.fairseq(prenorm=False, kind="scalenorm", classes=1)
-    shown = {"norm": "scalenorm", "prenorm": False, "ffn_prenorm": False, "task": "regression"}
+    both = {"bidirectional": True}
+    shown = {"norm": "scalenorm", "prenorm": False, "ffn_prenorm": False, "task": "regression", **both}
     assert FAMILY.infer(infos(post)) == shown
     assert FAMILY.infer(infos(reference.fairseq(kind="batchnorm"))) == {
         "norm": "batchnorm",
         "prenorm": True,
         "ffn_prenorm": True,
+        **both,
     }
-    assert FAMILY.infer(infos(reference.transformers(kind="none"))) == {"pooling": "first"}
-    assert FAMILY.infer(infos(reference.transformers(head="none"))) == {"norm": "scalenorm", "task": "regression"}
+    assert FAMILY.infer(infos(reference.transformers(kind="none"))) == {"pooling": "first", **both}
+    bare = FAMILY.infer(infos(reference.transformers(head="none", both=False)))
+    assert bare == {"norm": "scalenorm", "task": "regression", "bidirectional": False}
 
 
 def test_what_the_forward_says_about_itself() -> None:
@@ -73,7 +76,7 @@ STRANGERS = [
 def test_an_unknown_tensor_means_an_unknown_model(stranger: str) -> None:
     arrays = reference.fairseq(count=2) | {stranger: np.zeros((2, 6), "f4")}
     assert described(arrays) is None
-    assert FAMILY.infer(infos(arrays)) == {}
+    assert FAMILY.infer(infos(arrays)) == {"bidirectional": True}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,10 @@ def test_layers_of_two_kinds_mean_an_unknown_model() -> None:
 
 
 def test_models_that_look_alike_are_not_taken_for_encoders() -> None:
-    assert described(reference.transformers(head="none", both=False)) is None  # as likely a decoder
+    one_way = reference.transformers(head="none", both=False)
+    assert described(one_way) is None  # as likely a decoder
+    assert described(one_way, causal="false") is not None
+    assert described(reference.transformers(), causal="true") is None
     causal = {name.replace("mlm_head", "lm_head"): a for name, a in reference.transformers(head="masked").items()}
     assert described(causal) is None
     choice = reference.transformers(head="tokens") | {"mega.pooler.dense.weight": np.zeros((4, 4), "f4")}
@@ -139,4 +145,4 @@ def test_options_of_what_the_model_has_not_are_idle() -> None:
     assert FAMILY.idle(infos(reference.transformers(head="masked"))) == heads
     unknown = reference.fairseq() | {"encoder.encoder.embed_positions.weight": np.zeros((8, 4), "f4")}
     keys = {option.key for option in FAMILY.options}
-    assert FAMILY.idle(infos(unknown)) == keys - {"gain"}
+    assert FAMILY.idle(infos(unknown)) == keys - {"gain", "bidirectional"}

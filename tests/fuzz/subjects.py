@@ -15,6 +15,7 @@ import numpy as np
 
 from lastcli import containers
 from lastcli.errors import InputError
+from tests.builders.eqx import eqx_bytes
 from tests.containers.samples import put
 from tests.fuzz.mutations import mutate
 
@@ -23,6 +24,7 @@ __all__ = ["SUBJECTS", "Subject", "WrongTensor"]
 _JSON = b'"shape" "dtype" "data_offsets" "F32" "I32" "__metadata__" [ ] { } : ,'.split()
 _PICKLE = (*b"q h ( t R Q } ] e u s 2 .".split(), b"\x85", b"\x86", b"r\xff\xff\xff\x7f")
 _YAML = (b"!!set ", b"&a ", b"- ", b"? ", b"\t", *b"!x *a 2020-01-01 [ { 1e999999999 << ' \\".split())
+_NPY = (b"descr", b"fortran_order", b"<f8", b"<i8", b"|O", b"True", b"False", b"\x93NUMPY", b"shape", b"<V2", b"\n")
 _ZARR = b'"shape" "chunks" "<f4" "<f8" "order" "C" "F" "fill_value" null true false'.split()
 
 
@@ -124,6 +126,12 @@ def _foreign_msgpack(folder: Path) -> Path:
     data = serialization.msgpack_serialize({"params": tree, "opt_state": {"0": {"mu": np.ones(3)}}})
     (folder / "x.msgpack").write_bytes(data)
     return folder / "x.msgpack"
+
+
+def _foreign_equinox(folder: Path) -> Path:
+    leaves = [np.arange(1, 13, dtype=np.float32).reshape(3, 4), 3, True, np.ones(2, ml_dtypes.bfloat16), 0.5]
+    (folder / "x.eqx").write_bytes(eqx_bytes(leaves, '{"width": 4}'))
+    return folder / "x.eqx"
 
 
 def _foreign_orbax(ocdbt: bool) -> Callable[[Path], Path]:
@@ -240,6 +248,8 @@ SUBJECTS: dict[str, Subject] = {
     "shards": Subject(_own("x", shard_bytes=40), _folder(_JSON), read),
     "msgpack": Subject(_own("x.msgpack"), _file((b"\xc7", b"\xdf", b"\xa1", b"float32", b"int32", b"\x93")), read),
     "msgpack of others": Subject(_foreign_msgpack, _file((b"\xc7", b"\xdf", b"float32", b"float64", b"\x93")), read),
+    "equinox": Subject(_own("x.eqx"), _file(_NPY), read),
+    "equinox of others": Subject(_foreign_equinox, _file(_NPY), read),
     "orbax": Subject(_own("x"), _folder(_ZARR), read),
     "orbax of others, zarr": Subject(_foreign_orbax(False), _folder(_ZARR), read),
     "orbax of others, ocdbt": Subject(_foreign_orbax(True), _folder(_ZARR), read),

@@ -6,6 +6,7 @@ when it builds.
 """
 
 from tests.hostile.case import Case
+from tests.hostile.equinox import EQUINOX
 from tests.hostile.msgpack import MSGPACK
 from tests.hostile.orbax import ORBAX
 from tests.hostile.places import PLACES
@@ -13,4 +14,4 @@ from tests.hostile.safetensors import SAFETENSORS, safetensors_bytes
 from tests.hostile.sharded import SHARDED
 from tests.hostile.torch import TORCH
 
-__all__ = ["MSGPACK", "ORBAX", "PLACES", "SAFETENSORS", "SHARDED", "TORCH", "Case", "safetensors_bytes"]
+__all__ = ["EQUINOX", "MSGPACK", "ORBAX", "PLACES", "SAFETENSORS", "SHARDED", "TORCH", "Case", "safetensors_bytes"]

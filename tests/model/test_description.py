@@ -37,18 +37,18 @@ def test_every_source_beats_the_ones_below_it(tmp_path):
 
 def test_a_description_may_not_contradict_the_tensors(tmp_path):
     path = write_s5(tmp_path / "m.safetensors", describe=False, bidirectional=True)
-    (tmp_path / "m.json").write_text('{"bidirectional": false}')
+    (tmp_path / "m.json").write_text('{"family": "s5", "bidirectional": false}')
     with pytest.raises(InputError, match=r"m\.json.*bidirectional.*tensors"):
         open_checkpoint(path)
 
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [('{"modus": "pool"}', "'mode'"), ('{"mode": "mean"}', "pool"), ('{"conj_sym": 3}', "true or false")],
+    [('"modus": "pool"', "'mode'"), ('"mode": "mean"', "pool"), ('"conj_sym": 3', "true or false")],
 )
 def test_a_wrong_sidecar_names_the_file_and_what_is_known(tmp_path, text, word):
     path = write_s5(tmp_path / "m.safetensors", describe=False)
-    (tmp_path / "m.json").write_text(text)
+    (tmp_path / "m.json").write_text(f'{{"family": "s5", {text}}}')
     with pytest.raises(InputError, match=rf"m\.json.*{word}"):
         open_checkpoint(path)
 
@@ -56,7 +56,7 @@ def test_a_wrong_sidecar_names_the_file_and_what_is_known(tmp_path, text, word):
 def test_a_config_json_of_another_tool_is_left_alone(tmp_path):
     path = write_s5(tmp_path / "m.safetensors", describe=False)
     (tmp_path / "config.json").write_text('{"architectures": ["Something"], "torch_dtype": "float32"}')
-    assert open_checkpoint(path).description.sidecar is None
+    assert open_checkpoint(path).description.beside.path is None
 
 
 def test_a_family_that_is_not_there_or_does_not_fit(tmp_path):

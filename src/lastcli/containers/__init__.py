@@ -16,7 +16,7 @@ from lastcli.containers.place import check_place
 from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_reader
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
 from lastcli.containers.signals import terminable
-from lastcli.containers.writing import Receipt, check_output, write
+from lastcli.containers.writing import Receipt, check_output, config_place, write
 
 __all__ = [
     "CONTAINERS",
@@ -29,6 +29,7 @@ __all__ = [
     "TensorSource",
     "check_output",
     "check_place",
+    "config_place",
     "fingerprint",
     "is_file",
     "kind_for",

@@ -219,16 +219,31 @@ def check_sidecar(sidecar: Path, text: str, force: bool) -> None:
     """Refuse to replace a sidecar.
 
     Raises:
-        OutputError: one that says something else than `text` is there and `force` is not given, or it is no file.
+        OutputError: one that says something else than `text` is there and `force` is not given, it is no file, or
+            standard output was sent there.
     """
     sidecar = Path(os.path.realpath(sidecar))
     if not os.path.lexists(sidecar):
         return
+    if _is_written_to(sidecar):
+        raise OutputError(
+            f"{shown(sidecar, 1000)} is where the description of the output goes, and what this command prints goes "
+            "there too; send that to a file of another name."
+        )
     old = sidecar.read_bytes() if sidecar.is_file() else None
     if old is None or (not force and not same_but_digests(old, text)):
         raise OutputError(
             f"{shown(sidecar, 1000)} says something else; choose another name or give --force to replace it."
         )
+
+
+def _is_written_to(path: Path) -> bool:
+    """Whether standard output or standard error is that file, as a shell makes it with `> NAME.json`."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return True
+    return False
 
 
 def _encoded(text: str) -> bytes:

@@ -74,6 +74,7 @@ class Reader(abc.ABC):
         dropped: what is in the file but will not be carried on (optimizer state), as one sentence each.
         digests: the sha256 of every tensor by name (`digests.fingerprint`), as the file says it; empty where it says
             nothing. They are taken out of the metadata.
+        unnamed: all leaves in order, where the file gives them no names and nothing else did; their names are numbers.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class Reader(abc.ABC):
     extras: Mapping[str, Any] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(init=False, default_factory=dict)
+    unnamed: tuple[TensorInfo, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         self.metadata, self.digests = take_digests(self.metadata, self.tensors, shown(self.path, 1000))

@@ -104,13 +104,23 @@ def finish_left(path: Path, *, only: bool = False) -> None:
 
     Args:
         path: the output or input.
-        only: just what concerns this path is finished and nothing else removed.
+        only: just what concerns this path, or the folder that it lies in (the index of its shards may be what is
+            opened), is finished and nothing else removed.
     """
     try:
         target = Path(os.path.realpath(path))
-        folder, name = target.parent, target.name if only else None
-        found = sorted(entry.name for entry in os.scandir(folder) if _NAME.fullmatch(entry.name))
     except (OSError, ValueError):
+        return
+    _finish_in(target.parent, target.name if only else None)
+    if only:
+        _finish_in(target.parent.parent, target.parent.name)
+
+
+def _finish_in(folder: Path, name: str | None) -> None:
+    """Settle the boxes in a folder: all of them, or only those of the output of that name."""
+    try:
+        found = sorted(entry.name for entry in os.scandir(folder) if _NAME.fullmatch(entry.name))
+    except OSError:
         return
     for entry in found:
         with contextlib.suppress(OSError), undisturbed(), _taken(folder / entry) as taken:

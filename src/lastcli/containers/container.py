@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers.base import Reader
+from lastcli.containers.base import Reader, TensorInfo, TensorSource
 from lastcli.containers.jobs import Job
 
 __all__ = ["Container", "Folder"]
+
+Sources = tuple[TensorSource, ...]
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,12 @@ class Container:
         folder: how a folder of this kind is known; None where a checkpoint is always one file.
         open: (path, which of several models or None) → the open checkpoint.
         write: writes a `Job` to the temporary path given.
+        open_like: (path, leaves in order) → the open checkpoint, for files whose leaves have no names; None where they
+            have.
+        arrange: (tensors, extras to write) → the same as the file will show them when it is read back.
+        reopen: (temporary path, what was written) → the open checkpoint, where the file alone does not tell all.
         native: whether a leaf that is no tensor has its own place in the file and is read back as it was.
-        shows: the part of the structure (`structure`) that the file shows by itself.
+        shows: the parts of the structure (`structure`) that the file shows by itself.
         origin: the open input → text that the format wants to hold about where its tensors come from; metadata that
             are there are stronger.
         keeps_metadata: whether the file carries text metadata; else the sidecar NAME.json holds the description.
@@ -65,10 +71,16 @@ class Container:
     write: Callable[[Path, Job], None]
     native: Callable[[Any], bool]
     keeps_metadata: bool
+    open_like: Callable[[Path, Sequence[TensorInfo]], Reader] | None = None
+    arrange: Callable[[Sources, dict[str, Any]], tuple[Sources, dict[str, Any]]] = lambda sources, extras: (
+        sources,
+        extras,
+    )
+    reopen: Callable[[Path, Job], Reader] | None = None
     certain: bool = True
     origin: Callable[[Reader], Mapping[str, str]] = lambda reader: {}
     folder: Folder | None = None
-    shows: str = ""
+    shows: Collection[str] = ()
     shards: bool = False
     several_models: bool = False
 

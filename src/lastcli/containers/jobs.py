@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +43,7 @@ class Job:
     metadata: Mapping[str, str]
     extras: Mapping[str, Any]
     native: Callable[[Any], bool]
-    shows: str = ""
+    shows: Collection[str] = ()
     template: Reader | None = None
     shard_bytes: int | None = None
     progress: Callable[[int], None] | None = None

@@ -7,12 +7,13 @@ docs/development.md shows it whole. Everything else asks this table.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from lastcli.containers.base import Reader
+from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.boxes import finish_left
 from lastcli.containers.container import Container
+from lastcli.containers.folders import model_file
 from lastcli.containers.inputs import RandomAccess, is_folder, shown
 from lastcli.errors import InputError, OutputError, UsageError
 
@@ -29,6 +30,7 @@ CONTAINERS: dict[str, Container] = {
         "safetensors",
         "msgpack",
         "orbax",
+        "equinox",
         "torch",
     )
 }
@@ -121,12 +123,13 @@ def kind_of(path: Path) -> str:
     return container_of(path).name
 
 
-def open_reader(path: Path, *, name: str | None = None) -> Reader:
+def open_reader(path: Path, *, name: str | None = None, like: Sequence[TensorInfo] | None = None) -> Reader:
     """Open a checkpoint, whatever its container.
 
     Args:
-        path: a file, a folder, or the index of a sharded folder.
+        path: a file, a folder, the index of a sharded folder, or a folder with one file that is a checkpoint.
         name: which one of several models of a file.
+        like: the leaves of the file in order, where it may be one without names; else it is not looked at.
 
     Raises:
         InputError: the checkpoint is missing, unfinished, damaged or of no known kind.
@@ -134,26 +137,41 @@ def open_reader(path: Path, *, name: str | None = None) -> Reader:
     """
     path = Path(path)
     finish_left(path, only=True)
+    if is_folder(path) and _folder_container(path) is None:
+        path = _model_file(path)
     container = container_of(path)
     if name is not None and not container.several_models:
         can = _listed((kind for kind, other in CONTAINERS.items() if other.several_models), "and")
         raise UsageError(
             f"{shown(path, 1000)} is a {container.name} checkpoint; only {can} files can name one of several models."
         )
+    if like is not None and container.open_like is not None:
+        return container.open_like(path, like)
     return container.open(path, name)
 
 
 def _of_folder(path: Path) -> Container:
-    where = shown(path, 1000)
+    found = _folder_container(path)
+    if found is None:
+        file = _model_file(path)
+        raise InputError(f"{shown(path, 1000)} is no checkpoint, but holds one: {shown(file.name)}.")
+    return found
+
+
+def _folder_container(path: Path) -> Container | None:
+    """The container of which a folder is a checkpoint; None where it is one of none."""
     try:
         names = [item.name for item in path.iterdir()]
     except OSError as error:
-        raise InputError(f"{where}: the folder cannot be read ({error.strerror}).") from error
-    found = _first(lambda container: container.folder is not None and container.folder.holds(path, names))
-    if found is None:
-        marks = " and ".join(f"no {other.folder.mark}" for other in CONTAINERS.values() if other.folder is not None)
-        raise InputError(f"{where} is a folder without a checkpoint: {marks}.")
-    return found
+        raise InputError(f"{shown(path, 1000)}: the folder cannot be read ({error.strerror}).") from error
+    return _first(lambda container: container.folder is not None and container.folder.holds(path, names))
+
+
+def _model_file(folder: Path) -> Path:
+    """The one model file in a folder that is no checkpoint itself."""
+    marks = " and ".join(f"no {other.folder.mark}" for other in CONTAINERS.values() if other.folder is not None)
+    suffixes = {suffix for container in CONTAINERS.values() for suffix in container.suffixes}
+    return model_file(folder, suffixes, lambda path: container_of(path).title, marks)
 
 
 def _by_suffix(suffix: str) -> Container | None:

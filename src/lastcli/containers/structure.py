@@ -1,6 +1,11 @@
 """The one reserved extras key, `last.structure`: how a nested file was built where its names alone do not tell.
 
     {"paths": {name: [key, ...]},            names that do not split at "/" into their path
+     "integers": {name: [depth, ...]},       where in the path of a name the key is a number and not text
+     "equinox": {"header": "...",            the text before the leaves of an .eqx file
+                 "names": [name, ...],       its leaves in order
+                 "scalars": [name, ...],     those that are numbers of Python
+                 "dtypes": {name: dtype}},   those whose dtype NumPy's format does not tell
      "torch": {"at": [key, ...],             where in a torch file the state_dict lies
                "prefix": "module.",          what every name in it begins with
                "nested": true,               the state_dict is itself nested
@@ -19,6 +24,9 @@ from lastcli.containers.extras import STRUCTURE_KEY, take
 from lastcli.errors import InputError
 
 __all__ = ["merged", "of", "restricted", "take_metadata", "without"]
+
+# The parts that say something of single names.
+_BY_NAME = {"paths", "integers"}
 
 
 def of(extras: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,29 +54,33 @@ def merged(own: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restricted(extras: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """The extras without paths of names that are gone."""
+    """The extras without what is said of names that are gone."""
     structure = of(extras)
-    if "paths" not in structure:
+    if not structure.keys() & _BY_NAME:
         return dict(extras)
-    paths = {name: path for name, path in structure["paths"].items() if name in names or name in extras}
-    kept = {key: value for key, value in structure.items() if key != "paths"} | ({"paths": paths} if paths else {})
+    kept = {key: value for key, value in structure.items() if key not in _BY_NAME}
+    for part in (part for part in structure if part in _BY_NAME):
+        own = {name: value for name, value in structure[part].items() if name in names or name in extras}
+        kept |= {part: own} if own else {}
     rest = {key: value for key, value in extras.items() if key != STRUCTURE_KEY}
     return {**rest, **({STRUCTURE_KEY: kept} if kept else {})}
 
 
-def without(extras: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The extras without the part of the structure that a container shows by itself."""
-    kept = {key: value for key, value in of(extras).items() if key != part}
+def without(extras: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
+    """The extras without the parts of the structure that a container shows by itself."""
+    kept = {key: value for key, value in of(extras).items() if key not in parts}
     rest = {key: value for key, value in extras.items() if key != STRUCTURE_KEY}
     return {**rest, **({STRUCTURE_KEY: kept} if kept else {})}
 
 
 def _is_sound(value: Any) -> bool:
-    if not isinstance(value, dict) or not set(value) <= {"paths", "torch"}:
+    if not isinstance(value, dict) or not set(value) <= {*_BY_NAME, "torch", "equinox"}:
         return False
     form = value.get("torch", {})
     return (
         _is_mapping(value.get("paths", {}), _is_path)
+        and _is_mapping(value.get("integers", {}), _are_depths)
+        and _is_equinox(value.get("equinox", {}))
         and isinstance(form, dict)
         and set(form) <= {"at", "prefix", "nested", "versions", "shared"}
         and (not form.get("at") or _is_path(form["at"]))
@@ -78,6 +90,25 @@ def _is_sound(value: Any) -> bool:
         and isinstance(form.get("shared", []), list)
         and all(_is_path(group) for group in form.get("shared", []))
     )
+
+
+def _are_depths(value: Any) -> bool:
+    return isinstance(value, list) and all(type(depth) is int and depth >= 0 for depth in value)
+
+
+def _is_equinox(form: Any) -> bool:
+    return (
+        isinstance(form, dict)
+        and set(form) <= {"header", "names", "scalars", "dtypes"}
+        and isinstance(form.get("header", ""), str)
+        and all(_are_texts(form.get(part, [])) for part in ("names", "scalars"))
+        and len(set(form.get("names", []))) == len(form.get("names", []))
+        and _is_mapping(form.get("dtypes", {}), lambda dtype: isinstance(dtype, str))
+    )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _is_path(value: Any) -> bool:

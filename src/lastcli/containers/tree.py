@@ -1,25 +1,29 @@
-"""Nested containers: trees of leaves to flat names and back, and the branches that are optimizer state.
+"""Nested containers: trees of leaves to flat names and back.
 
-A leaf's name is its path joined with "/". Two things the names alone do not tell travel as extras, so that a
-conversion through a flat container comes back as it was:
+A leaf's name is its path joined with "/"; the `value` in which flax.nnx keeps a variable is left out of it. Three
+things the names alone do not tell travel as extras, so that a conversion through a flat container comes back as it was:
 
 * an empty list at a path that also has children says that these children, "0", "1", ..., are a list;
-* `extras["last.structure"]["paths"]` holds the true path of every name that does not split at "/" into its path.
+* `extras["last.structure"]["paths"]` holds the true path of every name that does not split at "/" into its path;
+* `extras["last.structure"]["integers"]` says at which depths the path of a name has a number for a key, not text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lastcli.containers import structure
-from lastcli.containers.base import TensorInfo
+from lastcli.containers.base import TensorSource
 from lastcli.containers.extras import STRUCTURE_KEY, representable
 from lastcli.containers.inputs import shown
 from lastcli.errors import InputError, OutputError
 
-__all__ = ["Flat", "build", "drop_optimizer", "flatten", "is_extra", "path_of"]
+__all__ = ["Flat", "arranged", "build", "flatten", "is_extra", "path_of"]
+
+# Where flax.nnx keeps the array of a variable, and flax.linen that of a boxed parameter.
+_VARIABLE = "value"
 
 
 @dataclass
@@ -43,8 +47,10 @@ def flatten(tree: Mapping[str, Any], is_tensor: Callable[[Any], bool], where: st
     """
     flat = Flat()
     paths: dict[str, list[str]] = {}
-    for path, value in _walk(tree, (), is_tensor):
-        name = "/".join(path)
+    integers: dict[str, list[int]] = {}
+    for keys, value in _walk(tree, (), is_tensor):
+        path = tuple(map(str, keys))
+        name = "/".join(path[:-1] if len(path) > 1 and path[-1] == _VARIABLE and is_tensor(value) else path)
         if name in flat.leaves or (name in flat.extras and value != []):
             raise InputError(f"{where}: two leaves are both named '{shown(name)}'; rename one of them.")
         if is_tensor(value):
@@ -55,9 +61,38 @@ def flatten(tree: Mapping[str, Any], is_tensor: Callable[[Any], bool], where: st
             raise InputError(f"{where}: '{shown(name)}' is a {type(value).__name__}, which last cannot carry.")
         if tuple(name.split("/")) != path:
             paths[name] = list(path)
-    if paths:
-        flat.extras[STRUCTURE_KEY] = {"paths": paths}
+        if any(type(key) is int for key in keys):
+            integers[name] = [depth for depth, key in enumerate(keys) if type(key) is int]
+    found = {"paths": paths, "integers": integers}
+    if paths or integers:
+        flat.extras[STRUCTURE_KEY] = {part: value for part, value in found.items() if value}
     return flat
+
+
+def arranged(
+    sources: tuple[TensorSource, ...], extras: dict[str, Any]
+) -> tuple[tuple[TensorSource, ...], dict[str, Any]]:
+    """Sources and extras with the names that `flatten` gives what `build` makes of them.
+
+    A name that ends as the variables of flax.nnx do is that of one: it is shown without its end.
+    """
+    names = {source.info.name: _as_read_back(source.info.name, extras) for source in sources}
+    new = {old: name for old, name in names.items() if name != old and name not in names}
+    if not new:
+        return sources, extras
+    form = dict(structure.of(extras))
+    form["paths"] = form.get("paths", {}) | {new[old]: list(map(str, path_of(old, extras))) for old in new}
+    form["integers"] = {new.get(name, name): depths for name, depths in form.get("integers", {}).items()}
+    renamed = tuple(
+        replace(source, info=replace(source.info, name=new.get(source.info.name, source.info.name)))
+        for source in sources
+    )
+    return renamed, {**extras, STRUCTURE_KEY: {part: value for part, value in form.items() if value}}
+
+
+def _as_read_back(name: str, extras: Mapping[str, Any]) -> str:
+    path = path_of(name, extras)
+    return "/".join(map(str, path[:-1])) if len(path) > 1 and path[-1] == _VARIABLE else name
 
 
 def is_extra(name: str) -> bool:
@@ -65,10 +100,12 @@ def is_extra(name: str) -> bool:
     return not name.startswith("last.")
 
 
-def path_of(name: str, extras: Mapping[str, Any]) -> tuple[str, ...]:
-    """The path of a name: as recorded under the structure key, else the name split at "/"."""
-    path = structure.of(extras).get("paths", {}).get(name)
-    return tuple(path) if path else tuple(name.split("/"))
+def path_of(name: str, extras: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The keys that lead to a name: as recorded under the structure key, else the name split at "/"."""
+    form = structure.of(extras)
+    path = form.get("paths", {}).get(name) or name.split("/")
+    numbers = form.get("integers", {}).get(name, ())
+    return tuple(_as_number(key) if depth in numbers else key for depth, key in enumerate(path))
 
 
 def build(leaves: Mapping[str, Any], extras: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -77,8 +114,8 @@ def build(leaves: Mapping[str, Any], extras: Mapping[str, Any], where: str) -> d
     Raises:
         OutputError: one name is a branch of another, so that no tree can hold both.
     """
-    root: dict[str, Any] = {}
-    lists: list[tuple[str, ...]] = []
+    root: dict[Any, Any] = {}
+    lists: list[tuple[Any, ...]] = []
     for name, value in [*leaves.items(), *((key, value) for key, value in extras.items() if is_extra(key))]:
         path = path_of(name, extras)
         if name not in leaves and value == [] and type(value) is list:
@@ -90,49 +127,12 @@ def build(leaves: Mapping[str, Any], extras: Mapping[str, Any], where: str) -> d
     return root
 
 
-def drop_optimizer(tree: dict[str, Any], measure: Callable[[Any], TensorInfo | None]) -> tuple[str, ...]:
-    """Remove optimizer state from a tree, in place: its moments have the shapes of the unpruned parameters.
-
-    Known: `opt_state` beside `params` (a flax TrainState at any depth) and `state` with `param_states` beside `target`
-    (the old flax.optim.Optimizer).
-
-    Args:
-        measure: the `TensorInfo` of a leaf, None where it is no tensor.
-
-    Returns:
-        One sentence for each branch removed.
-    """
-    sentences: list[str] = []
-    stack: list[tuple[tuple[str, ...], dict[str, Any]]] = [((), tree)]
-    while stack:
-        path, node = stack.pop()
-        for key in _optimizer_keys(node):
-            branch = node.pop(key)
-            infos = [info for _, leaf in _walk({key: branch}, (), lambda _: False) if (info := measure(leaf))]
-            size = sum(info.nbytes for info in infos)
-            name = shown("/".join((*path, key)))
-            if infos:
-                sentences.append(
-                    f"The optimizer state '{name}' ({len(infos)} tensors, {size:,} bytes) is not carried on: it "
-                    "belongs to the parameters before pruning."
-                )
-            else:
-                sentences.append(f"The optimizer state '{name}' is not carried on.")
-        stack.extend(((*path, key), value) for key, value in node.items() if isinstance(value, dict))
-    return tuple(sentences)
+def _as_number(key: str) -> int | str:
+    digits = key.removeprefix("-")
+    return int(key) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else key
 
 
-def _optimizer_keys(node: Mapping[str, Any]) -> list[str]:
-    keys = []
-    if "opt_state" in node and "params" in node:
-        keys.append("opt_state")
-    state = node.get("state")
-    if "target" in node and isinstance(state, dict) and "param_states" in state:
-        keys.append("state")
-    return keys
-
-
-def _walk(value: Any, path: tuple[str, ...], is_tensor: Callable[[Any], bool]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _walk(value: Any, path: tuple[Any, ...], is_tensor: Callable[[Any], bool]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     if isinstance(value, dict) and (value or not path):
         for key, item in value.items():
             yield from _walk(item, (*path, key), is_tensor)
@@ -152,7 +152,7 @@ def _contains_tensor(value: Any, is_tensor: Callable[[Any], bool]) -> bool:
     return is_tensor(value)
 
 
-def _insert(root: dict[str, Any], path: tuple[str, ...], value: Any, where: str) -> None:
+def _insert(root: dict[Any, Any], path: tuple[Any, ...], value: Any, where: str) -> None:
     node = root
     for part in path[:-1]:
         node = node.setdefault(part, {})
@@ -166,21 +166,21 @@ def _insert(root: dict[str, Any], path: tuple[str, ...], value: Any, where: str)
     node[path[-1]] = value
 
 
-def _conflict(path: tuple[str, ...], where: str) -> str:
-    name = shown("/".join(path))
+def _conflict(path: tuple[Any, ...], where: str) -> str:
+    name = shown("/".join(map(str, path)))
     return (
         f"{where}: '{name}' cannot be stored beside a leaf that is a branch of it; write a .safetensors file instead."
     )
 
 
-def _make_list(root: dict[str, Any], path: tuple[str, ...], where: str) -> None:
+def _make_list(root: dict[Any, Any], path: tuple[Any, ...], where: str) -> None:
     parent: Any = root
     for part in path[:-1]:
         parent = parent.setdefault(part, {})
         if type(parent) is not dict:
             raise OutputError(_conflict(path, where))
     node = parent.get(path[-1], {})
-    if type(node) is dict and sorted(node, key=_number) == [str(index) for index in range(len(node))]:
+    if type(node) is dict and sorted(map(str, node), key=_number) == [str(index) for index in range(len(node))]:
         parent[path[-1]] = [node[str(index)] for index in range(len(node))]
 
 

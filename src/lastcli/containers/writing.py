@@ -22,7 +22,13 @@ from lastcli.containers.sidecar import CONTAINER_KEY, sidecar_path, sidecar_text
 from lastcli.containers.structure import of, restricted
 from lastcli.errors import InputError, OutputError, UsageError
 
-__all__ = ["Receipt", "check_output", "write"]
+__all__ = ["CONFIG", "Receipt", "check_output", "config_place", "write"]
+
+CONFIG = "config.json"
+"""The file from which other libraries build the model beside it."""
+
+# The name under which they look for its tensors.
+_MODEL_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ def write(
     template: Reader | None = None,
     shard_bytes: int | None = None,
     progress: Callable[[int], None] | None = None,
+    config: str | None = None,
 ) -> Receipt:
     """Write a checkpoint atomically (see `atomic`) and prove by reading it back that it holds what was given.
 
@@ -67,6 +74,8 @@ def write(
         template: the open reader of the input, whose wrappers and prefixes the output gets back.
         shard_bytes: write a folder of safetensors shards of at most so many bytes each (one tensor at least).
         progress: called with the number of bytes of every tensor written.
+        config: text of the `config.json` that goes with it, put in place in the same step where it has a place
+            (`config_place`).
 
     Raises:
         OutputError: it cannot be written there, or not in this container; what was there before is whole.
@@ -78,6 +87,7 @@ def write(
     sources = tuple(sources)
     form = {STRUCTURE_KEY: of(template.extras)} if template is not None and of(template.extras) else {}
     kept = restricted({**form, **(extras or {})}, {source.info.name for source in sources})
+    sources, kept = container.arrange(sources, kept)
     job = Job(
         path,
         sources,
@@ -93,16 +103,21 @@ def write(
     inputs = () if template is None else (template.path,)
     check_output(path, inputs=inputs, kind=container.name, shard_bytes=shard_bytes, force=force)
     beside = None if container.keeps_metadata else sidecar_path(path)
-    if beside is not None:
-        with writing_errors(beside):
-            check_sidecar(beside, _beside(job, container), force)
+    place = None if config is None else config_place(path, kind=container.name, shard_bytes=shard_bytes)
+    inside = place is not None and place.parent == path
+    other = beside if place is None or inside else place
+    if other is not None:
+        with writing_errors(other):
+            check_sidecar(other, _beside(job, container) if other == beside else config or "", force)
     with staged(path, folder=container.makes_folder(shard_bytes), force=force) as stage:
         with writing_errors(path):
             container.write(stage.temp, job)
+            if inside and config is not None:
+                (stage.temp / CONFIG).write_text(config, encoding="utf-8")
         stage.flush()
         _compare(stage.temp, job, container)
         size = stored_bytes(stage.temp)
-        stage.commit(beside, "" if beside is None else _beside(job, container))
+        stage.commit(other, "" if other is None else _beside(job, container) if other == beside else config or "")
     return Receipt(path, container.name, size, beside)
 
 
@@ -135,6 +150,21 @@ def check_output(
     with writing_errors(path):
         if folder and target.is_dir() and any(target.iterdir()):
             _refuse_loss(path, target, container)
+
+
+def config_place(path: Path, *, kind: str | None = None, shard_bytes: int | None = None) -> Path | None:
+    """Where the `config.json` of an output goes: among its shards, or beside `model.safetensors`; else nowhere.
+
+    Raises:
+        OutputError: the output's suffix is unknown.
+    """
+    path = Path(path)
+    container = _chosen(path, kind, shard_bytes)
+    if not container.shards:
+        return None
+    if container.makes_folder(shard_bytes):
+        return path / CONFIG
+    return path.with_name(CONFIG) if path.name == _MODEL_FILE else None
 
 
 def _chosen(path: Path, kind: str | None, shard_bytes: int | None) -> Container:
@@ -205,7 +235,7 @@ def _compare(temp: Path, job: Job, container: Container) -> None:
     keeps = container.keeps_metadata
     held = set(job.extras if keeps else job.own)
     try:
-        with container.open(temp, None) as reader:
+        with container.open(temp, None) if container.reopen is None else container.reopen(temp, job) as reader:
             if dict(reader.tensors) != job.infos():
                 raise OutputError(f"{job.where}: the file read back lists other tensors than were written.")
             for name in reader.tensors:

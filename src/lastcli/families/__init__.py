@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError, UsageError
 from lastcli.families.base import Family, Match
 from lastcli.families.refused import refusal
 
-__all__ = ["FAMILIES", "detect", "family_named"]
+__all__ = ["FAMILIES", "MODEL_TYPES", "detect", "family_named", "read_config"]
 
 # family name → (module, class). The order breaks ties of equally good matches.
 FAMILIES: dict[str, tuple[str, str]] = {
@@ -32,6 +33,16 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "annotated_dss": ("lastcli.families.annotated.family", "AnnotatedDSS"),
     "annotated_s4": ("lastcli.families.annotated.family", "AnnotatedS4"),
 }
+
+
+# `model_type` in a transformers `config.json` → the family that reads it.
+MODEL_TYPES = {"mega": "mega"}
+
+
+def read_config(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a `config.json` of transformers says of a model that a family knows, in its own options; else None."""
+    name = MODEL_TYPES.get(str(document.get("model_type")))
+    return None if name is None else {"family": name, **family_named(name).read_config(document)}
 
 
 @cache

@@ -235,6 +235,14 @@ class Family(abc.ABC):
         """The description of a rebuilt checkpoint; differs from `config` only where `rebuild` changes the form."""
         return dict(config)
 
+    def read_config(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """What a `config.json` of another library says, as options; only where `families.MODEL_TYPES` names one."""
+        return {}
+
+    def written_config(self, document: Mapping[str, Any], states: Sequence[int]) -> dict[str, Any]:
+        """That `config.json` for a model with so many stored states in each layer."""
+        return dict(document)
+
     def convert(
         self, tensors: Tensors, config: Config, read: Read, target: str
     ) -> tuple[dict[str, np.ndarray | None], dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lastcli import containers, families
-from lastcli.containers.base import Reader
+from lastcli.containers.base import Reader, TensorInfo
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.base import Family, Forward, Layer
+from lastcli.families.equinox.leaves import names_by_shape
 from lastcli.families.parts.cancellation import forward_precision
 from lastcli.families.parts.quantised import scale_of
 from lastcli.model.description import Description, Setting, gather, resolve
+from lastcli.model.sidecar import unused_note
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem
@@ -62,6 +64,12 @@ class Checkpoint:
         """A description without the options that say nothing about this checkpoint."""
         idle = {key for key, setting in self.settings.items() if setting.source == "idle"}
         return {key: value for key, value in config.items() if key not in idle}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was chosen or left out when it was opened, one sentence each."""
+        said = unused_note(self.description.beside.unused, self.config)
+        return (*self.reader.dropped, *([said] if said else []))
 
     @property
     def states(self) -> int:
@@ -179,6 +187,7 @@ def open_checkpoint(
     model_config: Path | None = None,
     recipe: Mapping[str, Any] | None = None,
     name: str | None = None,
+    like: Sequence[TensorInfo] | None = None,
     own_description: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint, find its family and resolve its description; no weights are decoded.
@@ -189,6 +198,7 @@ def open_checkpoint(
         model_config: a YAML or JSON description of the model.
         recipe: the `model:` part of a recipe.
         name: which model, where a file holds several.
+        like: the leaves of the module that an equinox file was saved from, in order; it has no names itself.
         own_description: what the file says of itself is all that counts, where it names a family.
 
     Raises:
@@ -197,9 +207,16 @@ def open_checkpoint(
         UsageError: a flag names an unknown option or family.
     """
     path = Path(path)
-    reader = containers.open_reader(path, name=name)
+    reader = _named(containers.open_reader(path, name=name, like=like))
     try:
-        description = gather(path, reader.metadata, flags=flags or {}, model_config=model_config, recipe=recipe or {})
+        description = gather(
+            path,
+            reader.metadata,
+            flags=flags or {},
+            model_config=model_config,
+            recipe=recipe or {},
+            opened=reader.path,
+        )
         if own_description and description.says_itself:
             description = description.of_the_file()
         named = description.family
@@ -214,3 +231,22 @@ def open_checkpoint(
     except BaseException:
         reader.close()
         raise
+
+
+def _named(reader: Reader) -> Reader:
+    """A reader whose tensors have names: those that a family knows by the shapes of leaves without any.
+
+    Raises:
+        UnsupportedModelError: the shapes are not clear.
+    """
+    if not reader.unnamed:
+        return reader
+    reader.close()
+    names = names_by_shape(reader.unnamed, reader.extras)
+    if names is None:
+        raise UnsupportedModelError(
+            f"{reader.path}: the {len(reader.unnamed)} leaves of an equinox file have no names, and no family is clear "
+            "from their shapes; give the module that was saved with --like module:function."
+        )
+    like = [dataclasses.replace(info, name=name) for name, info in zip(names, reader.unnamed, strict=True)]
+    return containers.open_reader(reader.path, like=like)

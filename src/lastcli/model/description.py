@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers import DESCRIPTION_KEY, is_file
+from lastcli.containers import DESCRIPTION_KEY
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.families.base import Family, Tensors
 from lastcli.mappings import convert, load_mapping, parse_mapping, suggestion
+from lastcli.model.sidecar import RECORD_KEY, Beside, files_beside
 
 __all__ = [
     "PROVENANCE_KEY",
     "Description",
     "Setting",
-    "find_sidecar",
     "gather",
     "parse_settings",
     "resolve",
 ]
 
-PROVENANCE_KEY = "last"
+PROVENANCE_KEY = RECORD_KEY
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Description:
     Attributes:
         layers: (source, where, mapping), strongest first.
         provenance: what an earlier `last prune` wrote about itself, or an empty mapping.
-        sidecar: the sidecar that was read, or None.
+        beside: the files beside the checkpoint.
     """
 
     layers: tuple[tuple[str, str, Mapping[str, Any]], ...]
     provenance: Mapping[str, Any]
-    sidecar: Path | None = None
+    beside: Beside = Beside()
 
     @property
     def family(self) -> str | None:
@@ -72,7 +72,7 @@ class Description:
     def of_the_file(self) -> Description:
         """Without what flags and recipe say."""
         own = tuple(layer for layer in self.layers if layer[0] in ("file", "sidecar"))
-        return Description(own, self.provenance, self.sidecar)
+        return Description(own, self.provenance, self.beside)
 
 
 def parse_settings(items: Iterable[str]) -> dict[str, str]:
@@ -93,19 +93,6 @@ def parse_settings(items: Iterable[str]) -> dict[str, str]:
     return settings
 
 
-def find_sidecar(path: Path) -> Path | None:
-    """`NAME.json` or `NAME.yaml` beside `NAME.*`, or `config.json` in a checkpoint folder."""
-    if path.is_dir() and not path.name:
-        candidates = [path / "config.json"]
-    elif path.is_dir():
-        named = [path.with_name(path.name + suffix) for suffix in (".json", ".yaml", ".yml")]
-        candidates = [path.with_suffix(".json"), *named, path / "config.json"]
-    else:
-        candidates = [path.with_suffix(suffix) for suffix in (".json", ".yaml", ".yml")]
-        candidates.append(path.with_name("config.json"))
-    return next((file for file in candidates if is_file(file) and file != path), None)
-
-
 def gather(
     path: Path,
     metadata: Mapping[str, str],
@@ -113,8 +100,17 @@ def gather(
     flags: Mapping[str, Any],
     model_config: Path | None,
     recipe: Mapping[str, Any],
+    opened: Path | None = None,
 ) -> Description:
     """Collect what flags, recipe, file and sidecar say about the checkpoint at `path`.
+
+    Args:
+        path: as the user named it.
+        metadata: of the file.
+        flags: option → value.
+        model_config: a description file.
+        recipe: the `model:` part of a recipe.
+        opened: the file that was opened, where `path` is a folder that holds it.
 
     Raises:
         InputError: a description file is damaged.
@@ -126,14 +122,9 @@ def gather(
     if DESCRIPTION_KEY in metadata:
         where = f"{path}: metadata {DESCRIPTION_KEY}"
         layers.append(("file", where, parse_mapping(metadata[DESCRIPTION_KEY], where, is_json=True)))
-    sidecar = find_sidecar(path)
-    if sidecar is not None:
-        beside = load_mapping(sidecar)
-        # config.json of a folder is shared by other tools; it describes the model for us only if it names a family
-        if sidecar.name != "config.json" or "family" in beside:
-            layers.append(("sidecar", str(sidecar), beside))
-        else:
-            sidecar = None
+    beside = files_beside(path, path if opened is None else opened)
+    if beside.path is not None:
+        layers.append(("sidecar", str(beside.path), beside.said))
     provenance: Mapping[str, Any] = {}
     cleaned: list[tuple[str, str, Mapping[str, Any]]] = []
     for source, where, mapping in layers:
@@ -143,7 +134,7 @@ def gather(
             _check_record(found, where)
             provenance = {key: value for key, value in found.items() if key != "metadata"}
         cleaned.append((source, where, rest))
-    return Description(tuple(cleaned), provenance, sidecar)
+    return Description(tuple(cleaned), provenance, beside)
 
 
 def _check_record(record: Mapping[str, Any], where: str) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.parts.leaves import canonical
-from lastcli.families.s5.names import find_wrapper, tree_of
+from lastcli.families.s5.names import find_wrapper, spelled, tree_of
 from lastcli.model.checkpoint import Checkpoint
 
 __all__ = ["flax_module"]
@@ -35,8 +34,8 @@ def flax_module(checkpoint: Checkpoint) -> tuple[Any, dict[str, Any]]:
     module = wrapper.module(checkpoint.config, checkpoint.layers)
     collections: dict[str, dict[tuple[str, ...], Any]] = {"params": {}, "batch_stats": {}}
     for name in tensors:
-        path = tuple(canonical(name).split("/"))
-        kind = "batch_stats" if "batch_stats" in path else "params"
+        path = spelled(name)
+        kind = "batch_stats" if "batch_stats" in path or path[-2:] in (("norm", "mean"), ("norm", "var")) else "params"
         starts = [i for i, part in enumerate(path) if part in ("encoder", "decoder")]
         if starts:
             collections[kind][path[starts[0] :]] = checkpoint.read(name)

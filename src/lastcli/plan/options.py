@@ -36,6 +36,7 @@ class _Data(TypedDict, total=False):
 
 class _Naming(TypedDict, total=False):
     name: str
+    like: str
 
 
 class _Measuring(_Data, total=False):

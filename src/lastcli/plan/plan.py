@@ -71,6 +71,9 @@ class Plan:
     batch_size: int | None = _option(None, int, "examples in a batch")
     forward: str | None = _option(None, str, "your own forward pass, `module:function` or `file.py:function`")
     name: str | None = _option(None, str, "which model, where a file holds several")
+    like: str | None = _option(
+        None, str, "your own function that gives the module an .eqx file was saved from, `module:function`"
+    )
 
     def replace(self, **changes: Any) -> Plan:
         """A copy with the given fields changed."""

@@ -14,6 +14,7 @@ from lastcli.model.checkpoint import Checkpoint
 from lastcli.results import ConvertResult
 from lastcli.verbs.shared.rebuilding import changed_sources
 from lastcli.verbs.shared.session import Session
+from lastcli.verbs.shared.upstream_config import config_text
 
 __all__ = ["convert"]
 
@@ -37,7 +38,11 @@ def convert(
         if to_family is not None:
             raise
         checkpoint = None
-    reader = checkpoint.reader if checkpoint is not None else containers.open_reader(path, name=session.plan.name)
+    reader = (
+        checkpoint.reader
+        if checkpoint is not None
+        else containers.open_reader(path, name=session.plan.name, like=session.skeleton)
+    )
     metadata = dict(reader.metadata)
     family_after = checkpoint.family.name if checkpoint is not None else None
     notes: tuple[str, ...] = ()
@@ -63,7 +68,14 @@ def convert(
                 checkpoint.family.name, _known(checkpoint), checkpoint.provenance
             )
     receipt = containers.write(
-        out, sources, metadata=metadata, extras=reader.extras, force=force, template=reader, shard_bytes=shard_bytes
+        out,
+        sources,
+        metadata=metadata,
+        extras=reader.extras,
+        force=force,
+        template=reader,
+        shard_bytes=shard_bytes,
+        config=None if checkpoint is None or family_after != checkpoint.family.name else config_text(checkpoint),
     )
     return ConvertResult(
         checkpoint=str(path),

@@ -21,7 +21,7 @@ def inspect(checkpoint: Checkpoint) -> InspectResult:
     """
     tensors = checkpoint.reader.tensors
     layers = tuple(_layer(checkpoint, index) for index in range(len(checkpoint.layers)))
-    notes = list(checkpoint.reader.dropped)
+    notes = list(checkpoint.notes)
     states = sum(layer.states * layer.sets for layer in layers)
     if states != checkpoint.states:
         notes.append(

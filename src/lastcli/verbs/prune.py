@@ -32,6 +32,7 @@ from lastcli.verbs.shared.search import search
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.shared.sizes import carried_bytes, size_note
 from lastcli.verbs.shared.unstable import unstable_note, unstable_states
+from lastcli.verbs.shared.upstream_config import config_note
 
 __all__ = ["prune"]
 
@@ -82,6 +83,8 @@ def prune(
         *constant_notes(found, goal.method),
         *storage_notes(checkpoint, goal.reductions, stored),
     ]
+    said = config_note(checkpoint, out, shard_bytes, rebuilt.sizes)
+    notes += [said] if said else []
     if plan.data is None and plan.max_drop is None and not (force or dry_run):
         refuse_hopeless(found)
     measured = _measured(session, stored, notes) if plan.data is not None and goal.search is None else None

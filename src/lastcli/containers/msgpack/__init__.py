@@ -9,6 +9,7 @@ from lastcli.containers.base import Reader
 from lastcli.containers.container import Container
 from lastcli.containers.inputs import is_unicode
 from lastcli.containers.jobs import Job
+from lastcli.containers.tree import arranged
 
 __all__ = ["CONTAINER"]
 
@@ -52,8 +53,9 @@ CONTAINER = Container(
     begins=_begins,
     certain=False,
     open=_open,
+    arrange=arranged,
     write=_write,
     native=_native,
-    shows="paths",
+    shows=("paths", "integers"),
     keeps_metadata=False,
 )

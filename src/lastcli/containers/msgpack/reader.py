@@ -19,9 +19,10 @@ import numpy as np
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.dtypes import ITEMSIZE, dtype_of, safe_nbytes
 from lastcli.containers.inputs import RandomAccess, shown
+from lastcli.containers.optimizer import drop_optimizer
 from lastcli.containers.sidecar import sidecar_metadata
 from lastcli.containers.structure import merged, take_metadata
-from lastcli.containers.tree import drop_optimizer, flatten
+from lastcli.containers.tree import flatten
 from lastcli.errors import InputError
 
 __all__ = ["CHUNK_KEY", "Leaf", "MsgpackReader"]
@@ -211,16 +212,17 @@ class _Walk:
             raise InputError(
                 f"{self._at(path)} declares {count:,} entries, more than the file can hold; it is cut short."
             )
-        result: dict[str, Any] = {}
+        result: dict[Any, Any] = {}
         for _ in range(count):
             key = self._value(path, depth + 1)
-            if not isinstance(key, str):
+            if type(key) not in (str, int):
                 raise InputError(
-                    f"{self._at(path)} has a key that is not text ({shown(key)}); flax writes only text keys."
+                    f"{self._at(path)} has a key that is neither text nor a whole number ({shown(key)}); the file is "
+                    "damaged."
                 )
             if key in result:
                 raise InputError(f"{self._at(path)} has the key '{shown(key)}' twice; the file is damaged.")
-            result[key] = self._value((*path, key), depth + 1)
+            result[key] = self._value((*path, str(key)), depth + 1)
         return self._unchunk(result, path) if CHUNK_KEY in result else result
 
     def _list(self, count: int, path: tuple[str, ...], depth: int) -> list[Any]:

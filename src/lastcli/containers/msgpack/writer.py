@@ -46,7 +46,7 @@ class _Emitter:
         elif isinstance(value, dict):
             self._file.write(self._packer.pack_map_header(len(value)))
             for key, item in value.items():
-                self._text(key)
+                self._key(key)
                 self.value(item)
         elif isinstance(value, list):
             self._file.write(self._packer.pack_array_header(len(value)))
@@ -57,12 +57,12 @@ class _Emitter:
         else:
             self._file.write(self._packer.pack(value))
 
-    def _text(self, text: str) -> None:
+    def _key(self, key: str | int) -> None:
         try:
-            self._file.write(self._packer.pack(text))
+            self._file.write(self._packer.pack(key))
         except UnicodeEncodeError as error:
             raise OutputError(
-                f"{self._job.where}: the name '{shown(text)}' is not valid Unicode text; rename it."
+                f"{self._job.where}: the name '{shown(key)}' is not valid Unicode text; rename it."
             ) from error
 
     def _tensor(self, source: TensorSource) -> None:

@@ -11,6 +11,7 @@ from lastcli.containers.container import Container, Folder
 from lastcli.containers.inputs import is_unicode
 from lastcli.containers.jobs import Job
 from lastcli.containers.orbax.layout import CHECKPOINT_FILE, TEMPORARY, TREE_FILE, stranger
+from lastcli.containers.tree import arranged
 
 __all__ = ["CONTAINER"]
 
@@ -57,8 +58,9 @@ CONTAINER = Container(
     begins=lambda name, start, size: False,
     folder=Folder(mark="orbax metadata", holds=_holds, stranger=stranger),
     open=_open,
+    arrange=arranged,
     write=_write,
     native=_native,
-    shows="paths",
+    shows=("paths",),
     keeps_metadata=True,
 )

@@ -60,8 +60,12 @@ class Items:
     notes: tuple[str, ...] = ()
 
 
+class _UnfinishedError(InputError):
+    """A save that did not come to its end."""
+
+
 def find_items(path: Path) -> Items:
-    """The items of a checkpoint.
+    """The items of a checkpoint; of a folder of steps, those of the last one that was saved to its end.
 
     Raises:
         InputError: there are none, or the checkpoint is unfinished or damaged.
@@ -78,19 +82,45 @@ def find_items(path: Path) -> Items:
         notes = tuple(
             f"The item '{shown(name)}' holds no tensors that last reads and is not carried on." for name in left
         )
-        folders = {"": next(iter(items.values()))} if len(items) == 1 else items
-        return Items(folders, _custom(path), notes)
-    steps = sorted((int(match[1]), item) for item in inner if (match := STEP.fullmatch(item.name)))
-    if not steps:
-        unfinished = any(TEMPORARY in item.name for item in inner)
-        reason = "holds only an unfinished save" if unfinished else f"has no {TREE_FILE}, so its tree is not known"
-        raise InputError(f"{shown(path, 1000)}: the orbax checkpoint {reason}; use one that was saved to its end.")
-    number, last = steps[-1]
-    found = find_items(last)
-    if len(steps) == 1:
-        return found
-    note = f"Of the {len(steps)} steps in the folder the last one, {number}, was read."
-    return Items(found.folders, found.custom, (note, *found.notes))
+        return Items(items, _custom(path), notes)
+    return _last_finished(path, inner)
+
+
+def _last_finished(path: Path, inner: list[Path]) -> Items:
+    """The items of the newest step that is whole, and a note that names the newer ones that are not."""
+    steps = sorted(((int(match[1]), item) for item in inner if (match := STEP.fullmatch(item.name))), reverse=True)
+    unfinished = [item.name for item in inner if TEMPORARY in item.name]
+    for number, step in steps:
+        try:
+            found = find_items(step)
+        except _UnfinishedError:
+            unfinished.append(step.name)
+            continue
+        notes = []
+        if len(steps) > 1:
+            notes.append(f"Of the {len(steps)} steps in the folder the last finished one, {number}, was read.")
+        notes += [_not_read(name) for name in unfinished if _number(name) >= number]
+        return Items(found.folders, found.custom, (*notes, *found.notes))
+    where = shown(path, 1000)
+    if unfinished:
+        names = ", ".join(f"'{shown(name)}'" for name in unfinished)
+        raise _UnfinishedError(
+            f"{where}: the orbax checkpoint holds only an unfinished save ({names}); use one that was saved to its end."
+        )
+    raise _UnfinishedError(
+        f"{where}: the orbax checkpoint has no {TREE_FILE}, so its tree is not known; use one that was saved to its "
+        "end."
+    )
+
+
+def _number(name: str) -> float:
+    """The step that a folder's name tells; infinite where it tells none."""
+    match = STEP.fullmatch(name.partition(TEMPORARY)[0])
+    return int(match[1]) if match else float("inf")
+
+
+def _not_read(name: str) -> str:
+    return f"The save '{shown(name)}' was not finished and is not read."
 
 
 def stranger(folder: Path) -> str | None:
@@ -152,7 +182,9 @@ def _refuse_unfinished(path: Path) -> None:
     if not unfinished and (path / CHECKPOINT_FILE).is_file() and not (path / COMMIT_FILE).is_file():
         unfinished = read_json(path / CHECKPOINT_FILE).get("commit_timestamp_nsecs") is None
     if unfinished:
-        raise InputError(f"{shown(path, 1000)} is an unfinished orbax checkpoint; use one that was saved to its end.")
+        raise _UnfinishedError(
+            f"{shown(path, 1000)} is an unfinished orbax checkpoint; use one that was saved to its end."
+        )
 
 
 def _custom(path: Path) -> dict[str, Any]:

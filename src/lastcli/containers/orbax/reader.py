@@ -22,10 +22,11 @@ import numpy as np
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.dtypes import ITEMSIZE, safe_nbytes
 from lastcli.containers.inputs import shown
+from lastcli.containers.optimizer import drop_optimizer
 from lastcli.containers.orbax.layout import TREE_FILE, find_items, read_json
 from lastcli.containers.orbax.store import Store
 from lastcli.containers.structure import merged, take_metadata
-from lastcli.containers.tree import drop_optimizer, flatten
+from lastcli.containers.tree import flatten
 from lastcli.errors import InputError
 
 __all__ = ["OrbaxReader"]
@@ -52,9 +53,12 @@ class OrbaxReader(Reader):
         """
         where = shown(path, 1000)
         items = find_items(path)
-        trees = {name: _Item(folder).tree() for name, folder in items.folders.items()}
-        tree = trees[""] if list(trees) == [""] else trees
+        trees: dict[str, Any] = {name: _Item(folder).tree() for name, folder in items.folders.items()}
+        # the name of a single item says nothing of the model, nor does that of one whose optimizer lay beside it
+        tree = next(iter(trees.values())) if len(trees) == 1 else trees
         dropped = drop_optimizer(tree, lambda leaf: leaf.info if isinstance(leaf, _Array) else None)
+        if tree is trees and len(trees) == 1:
+            tree = next(iter(trees.values()))
         flat = flatten(tree, lambda leaf: isinstance(leaf, _Array), where)
         self._arrays: dict[str, _Array] = flat.leaves
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in items.custom.items()}

@@ -53,7 +53,7 @@ def _leaves(
 ) -> Iterator[tuple[tuple[str, ...], tuple[int, ...], Any]]:
     if isinstance(node, dict) and node:
         for key, value in node.items():
-            yield from _leaves(value, (*path, key), (*kinds, _DICT))
+            yield from _leaves(value, (*path, str(key)), (*kinds, _DICT))
     elif isinstance(node, list) and node:
         for index, value in enumerate(node):
             yield from _leaves(value, (*path, str(index)), (*kinds, _SEQUENCE))

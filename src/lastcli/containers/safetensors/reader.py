@@ -103,7 +103,7 @@ def read_header(file: RandomAccess) -> Header:
     document = parse_json(raw, f"{where}: the safetensors header")
     if not isinstance(document, dict):
         raise InputError(f"{where}: the safetensors header is not a JSON object; the file is damaged.")
-    metadata = _metadata(document.pop("__metadata__", {}), where)
+    metadata = _metadata(document.pop("__metadata__", None), where)
     spans = {name: _entry(name, entry, where) for name, entry in document.items()}
     _check_layout(spans, file.size - 8 - length, where)
     tensors = {name: info for name, (info, _) in spans.items()}
@@ -112,6 +112,9 @@ def read_header(file: RandomAccess) -> Header:
 
 
 def _metadata(value: Any, where: str) -> dict[str, str]:
+    if value is None:
+        # the reference implementation writes and reads it where there are none
+        return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise InputError(f"{where}: __metadata__ must map text to text; the file is damaged.")
     return value

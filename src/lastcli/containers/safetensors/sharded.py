@@ -36,8 +36,9 @@ def open_safetensors(path: Path) -> Reader:
         return ShardedReader(index)
     files = sorted(path.glob("*.safetensors"))
     if len(files) != 1:
+        names = ", ".join(shown(file.name) for file in files[:5]) + (" ..." if len(files) > 5 else "")
         raise InputError(
-            f"{shown(path, 1000)} has {len(files)} safetensors files and no index; give one of them or add "
+            f"{shown(path, 1000)} has {len(files)} safetensors files and no index ({names}); give one of them or add "
             f"NAME{INDEX_SUFFIX}."
         )
     return SafetensorsReader(files[0])
@@ -55,7 +56,8 @@ def stranger(folder: Path) -> str | None:
         return next((name for name in names if name.endswith(".safetensors")), names[0] if names else None)
     reader = ShardedReader(folder / indexes[0])
     reader.close()
-    own = {indexes[0], *reader.shards}
+    # from config.json other libraries build the model of these tensors
+    own = {indexes[0], "config.json", *reader.shards}
     return next((name for name in names if name not in own), None)
 
 

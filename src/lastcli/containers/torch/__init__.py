@@ -46,7 +46,7 @@ CONTAINER = Container(
     open=_open,
     write=_write,
     native=_native,
-    shows="torch",
+    shows=("torch",),
     keeps_metadata=False,
     several_models=True,
 )

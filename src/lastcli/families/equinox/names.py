@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lastcli.families.base import Config, Layer, Option, Tensors
-from lastcli.families.parts.leaves import canonical, groups
+from lastcli.families.parts.leaves import canonical, groups, is_counter
 
 __all__ = ["EQUINOX_KEYS", "EQUINOX_OPTIONS", "EquinoxModel", "Statistics", "equinox_lacks", "find_equinox", "norm_of"]
 
@@ -109,6 +109,8 @@ def find_equinox(tensors: Tensors, layers: Sequence[str]) -> EquinoxModel | None
     names: dict[str, str] = {}
     norms: tuple[dict[str, str], ...] = tuple({} for _ in own)
     for name in (name for leaves in groups(tensors).values() for name in leaves.values()):
+        if is_counter(tensors[name]):
+            continue
         path = _path(name)
         norm = _NORM.fullmatch(path)
         if norm is not None and int(norm["index"]) < len(norms):

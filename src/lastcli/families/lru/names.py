@@ -12,7 +12,7 @@ from typing import Any
 
 from lastcli.families.base import Config, Tensors
 from lastcli.families.equinox.names import find_equinox
-from lastcli.families.parts.leaves import canonical
+from lastcli.families.parts.leaves import canonical, is_counter
 
 __all__ = ["flax_root", "reads_before", "recognise", "settled_model"]
 
@@ -36,7 +36,7 @@ def recognise(tensors: Tensors, layers: Sequence[str]) -> str | None:
     Args:
         layers: path of every LRU layer.
     """
-    names = {canonical(name) for name in tensors}
+    names = {canonical(name) for name, info in tensors.items() if not is_counter(info)}
     paths = {canonical(layer) for layer in layers}
     if not paths:
         return None

@@ -19,6 +19,7 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.families.mega.config import options_of, with_states
 from lastcli.families.mega.model import MODEL_OPTIONS, idle_options, mega_forward, proven, settled_options
 from lastcli.families.parts.leaves import expect_shape, groups, layer_name, match_of
 from lastcli.families.parts.multi_siso import inverse_transform, transform
@@ -60,6 +61,7 @@ class Mega(Family):
             "which sigmoid scales the input: delta (the released code, transformers) or alpha (its later rewrite)",
             ("delta", "alpha"),
         ),
+        Option("bidirectional", bool, False, "whether the second half of a layer's rows reads backwards"),
         *MODEL_OPTIONS,
     )
 
@@ -71,8 +73,12 @@ class Mega(Family):
         )
 
     def infer(self, tensors: Tensors) -> dict[str, Any]:
-        """What the tensors of a published model show: the norm and its place. Nothing about the moving average."""
-        return proven(tensors, self.match(tensors).layers)
+        """The direction, from the rows against the residual; what the model around the layers shows of its norms."""
+        found = proven(tensors, self.match(tensors).layers)
+        both = {_is_bidirectional(_roles(leaves), tensors) for leaves in _candidates(tensors).values()}
+        if len(both) == 1 and None not in both:
+            found["bidirectional"] = both.pop()
+        return found
 
     def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
         """The attention function that the published runs on such inputs had."""
@@ -153,6 +159,20 @@ class Mega(Family):
             new["beta"][:, :count, 0] = store(B / transform(share, "sigmoid"), stored["beta"], names["beta"])
         return {names[role]: array for role, array in new.items()}
 
+    def read_config(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """`MegaConfig` of transformers."""
+        return options_of(document)
+
+    def written_config(self, document: Mapping[str, Any], states: Sequence[int]) -> dict[str, Any]:
+        """`MegaConfig` of transformers, with another `ema_projection_size`."""
+        return with_states(document, states)
+
+    def lacks(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> str | None:
+        """Causal attention."""
+        if config["causal"] == "true":
+            return "its attention is causal (is_decoder), which is not built in: give the mask with your own code"
+        return None
+
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
         """fairseq's classifiers and the encoders of transformers; None for other models."""
         return mega_forward(tensors, config, layers)
@@ -167,6 +187,14 @@ def _candidates(tensors: Tensors) -> dict[str, dict[str, str]]:
         if len(wide) >= 2:
             found[prefix] = leaves
     return found
+
+
+def _is_bidirectional(roles: Mapping[str, str], tensors: Tensors) -> bool | None:
+    """Whether a layer has two rows a channel; None where nothing says how many channels there are."""
+    if "omega" not in roles or "gamma" not in roles:
+        return None
+    rows, channels = (tensors[roles[role]].shape[:1] for role in ("gamma", "omega"))
+    return None if not rows or not channels else rows[0] == 2 * channels[0]
 
 
 def _is_wide(shape: tuple[int, ...]) -> bool:

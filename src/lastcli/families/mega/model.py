@@ -52,6 +52,13 @@ MODEL_OPTIONS = (
         0,
         "steps that attend to each other; -1: all; 0: as many as fairseq's learned position bias is for, else all",
     ),
+    Option(
+        "causal",
+        str,
+        "auto",
+        "whether a step attends to the past only; auto: perhaps, with one direction and no head, else not",
+        ("auto", "true", "false"),
+    ),
     Option("truncation", int, -1, "lags of the moving average; 0: all; -1: 1024 in fairseq's classifiers, else all"),
     Option("padding_idx", int, 1, "the token that is padding in fairseq's classifiers; -1: none"),
     Option("pooling", str, "mean", "mean over time or the first step", ("mean", "first")),
@@ -116,7 +123,9 @@ def mega_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -> F
     width = model.width(tensors)
     for layer in layers:
         expect_shape(tensors[layer.tensors["gamma"]], (width, layer.states), (2 * width, layer.states))
-    if model.head == "hidden" and layers[0].sets == width:
+    if config["causal"] == "true":
+        return None
+    if model.head == "hidden" and layers[0].sets == width and config["causal"] == "auto":
         # One direction and no head: as likely the causal model, whose attention has a mask.
         return None
     settings = _settings(model, tensors, config)

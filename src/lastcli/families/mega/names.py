@@ -241,11 +241,20 @@ def _transformers_ends(names: set[str], root: str, outer: str) -> dict[str, str]
         ends["types.weight"] = types
     if outer != root:
         heads = [f"{outer}{head}" for head in ("classifier.out_proj", "mlm_head", "classifier", "qa_outputs")]
-        head = next((head for head in heads if f"{head}.weight" in names), None)
+        head = next((head for head in heads if f"{head}.weight" in names or head in _tied(outer, names)), None)
         if head is None:
             return None
         ends |= {f"projection.{leaf}": f"{head}.{leaf}" for leaf in ("weight", "bias")}
+        if head in _tied(outer, names):
+            # safetensors files keep one of two names of a tensor
+            ends["projection.weight"] = ends["embed.weight"]
         hidden = {heads[0]: f"{outer}classifier.dense", heads[1]: f"{outer}dense"}.get(head)
         if hidden is not None and f"{hidden}.weight" in names:
             ends |= {f"classifier.0.{leaf}": f"{hidden}.{leaf}" for leaf in ("weight", "bias")}
     return ends if set(ends.values()) <= names else None
+
+
+def _tied(outer: str, names: set[str]) -> tuple[str, ...]:
+    """The head whose weight is the table of the embedding, and has no name of its own."""
+    head = f"{outer}mlm_head"
+    return (head,) if f"{head}.bias" in names and f"{head}.weight" not in names else ()

@@ -12,10 +12,11 @@ from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Match, Tensors
 
-__all__ = ["canonical", "expect_shape", "groups", "in_running_order", "layer_name", "match_of", "split"]
+__all__ = ["canonical", "expect_shape", "groups", "in_running_order", "is_counter", "layer_name", "match_of", "split"]
 
 # The moments of an optimizer carry the names of the tensors they belong to.
 _OPTIMIZERS = {"opt_state", "optimizer", "optimizer_state_dict"}
+_COUNTERS = {"count", "epoch", "global_step", "iteration", "step"}
 
 
 def canonical(name: str) -> str:
@@ -42,6 +43,12 @@ def groups(tensors: Tensors) -> dict[str, dict[str, str]]:
             prefix, leaf = split(name)
             found.setdefault(prefix, {})[leaf] = name
     return {prefix: found[prefix] for prefix in in_running_order(found)}
+
+
+def is_counter(info: TensorInfo) -> bool:
+    """Whether a tensor counts the steps of a training run, as those of a flax TrainState do: no part of a model."""
+    name = canonical(info.name).rpartition("/")[2]
+    return info.size == 1 and info.dtype.startswith(("int", "uint")) and name in _COUNTERS
 
 
 def in_running_order(names: Iterable[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """The model around S5 layers: which tensors belong to it, what they prove, and its forward pass.
 
 Published paths, below a root such as `params`: `encoder/encoder` (Dense), `encoder/layers_i/{norm, out1, out2}`,
-`decoder` (Dense) or `decoder/{layer1, layer2}` (retrieval), and `batch_stats/encoder/layers_i/norm/{mean, var}`.
+`decoder` (Dense) or `decoder/{layer1, layer2}` (retrieval), and `batch_stats/encoder/layers_i/norm/{mean, var}`. In
+flax.nnx the layers are `encoder/layers/i`, and a norm keeps its statistics beside its scale.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from lastcli.families.parts.leaves import canonical
 if TYPE_CHECKING:
     from lastcli.families.s5.model import S5Model
 
-__all__ = ["Wrapper", "find_wrapper", "tree_of"]
+__all__ = ["Wrapper", "find_wrapper", "spelled", "tree_of"]
 
 Path = tuple[str, ...]
 
 _ENCODER: Path = ("encoder", "encoder", "kernel")
+_STATISTICS: set[Path] = {("norm", "mean"), ("norm", "var")}
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _find(found: Mapping[Path, TensorInfo], path: Path, config: Config) -> Tenso
 
 def find_wrapper(tensors: Mapping[str, TensorInfo]) -> Wrapper | None:
     """The published model around the layers, or None where its input encoder is not there."""
-    paths = {tuple(canonical(name).split("/")): info for name, info in tensors.items()}
+    paths = {spelled(name): info for name, info in tensors.items()}
     roots = [path[: -len(_ENCODER)] for path in paths if path[-len(_ENCODER) :] == _ENCODER]
     if len(roots) != 1:
         return None
@@ -160,8 +162,20 @@ def find_wrapper(tensors: Mapping[str, TensorInfo]) -> Wrapper | None:
         if path[: len(root)] == root and path[len(root) : len(root) + 1] in (("encoder",), ("decoder",))
     }
     stats = {path[path.index("batch_stats") + 1 :]: info for path, info in paths.items() if "batch_stats" in path[:-1]}
-    params = {path: info for path, info in params.items() if "seq" not in path}
-    return Wrapper(params, stats, bool(root))
+    stats |= {path: info for path, info in params.items() if path[-2:] in _STATISTICS}
+    params = {path: info for path, info in params.items() if "seq" not in path and path[-2:] not in _STATISTICS}
+    return Wrapper(params, stats, "params" in root)
+
+
+def spelled(name: str) -> Path:
+    """The path of a tensor, its layers as flax.linen calls them: flax.nnx has `layers/0` for `layers_0`."""
+    path: list[str] = []
+    for part in canonical(name).split("/"):
+        if part.isdecimal() and path and path[-1] == "layers":
+            path[-1] = f"layers_{part}"
+        else:
+            path.append(part)
+    return tuple(path)
 
 
 def tree_of(leaves: Mapping[Path, Any]) -> dict[str, Any]:

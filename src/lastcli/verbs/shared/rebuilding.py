@@ -14,10 +14,15 @@ from lastcli.containers.base import TensorSource
 from lastcli.containers.memory import MemoryReader
 from lastcli.engine.system import Reduction
 from lastcli.errors import UsageError
+from lastcli.families.parts.leaves import canonical, split
 from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.verbs.shared.upstream_config import config_text
 
 __all__ = ["Rebuilt", "as_checkpoint", "changed_sources", "rebuild", "write_checkpoint"]
+
+# What the code of a layer calls the number of its states.
+_COUNTS = {"N", "P", "d_state", "num_states", "ssm_size", "state_dim", "state_size"}
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,30 @@ def write_checkpoint(
         out,
         rebuilt.sources,
         metadata=metadata,
-        extras=checkpoint.reader.extras,
+        extras=_recounted(checkpoint, rebuilt.sizes),
         force=force,
         template=checkpoint.reader,
         shard_bytes=shard_bytes,
         progress=progress,
+        config=config_text(checkpoint, rebuilt.sizes),
     )
+
+
+def _recounted(checkpoint: Checkpoint, sizes: Sequence[int]) -> dict[str, Any]:
+    """The leaves that are no tensors, those that say how many states a layer has with the new number.
+
+    equinox saves such a field of a module (`P`, `d_state`) beside the layer's arrays.
+    """
+    extras = dict(checkpoint.reader.extras)
+    new = {
+        canonical(split(name)[0]): (layer.states, size)
+        for layer, size in zip(checkpoint.layers, sizes)
+        for name in layer.tensors.values()
+    }
+    for name, value in extras.items():
+        path, _, leaf = canonical(name).rpartition("/")
+        if path in new and leaf in _COUNTS and type(value) is int:
+            before, size = new[path]
+            # a conjugate pair is stored once and may be counted twice
+            extras[name] = {before: size, 2 * before: 2 * size}.get(value, value)
+    return extras

@@ -10,9 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from lastcli.containers import CONTAINERS
+from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint, open_checkpoint
 from lastcli.plan import BUNDLED, Method, Plan, Refit
 from lastcli.verbs.shared.finite import require_finite_outputs
+from lastcli.verbs.shared.skeleton import load_skeleton
 from lastcli.verbs.shared.sources import (
     DataSource,
     Source,
@@ -23,6 +26,7 @@ from lastcli.verbs.shared.sources import (
 )
 
 if TYPE_CHECKING:
+    from lastcli.containers.base import TensorInfo
     from lastcli.engine.system import Reduction
     from lastcli.evaluation.data import Split
     from lastcli.evaluation.external import ExternalForward
@@ -77,7 +81,9 @@ class Session:
         if self._given is not None:
             return self._given
         checkpoint = self._open(self.source)
-        for sentence in checkpoint.reader.dropped:
+        if self.plan.like is not None and not CONTAINERS[checkpoint.reader.kind].open_like:
+            raise UsageError(f"--like names the leaves of .eqx files; {checkpoint.label} has names of its own.")
+        for sentence in checkpoint.notes:
             self.note(sentence)
         return checkpoint
 
@@ -100,11 +106,19 @@ class Session:
             model_config=self.model_config,
             recipe=self.plan.model,
             name=self.plan.name,
+            like=self.skeleton,
             own_description=own_description,
         )
         if source.bundled:
             checkpoint.label = BUNDLED
         return self._stack.enter_context(checkpoint)
+
+    @cached_property
+    def skeleton(self) -> tuple[TensorInfo, ...] | None:
+        """The leaves of the user's module (`--like`), or None."""
+        if self.plan.like is None:
+            return None
+        return load_skeleton(self.plan.like)
 
     @cached_property
     def external(self) -> ExternalForward | None:
