@@ -12,6 +12,7 @@ from tests.docs.blocks import PAGES, ROOT, RUNNERS, blocks, commands
 # page → the tests that run its blocks, where `follow` is not what runs them
 RUN_BY = {
     "README.md": "tests/test_readme.py",
+    "docs/checkpoints.md": "tests/containers/test_checkpoints_page.py",
     "docs/forward.md": "tests/evaluation/test_external.py",
     "docs/development.md": "tests/families/test_development.py tests/plan/test_development.py "
     "tests/containers/test_development.py",

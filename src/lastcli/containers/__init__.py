@@ -8,7 +8,7 @@
 """
 
 from lastcli.containers.atomic import write_file
-from lastcli.containers.base import Reader, TensorInfo, TensorSource
+from lastcli.containers.base import MODEL_KEY, Reader, TensorInfo, TensorSource
 from lastcli.containers.container import Container
 from lastcli.containers.digests import DIGESTS_KEY, fingerprint
 from lastcli.containers.inputs import is_file, stored_bytes
@@ -16,12 +16,14 @@ from lastcli.containers.place import check_place
 from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_reader
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
 from lastcli.containers.signals import terminable
+from lastcli.containers.structure import sharing
 from lastcli.containers.writing import Receipt, check_output, config_place, write
 
 __all__ = [
     "CONTAINERS",
     "DESCRIPTION_KEY",
     "DIGESTS_KEY",
+    "MODEL_KEY",
     "Container",
     "Reader",
     "Receipt",
@@ -35,6 +37,7 @@ __all__ = [
     "kind_for",
     "kind_of",
     "open_reader",
+    "sharing",
     "sidecar_path",
     "stored_bytes",
     "terminable",

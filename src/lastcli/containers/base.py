@@ -7,19 +7,23 @@ its path joined with "/"; flat formats (safetensors) keep their own names.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from lastcli.containers import structure
 from lastcli.containers.digests import fingerprint, take_digests
 from lastcli.containers.inputs import shown
 from lastcli.errors import InputError
 
-__all__ = ["Reader", "TensorInfo", "TensorSource"]
+__all__ = ["MODEL_KEY", "Reader", "TensorInfo", "TensorSource"]
+
+MODEL_KEY = "last.model"
+"""The metadata key under which a file written from one of several models keeps what that one is called."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,12 @@ class Reader(abc.ABC):
         digests: the sha256 of every tensor by name (`digests.fingerprint`), as the file says it; empty where it says
             nothing. They are taken out of the metadata.
         unnamed: all leaves in order, where the file gives them no names and nothing else did; their names are numbers.
+        model: what the container calls the model it reads, None where it has no other.
+        asked: what the user calls the model meant, as far as the container has not settled it.
     """
+
+    shares: ClassVar[bool] = False
+    """Whether names that are one tensor have its bytes in the file once."""
 
     path: Path
     kind: str = ""
@@ -85,6 +94,8 @@ class Reader(abc.ABC):
     dropped: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(init=False, default_factory=dict)
     unnamed: tuple[TensorInfo, ...] = field(init=False, default=())
+    model: str | None = field(init=False, default=None)
+    asked: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.metadata, self.digests = take_digests(self.metadata, self.tensors, shown(self.path, 1000))
@@ -106,6 +117,44 @@ class Reader(abc.ABC):
                 "again with the description that was written with it."
             )
         return array
+
+    @property
+    def shared(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of names that are one tensor in the file, or were in the file that it was converted from."""
+        return tuple(tuple(name for name in group if name in self.tensors) for group in self._form.get("shared", []))
+
+    @property
+    def beside(self) -> frozenset[str]:
+        """Tensors that are carried and stand beside the model: those of a scaler, statistics, other models."""
+        return frozenset(name for name in self._form.get("beside", {}) if name in self.tensors)
+
+    @property
+    def others(self) -> dict[str, frozenset[str]]:
+        """Of every other model of the file that is read with this one, its tensors."""
+        names = self._form.get("others", [])
+        return {name: frozenset(t for t in self.beside if t.startswith(f"{name}/")) for name in names}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, as often as they are in the file."""
+        return sum(info.nbytes for name, info in self.tensors.items() if name not in self.second_names)
+
+    @property
+    def second_names(self) -> frozenset[str]:
+        """Names of tensors that have their bytes under another name."""
+        return frozenset(name for group in self.shared for name in group[1:]) if self.shares else frozenset()
+
+    def leave_model(self, model: str, names: Collection[str]) -> None:
+        """Leave out the tensors of another model, as if they were not in the file, and say so."""
+        gone = set(names)
+        self.tensors = {name: info for name, info in self.tensors.items() if name not in gone}
+        count = f"{len(gone)} tensor{'s' * (len(gone) != 1)}"
+        sentence = f"The other model '{shown(model)}' ({count}) is not carried on; --keep-others carries it as it is."
+        self.dropped = (*self.dropped, sentence)
+
+    @property
+    def _form(self) -> Mapping[str, Any]:
+        return structure.of(self.extras).get("torch", {})
 
     @abc.abstractmethod
     def load(self, name: str) -> np.ndarray:

@@ -123,13 +123,17 @@ def kind_of(path: Path) -> str:
     return container_of(path).name
 
 
-def open_reader(path: Path, *, name: str | None = None, like: Sequence[TensorInfo] | None = None) -> Reader:
+def open_reader(
+    path: Path, *, name: str | None = None, like: Sequence[TensorInfo] | None = None, keep_others: bool = False
+) -> Reader:
     """Open a checkpoint, whatever its container.
 
     Args:
         path: a file, a folder, the index of a sharded folder, or a folder with one file that is a checkpoint.
-        name: which one of several models of a file.
+        name: which one of several models of a file; where the container itself does not tell them apart, it is kept
+            in `Reader.asked` for whoever does.
         like: the leaves of the file in order, where it may be one without names; else it is not looked at.
+        keep_others: read the other models that the container tells apart beside it; else they are left out.
 
     Raises:
         InputError: the checkpoint is missing, unfinished, damaged or of no known kind.
@@ -140,14 +144,16 @@ def open_reader(path: Path, *, name: str | None = None, like: Sequence[TensorInf
     if is_folder(path) and _folder_container(path) is None:
         path = _model_file(path)
     container = container_of(path)
-    if name is not None and not container.several_models:
-        can = _listed((kind for kind, other in CONTAINERS.items() if other.several_models), "and")
-        raise UsageError(
-            f"{shown(path, 1000)} is a {container.name} checkpoint; only {can} files can name one of several models."
-        )
     if like is not None and container.open_like is not None:
-        return container.open_like(path, like)
-    return container.open(path, name)
+        reader = container.open_like(path, like)
+    else:
+        reader = container.open(path, name)
+    if not container.several_models:
+        reader.asked = name
+    if not keep_others:
+        for model, tensors in reader.others.items():
+            reader.leave_model(model, tensors)
+    return reader
 
 
 def _of_folder(path: Path) -> Container:

@@ -10,20 +10,22 @@
                "prefix": "module.",          what every name in it begins with
                "nested": true,               the state_dict is itself nested
                "versions": {module: {"version": 1}},   the `_metadata` of a state_dict
-               "shared": [[name, ...]]}}     names that are one tensor
+               "shared": [[name, ...]],      names that are one tensor
+               "beside": {name: [key, ...]}, tensors that lie outside the state_dict, and where
+               "others": [name, ...]}}       what begins the names of those that are another model's
 
 It comes from files, so it is checked before anything trusts it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from lastcli.containers.extras import STRUCTURE_KEY, take
 from lastcli.errors import InputError
 
-__all__ = ["merged", "of", "restricted", "take_metadata", "without"]
+__all__ = ["merged", "of", "restricted", "sharing", "take_metadata", "without"]
 
 # The parts that say something of single names.
 _BY_NAME = {"paths", "integers"}
@@ -55,15 +57,32 @@ def merged(own: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 def restricted(extras: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """The extras without what is said of names that are gone."""
-    structure = of(extras)
-    if not structure.keys() & _BY_NAME:
-        return dict(extras)
+    structure = _without_gone(of(extras), names)
     kept = {key: value for key, value in structure.items() if key not in _BY_NAME}
     for part in (part for part in structure if part in _BY_NAME):
         own = {name: value for name, value in structure[part].items() if name in names or name in extras}
         kept |= {part: own} if own else {}
     rest = {key: value for key, value in extras.items() if key != STRUCTURE_KEY}
     return {**rest, **({STRUCTURE_KEY: kept} if kept else {})}
+
+
+def sharing(extras: Mapping[str, Any], groups: Iterable[list[str]]) -> dict[str, Any]:
+    """The extras with more groups of names that are one tensor."""
+    structure = of(extras)
+    form = structure.get("torch", {})
+    shared = [*form.get("shared", []), *groups]
+    return {**extras, STRUCTURE_KEY: {**structure, "torch": {**form, "shared": shared}}}
+
+
+def _without_gone(structure: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The structure without the tensors beside the model that are gone, and the models all of whose are."""
+    form = dict(structure.get("torch", {}))
+    if "beside" not in form:
+        return structure
+    beside = {name: path for name, path in form.pop("beside").items() if name in names}
+    others = [model for model in form.pop("others", []) if any(name.startswith(f"{model}/") for name in beside)]
+    form |= ({"beside": beside} if beside else {}) | ({"others": others} if others else {})
+    return {**structure, "torch": form}
 
 
 def without(extras: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
@@ -82,13 +101,16 @@ def _is_sound(value: Any) -> bool:
         and _is_mapping(value.get("integers", {}), _are_depths)
         and _is_equinox(value.get("equinox", {}))
         and isinstance(form, dict)
-        and set(form) <= {"at", "prefix", "nested", "versions", "shared"}
+        and set(form) <= {"at", "prefix", "nested", "versions", "shared", "beside", "others"}
         and (not form.get("at") or _is_path(form["at"]))
         and isinstance(form.get("prefix", ""), str)
         and isinstance(form.get("nested", False), bool)
         and _is_mapping(form.get("versions", {}), lambda item: _is_mapping(item, lambda number: type(number) is int))
         and isinstance(form.get("shared", []), list)
         and all(_is_path(group) for group in form.get("shared", []))
+        and _is_mapping(form.get("beside", {}), _is_path)
+        and isinstance(form.get("others", []), list)
+        and all(isinstance(name, str) for name in form.get("others", []))
     )
 
 

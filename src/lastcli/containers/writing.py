@@ -235,7 +235,8 @@ def _compare(temp: Path, job: Job, container: Container) -> None:
     keeps = container.keeps_metadata
     held = set(job.extras if keeps else job.own)
     try:
-        with container.open(temp, None) if container.reopen is None else container.reopen(temp, job) as reader:
+        name = _own_name(job) if container.several_models else None
+        with container.open(temp, name) if container.reopen is None else container.reopen(temp, job) as reader:
             if dict(reader.tensors) != job.infos():
                 raise OutputError(f"{job.where}: the file read back lists other tensors than were written.")
             for name in reader.tensors:
@@ -247,6 +248,12 @@ def _compare(temp: Path, job: Job, container: Container) -> None:
                 raise OutputError(f"{job.where}: the metadata read back differ from what was written.")
     except InputError as error:
         raise OutputError(f"{job.where}: what was written cannot be read back ({error}).") from error
+
+
+def _own_name(job: Job) -> str | None:
+    """What a container with several models calls the one that was written, if there are others."""
+    form = of(job.extras).get("torch", {})
+    return "/".join(form.get("at", [])) if form.get("others") else None
 
 
 def _text(extras: Mapping[str, Any], held: set[str]) -> str:

@@ -24,6 +24,7 @@ from lastcli.families.parts.cancellation import forward_precision
 from lastcli.families.parts.quantised import scale_of
 from lastcli.model.description import Description, Setting, gather, resolve
 from lastcli.model.sidecar import unused_note
+from lastcli.model.view import View, look, without_second_names
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem
@@ -42,17 +43,26 @@ class Checkpoint:
         settings: every option of the family with its value and source.
         layers: the state space layers in running order.
         provenance: what an earlier `last prune` wrote about this file, or an empty mapping.
+        view: what of the file the family sees, and under which names.
     """
 
-    def __init__(self, reader: Reader, family: Family, settings: Mapping[str, Setting], description: Description):
+    def __init__(
+        self,
+        reader: Reader,
+        family: Family,
+        settings: Mapping[str, Setting],
+        description: Description,
+        view: View | None = None,
+    ):
         self.path = reader.path
         self.label = str(reader.path)
         self.reader = reader
-        self.family = family
+        self.view = view or View()
+        self.family = self.view.over(family)
         self.settings = dict(settings)
         self.description = description
         self.provenance: Mapping[str, Any] = description.provenance
-        self.layers: tuple[Layer, ...] = family.layers(reader.tensors, self.config)
+        self.layers: tuple[Layer, ...] = self.family.layers(reader.tensors, self.config)
         self._cache: dict[str, np.ndarray] = {}
 
     @property
@@ -67,9 +77,9 @@ class Checkpoint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was chosen or left out when it was opened, one sentence each."""
+        """What was chosen, taken for one or left out when it was opened, one sentence each."""
         said = unused_note(self.description.beside.unused, self.config)
-        return (*self.reader.dropped, *([said] if said else []))
+        return (*self.reader.dropped, *self.view.aliases.notes, *([said] if said else []))
 
     @property
     def states(self) -> int:
@@ -78,13 +88,23 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Stored elements over all tensors (a complex number counts once)."""
-        return sum(info.size for info in self.reader.tensors.values())
+        """Stored elements over all tensors of the model (a complex number counts once, a tensor with two names too)."""
+        return sum(info.size for name, info in self.reader.tensors.items() if name not in self.uncounted)
 
     @property
     def state_tensors(self) -> set[str]:
-        """Names of the tensors that belong to state space layers."""
-        return {name for layer in self.layers for name in layer.tensors.values()}
+        """Names of the tensors that belong to state space layers, second names included."""
+        own = {name for layer in self.layers for name in layer.tensors.values()}
+        return own | {again for name in own for again in self.second_names(name)}
+
+    def second_names(self, name: str) -> list[str]:
+        """Under which other names the file holds a tensor, or would hold a new one."""
+        return self.view.aliases.of(name, self.reader.tensors)
+
+    @property
+    def uncounted(self) -> frozenset[str]:
+        """Tensors of other models, and second names of the model's own."""
+        return self.view.tensors_of_others | self.view.aliases.names.keys()
 
     def read(self, name: str) -> np.ndarray:
         """A tensor, decoded once and kept (only tensors of the layers and of the forward pass come here).
@@ -188,6 +208,7 @@ def open_checkpoint(
     recipe: Mapping[str, Any] | None = None,
     name: str | None = None,
     like: Sequence[TensorInfo] | None = None,
+    keep_others: bool = False,
     own_description: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint, find its family and resolve its description; no weights are decoded.
@@ -199,6 +220,7 @@ def open_checkpoint(
         recipe: the `model:` part of a recipe.
         name: which model, where a file holds several.
         like: the leaves of the module that an equinox file was saved from, in order; it has no names itself.
+        keep_others: whether the other models are carried as they are; else they are left out.
         own_description: what the file says of itself is all that counts, where it names a family.
 
     Raises:
@@ -207,7 +229,7 @@ def open_checkpoint(
         UsageError: a flag names an unknown option or family.
     """
     path = Path(path)
-    reader = _named(containers.open_reader(path, name=name, like=like))
+    reader = _named(containers.open_reader(path, name=name, like=like, keep_others=keep_others))
     try:
         description = gather(
             path,
@@ -220,14 +242,21 @@ def open_checkpoint(
         if own_description and description.says_itself:
             description = description.of_the_file()
         named = description.family
-        family = families.family_named(named) if named else families.detect(reader.tensors)
+        view = look(reader, keep_others=keep_others)
+        seen, _ = view.naming.view(reader.tensors)
+        family = view.over(families.family_named(named) if named else families.detect(seen))
         if named:
             match = family.match(reader.tensors)
             if not match.complete:
                 missing = ", ".join(match.missing[:4]) or "all of its layers"
                 raise UnsupportedModelError(f"{path}: described as {named}, but it lacks {missing}.")
         settings = resolve(family, reader.tensors, description)
-        return Checkpoint(reader, family, settings, description)
+        config = {key: setting.value for key, setting in settings.items()}
+        single = without_second_names(view, reader, family, config)
+        if single is not view:
+            family = single.over(family.family)
+            settings = resolve(family, reader.tensors, description)
+        return Checkpoint(reader, family, settings, description, single)
     except BaseException:
         reader.close()
         raise

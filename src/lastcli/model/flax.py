@@ -27,7 +27,7 @@ def flax_module(checkpoint: Checkpoint) -> tuple[Any, dict[str, Any]]:
     Raises:
         UnsupportedModelError: another family, or not the published model around the layers.
     """
-    tensors = checkpoint.reader.tensors
+    tensors, files = checkpoint.view.naming.view(checkpoint.reader.tensors)
     wrapper = find_wrapper(tensors) if checkpoint.family.name == "s5" else None
     if wrapper is None:
         raise UnsupportedModelError(f"{checkpoint.path}: only the published S5 model loads into the flax module.")
@@ -38,5 +38,5 @@ def flax_module(checkpoint: Checkpoint) -> tuple[Any, dict[str, Any]]:
         kind = "batch_stats" if "batch_stats" in path or path[-2:] in (("norm", "mean"), ("norm", "var")) else "params"
         starts = [i for i, part in enumerate(path) if part in ("encoder", "decoder")]
         if starts:
-            collections[kind][path[starts[0] :]] = checkpoint.read(name)
+            collections[kind][path[starts[0] :]] = checkpoint.read(files[name])
     return module, {kind: tree_of(leaves) for kind, leaves in collections.items() if leaves}

@@ -39,6 +39,10 @@ class _Naming(TypedDict, total=False):
     like: str
 
 
+class _Carrying(_Naming, total=False):
+    keep_others: bool
+
+
 class _Measuring(_Data, total=False):
     metric: str
     warmup: int
@@ -99,7 +103,7 @@ class ScoreOptions(_Ranking, _Naming, total=False):
     """Of `score`."""
 
 
-class PruneOptions(_Goal, _Reducing, _Measuring, _Naming, total=False):
+class PruneOptions(_Goal, _Reducing, _Measuring, _Carrying, total=False):
     """Of `prune`."""
 
 
@@ -120,7 +124,7 @@ class VerifyOptions(_Comparing, _Calibrating, _Naming, total=False):
     """Of `verify`."""
 
 
-class ConvertOptions(_Naming, total=False):
+class ConvertOptions(_Carrying, total=False):
     """Of `convert`."""
 
 

@@ -70,7 +70,8 @@ class Plan:
     calibration_limit: str | None = _option(None, str, "part of the calibration split")
     batch_size: int | None = _option(None, int, "examples in a batch")
     forward: str | None = _option(None, str, "your own forward pass, `module:function` or `file.py:function`")
-    name: str | None = _option(None, str, "which model, where a file holds several")
+    name: str | None = _option(None, str, "which model, where a file holds several or averaged copies of one")
+    keep_others: bool = _option(False, bool, "carry the other models of the file as they are (else they are left out)")
     like: str | None = _option(
         None, str, "your own function that gives the module an .eqx file was saved from, `module:function`"
     )

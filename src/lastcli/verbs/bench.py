@@ -42,7 +42,7 @@ def bench(
     """
     from lastcli.evaluation.bench import Contender, device_name, paired_speedup, time_models
 
-    models = [session.open(original), session.open(pruned, own_description=True)]
+    models = session.open_pair(original, pruned)
     split = _inputs(session, models[0], length)
     contenders = [Contender(model.require_forward(), model.params, model.systems) for model in models]
     size = session.plan.batch_size or min(split.n, _EXAMPLES)
@@ -97,7 +97,7 @@ def _outputs(session: Session, models: Sequence[Checkpoint], split: Split, timin
 
 def _overhead(checkpoint: Checkpoint) -> int:
     """Bytes of a file that are not its tensors'."""
-    return containers.stored_bytes(checkpoint.path) - sum(t.nbytes for t in checkpoint.reader.tensors.values())
+    return containers.stored_bytes(checkpoint.path) - checkpoint.reader.nbytes
 
 
 def _run(checkpoint: Checkpoint, timing: Timing, overhead: int) -> BenchRun:

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from lastcli import containers, families
-from lastcli.containers.base import TensorSource
+from lastcli.containers.base import Reader, TensorSource
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.conversion import proven_conversion
 from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.model.view import View, look
 from lastcli.results import ConvertResult
 from lastcli.verbs.shared.rebuilding import changed_sources
 from lastcli.verbs.shared.session import Session
@@ -38,12 +39,10 @@ def convert(
         if to_family is not None:
             raise
         checkpoint = None
-    reader = (
-        checkpoint.reader
-        if checkpoint is not None
-        else containers.open_reader(path, name=session.plan.name, like=session.skeleton)
-    )
+    reader, view = (checkpoint.reader, checkpoint.view) if checkpoint is not None else _unknown(session)
     metadata = dict(reader.metadata)
+    if view.name is not None:
+        metadata[containers.MODEL_KEY] = view.name
     family_after = checkpoint.family.name if checkpoint is not None else None
     notes: tuple[str, ...] = ()
     if checkpoint is not None and to_family is not None and to_family != checkpoint.family.name:
@@ -53,7 +52,7 @@ def convert(
         new = {source.info.name: source for source in sources}
         error, allowed = proven_conversion(
             checkpoint.systems,
-            families.family_named(family_after),
+            checkpoint.view.over(families.family_named(family_after)),
             {name: source.info for name, source in new.items()},
             config,
             lambda name: new[name].load(),
@@ -89,6 +88,15 @@ def convert(
         family_after=family_after,
         notes=(*reader.dropped, *notes),
     )
+
+
+def _unknown(session: Session) -> tuple[Reader, View]:
+    """The file of a family that is not known."""
+    plan = session.plan
+    reader = containers.open_reader(
+        session.source.path, name=plan.name, like=session.skeleton, keep_others=plan.keep_others
+    )
+    return reader, look(reader, keep_others=plan.keep_others)
 
 
 def _known(checkpoint: Checkpoint) -> dict[str, object]:

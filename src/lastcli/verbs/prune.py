@@ -204,5 +204,4 @@ def _layers(
 
 def _estimate(session: Session, rebuilt: Rebuilt, size_before: int) -> int:
     """Bytes the output will have: its tensors, and what the input's container adds to its own."""
-    tensors = sum(info.nbytes for info in session.checkpoint.reader.tensors.values())
-    return rebuilt.nbytes + max(size_before - tensors, 0)
+    return rebuilt.nbytes + max(size_before - session.checkpoint.reader.nbytes, 0)

@@ -39,7 +39,7 @@ def verify(session: Session, original: Named, pruned: Named) -> VerifyResult:
         InputError: a file cannot be read.
         UnsupportedModelError: a family is not known.
     """
-    before, after = session.open(original), session.open(pruned, own_description=True)
+    before, after = session.open_pair(original, pruned, keep_others=True)
     record, steps = _record(before, after)
     checks = [record, _description(before, after), _untouched(before, after)]
     finite = _finite(after)
@@ -122,8 +122,10 @@ def _description(before: Checkpoint, after: Checkpoint) -> Check:
 
 
 def _untouched(before: Checkpoint, after: Checkpoint) -> Check:
-    """Every tensor outside the layers has the same bytes, dtype and shape."""
+    """Every tensor outside the layers has the same bytes, dtype and shape, other models included that are there."""
     skip = before.state_tensors | after.state_tensors
+    for tensors in before.view.others.values():
+        skip |= tensors if tensors.isdisjoint(after.reader.tensors) else set()
     first = {name: info for name, info in before.reader.tensors.items() if name not in skip}
     second = {name: info for name, info in after.reader.tensors.items() if name not in skip}
     names = {plain_name(name): name for name in second}

@@ -8,7 +8,7 @@ needs PyTorch: a tensor is what the caller says is one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,11 @@ PREFIXES = ("module.", "_orig_mod.")
 IsTensor = Callable[[Any], bool]
 
 _WRAPPER = re.compile(r"model|module|net|network|weights|params|ema|.*state_dict|.*_model|model_.*")
-_TRAINING = re.compile(r".*(optim|sched|scaler).*", re.IGNORECASE)
+_TRAINING = re.compile(r".*(optim|sched).*", re.IGNORECASE)
+# Keys of a gradient scaler (PyTorch's, Apex' and DeepSpeed's); a scaler of data has none of them.
+_GRADIENT_SCALER = {"growth_factor", "_growth_tracker", "loss_scale", "cur_scale"}
+# What holds tensors and is no model, where there is one.
+_BESIDE = re.compile(r".*scaler|.*normali[sz]er|.*stats?|.*statistics|metrics?|callbacks|loops|.*rng.*", re.IGNORECASE)
 _MAX_DEPTH = 64
 _MAX_NODES = 1_000_000
 
@@ -40,6 +44,9 @@ class Contents:
         paths: the true path of tensors and extras whose names do not tell it.
         prefix: what was cut from every tensor name.
         nested: whether the state_dict is itself nested.
+        beside: tensors outside the state_dict that are no training state, by the path from the top of the file.
+        besides: the true path of each of them.
+        others: names of the other models among them.
     """
 
     tensors: dict[str, Any] = field(default_factory=dict)
@@ -48,6 +55,9 @@ class Contents:
     paths: dict[str, list[str]] = field(default_factory=dict)
     prefix: str = ""
     nested: bool = False
+    beside: dict[str, Any] = field(default_factory=dict)
+    besides: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
 
 
 def find_models(tree: Any, is_tensor: IsTensor, where: str) -> dict[str, tuple[str, ...]]:
@@ -60,11 +70,18 @@ def find_models(tree: Any, is_tensor: IsTensor, where: str) -> dict[str, tuple[s
         return {}
     check_size(tree, where)
     found = _models(tree, (), is_tensor)
+    models = [path for path in found if not any(map(_BESIDE.fullmatch, path))]
+    found = models or found
     return {"/".join(path): path for path in found}
 
 
-def take_apart(tree: dict[str, Any], at: tuple[str, ...], is_tensor: IsTensor, where: str) -> Contents:
+def take_apart(
+    tree: dict[str, Any], at: tuple[str, ...], others: Collection[tuple[str, ...]], is_tensor: IsTensor, where: str
+) -> Contents:
     """The model at a path and everything around it.
+
+    Args:
+        others: the paths of the other models.
 
     Raises:
         InputError: a name is not text, or two tensors have the same name.
@@ -91,6 +108,8 @@ def take_apart(tree: dict[str, Any], at: tuple[str, ...], is_tensor: IsTensor, w
         else:
             _keep(contents, (*at, *path), value)
     _around(contents, tree, (), at, is_tensor)
+    names = ["/".join(path) for path in others]
+    contents.others = [name for name in names if any(tensor.startswith(f"{name}/") for tensor in contents.beside)]
     if not contents.nested:
         contents.paths = {name: path for name, path in contents.paths.items() if name not in contents.tensors}
     return contents
@@ -132,6 +151,8 @@ def _models(node: dict[Any, Any], path: tuple[str, ...], is_tensor: IsTensor) ->
 def _is_training(node: Any, path: tuple[str, ...]) -> bool:
     """Optimizer, scheduler or gradient scaler state, by its form or by its name."""
     if isinstance(node, dict) and "param_groups" in node and "state" in node:
+        return True
+    if isinstance(node, dict) and not node.keys().isdisjoint(_GRADIENT_SCALER):
         return True
     return bool(path) and _TRAINING.fullmatch(path[-1]) is not None
 
@@ -185,12 +206,28 @@ def _around(
                 "parameters before pruning."
             )
         elif tensors:
-            what = "another model or tensors" if isinstance(value, dict) else "a tensor"
-            contents.dropped.append(f"'{name}', {what} beside the model, is not carried on.")
+            _beside(contents, here, value, is_tensor)
         elif isinstance(key, str):
             _keep(contents, here, value)
         else:
             contents.dropped.append(f"The entry '{name}' has a key that is not text and is not carried on.")
+
+
+def _beside(contents: Contents, path: tuple[str, ...], value: Any, is_tensor: IsTensor) -> None:
+    """Keep tensors that stand beside the model, and what lies among them."""
+    name = "/".join(path)
+    if isinstance(value, dict) and any(is_tensor(leaf) for leaf in _all(value)):
+        for key, item in value.items():
+            _beside(contents, (*path, str(key)), item, is_tensor)
+    elif not is_tensor(value):
+        if any(is_tensor(leaf) for leaf in _all(value)):
+            contents.dropped.append(f"'{shown(name)}', a {type(value).__name__} of tensors, is not carried on.")
+        else:
+            _keep(contents, path, value)
+    elif name in contents.tensors or name in contents.beside:
+        contents.dropped.append(f"'{shown(name)}', beside the model, is named as a tensor of it and not carried on.")
+    else:
+        contents.beside[name], contents.besides[name] = value, path
 
 
 def _keep(contents: Contents, path: tuple[str, ...], value: Any) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from lastcli.containers.base import Reader, TensorInfo
+from lastcli.containers.base import MODEL_KEY, Reader, TensorInfo
 from lastcli.containers.dtypes import ITEMSIZE, dtype_of, safe_nbytes
 from lastcli.containers.extras import STRUCTURE_KEY
 from lastcli.containers.inputs import shown
 from lastcli.containers.sidecar import sidecar_metadata
 from lastcli.containers.structure import merged, take_metadata
 from lastcli.containers.torch.archive import FAULTS, check_archive
-from lastcli.containers.torch.models import find_models, take_apart
+from lastcli.containers.torch.models import Contents, find_models, take_apart
 from lastcli.errors import InputError, UsageError
 
 __all__ = ["INSTALL", "TorchReader"]
@@ -34,6 +34,8 @@ _MAX_EXPANDED = 2**28
 
 class TorchReader(Reader):
     """A torch file: `.pt`, `.pth`, `.ckpt`, `.bin`."""
+
+    shares = True
 
     def __init__(self, path: Path, name: str | None = None) -> None:
         """Load the structure; with a memory map the tensors' bytes stay in the file.
@@ -48,15 +50,17 @@ class TorchReader(Reader):
         tree = _load(torch, path, is_zip)
         models = find_models(tree, torch.is_tensor, where)
         self.models: tuple[str, ...] = tuple(models)
-        at = models[_choose(self.models, name, where)]
-        contents = take_apart(tree, at, torch.is_tensor, where)
-        self._torch, self._tensors = torch, contents.tensors
+        recorded = sidecar_metadata(path, "torch").get(MODEL_KEY)
+        chosen, asked = _choose(self.models, name, recorded, where)
+        at = models[chosen]
+        contents = take_apart(tree, at, [other for other in models.values() if other != at], torch.is_tensor, where)
+        self._torch, self._tensors = torch, {**contents.tensors, **contents.beside}
         limit = path.stat().st_size + _MAX_EXPANDED
-        tensors = {key: _info(key, tensor, limit, where) for key, tensor in contents.tensors.items()}
+        tensors = {key: _info(key, tensor, limit, where) for key, tensor in self._tensors.items()}
         state_dict = tree
         for key in at:
             state_dict = state_dict[key]
-        structure = _structure(at, contents.prefix, contents.nested, contents.tensors, state_dict)
+        structure = _structure(at, contents, state_dict)
         extras = dict(contents.extras)
         if structure or contents.paths:
             extras[STRUCTURE_KEY] = {
@@ -65,6 +69,7 @@ class TorchReader(Reader):
             }
         metadata, more = take_metadata(sidecar_metadata(path, "torch"), where)
         super().__init__(path, "torch", tensors, metadata, merged(extras, more), tuple(contents.dropped))
+        self.model, self.asked = chosen if len(self.models) > 1 else None, asked
 
     def load(self, name: str) -> np.ndarray:
         """See `Reader.load`. The array is read-only where it is a view of the mapped file."""
@@ -117,18 +122,28 @@ def _load(torch: ModuleType, path: Path, is_zip: bool) -> Any:
         ) from error
 
 
-def _choose(models: tuple[str, ...], name: str | None, where: str) -> str:
-    """The name of the model to read."""
+def _choose(models: tuple[str, ...], name: str | None, recorded: str | None, where: str) -> tuple[str, str | None]:
+    """The name of the model to read, and what remains of `name` to choose within it.
+
+    Args:
+        recorded: what the file was written from, for a name that is not given.
+    """
     listed = ", ".join(f"'{shown(model)}'" for model in models)
     if not models:
         raise InputError(f"{where} has no tensors in named dictionaries; save the module's state_dict.")
+    for asked in (name, recorded):
+        if asked in models:
+            return str(asked), None
+        begins = [model for model in models if model and asked is not None and asked.startswith(f"{model}/")]
+        if begins:
+            return max(begins, key=len), str(asked).removeprefix(max(begins, key=len) + "/")
+        if name is not None:
+            break
+    if len(models) == 1:
+        return models[0], name
     if name is not None:
-        if name not in models:
-            raise UsageError(f"{where} has no model '{shown(name)}'; it has {listed or 'one without a name'}.")
-        return name
-    if len(models) > 1:
-        raise UsageError(f"{where} holds {len(models)} models; name one of them: {listed}.")
-    return models[0]
+        raise UsageError(f"{where} has no model '{shown(name)}'; it has {listed}.")
+    raise UsageError(f"{where} holds {len(models)} models; name one of them with --name: {listed}.")
 
 
 def _info(name: str, tensor: Any, limit: int, where: str) -> TensorInfo:
@@ -148,24 +163,26 @@ def _info(name: str, tensor: Any, limit: int, where: str) -> TensorInfo:
     return TensorInfo(name, shape, dtype, nbytes)
 
 
-def _structure(
-    at: tuple[str, ...], prefix: str, nested: bool, tensors: dict[str, Any], state_dict: Any
-) -> dict[str, Any]:
+def _structure(at: tuple[str, ...], contents: Contents, state_dict: Any) -> dict[str, Any]:
     """What a rewritten file needs to have the same wrappers, as JSON-like values."""
     structure: dict[str, Any] = {}
     if at:
         structure["at"] = list(at)
-    if prefix:
-        structure["prefix"] = prefix
-    if nested:
+    if contents.prefix:
+        structure["prefix"] = contents.prefix
+    if contents.nested:
         structure["nested"] = True
+    if contents.beside:
+        structure["beside"] = {name: list(contents.besides[name]) for name in contents.beside}
+    if contents.others:
+        structure["others"] = contents.others
     metadata = getattr(state_dict, "_metadata", None)
     if isinstance(metadata, dict) and all(
         isinstance(key, str) and isinstance(value, dict) and all(type(item) is int for item in value.values())
         for key, value in metadata.items()
     ):
         structure["versions"] = {key: dict(value) for key, value in metadata.items()}
-    shared = _shared(tensors)
+    shared = _shared({**contents.tensors, **contents.beside})
     if shared:
         structure["shared"] = shared
     return structure

@@ -57,7 +57,9 @@ def _tree(torch: ModuleType, job: Job) -> dict[str, Any]:
     form = structure.get("torch", {})
     at = tuple(form.get("at", ()))
     prefix = form.get("prefix", "")
-    tensors = _tensors(torch, job, form.get("shared", []))
+    every = _tensors(torch, job, form.get("shared", []))
+    beside = {name: every[name] for name in form.get("beside", {}) if name in every}
+    tensors = {name: tensor for name, tensor in every.items() if name not in beside}
     if form.get("nested"):
         paths = {STRUCTURE_KEY: {"paths": structure.get("paths", {})}}
         state_dict: dict[str, Any] = OrderedDict(build(tensors, paths, job.where))
@@ -66,6 +68,8 @@ def _tree(torch: ModuleType, job: Job) -> dict[str, Any]:
     if form.get("versions"):
         state_dict._metadata = OrderedDict(form["versions"])  # type: ignore[attr-defined]
     tree = _place(state_dict, at)
+    for name, tensor in beside.items():
+        _insert(tree, tuple(form["beside"][name]), tensor, job)
     for name, value in job.own.items():
         _insert(tree, path_of(name, job.extras), value, job)
     return tree

@@ -42,12 +42,17 @@ def classify(
         nominal: the time between two inputs that each layer's system was made for.
         config: the model description.
         systems: one a layer.
-        x: (n, L) tokens, or (n, L, 2) tokens and times since the last event with the option `timesteps`.
+        x: (n, L) tokens, (n, L, F) weights of all F tokens, or (n, L, 2) tokens and times
+            since the last event with the option `timesteps`.
         lengths: (n,) events of each example, or None.
     """
     params = {path: jnp.asarray(value, np.promote_types(value.dtype, np.float32)) for path, value in params.items()}
     tokens, times = (x[..., 0], x[..., 1]) if config["timesteps"] else (x, jnp.full(x.shape, config["timestep"]))
-    h = jnp.take(params["encoder/encoder/embedding"], tokens.astype(jnp.int32), axis=0)
+    table = params["encoder/encoder/embedding"]
+    if tokens.ndim == 3:
+        h, times = jnp.einsum("nlf,fh->nlh", tokens.astype(table.dtype), table, precision=_EXACT), times[..., 0]
+    else:
+        h = jnp.take(table, tokens.astype(jnp.int32), axis=0)
     times = times.astype(h.dtype)
     inputs = []
     for place, time, system in zip(places, nominal, systems, strict=True):

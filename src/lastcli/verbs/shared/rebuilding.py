@@ -32,20 +32,24 @@ class Rebuilt:
     Attributes:
         sources: every tensor of the output in the order of the input.
         sizes: stored states written for one index set of each layer, inert ones included.
+        uncounted: tensors of other models, and second names of tensors.
+        shared: second names that take no bytes of their own.
     """
 
     sources: tuple[TensorSource, ...]
     sizes: tuple[int, ...]
+    uncounted: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
 
     @property
     def parameters(self) -> int:
-        """Elements over all tensors."""
-        return sum(source.info.size for source in self.sources)
+        """Elements over all tensors of the model, once for those with two names."""
+        return sum(source.info.size for source in self.sources if source.info.name not in self.uncounted)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors, without what the container adds."""
-        return sum(source.info.nbytes for source in self.sources)
+        return sum(source.info.nbytes for source in self.sources if source.info.name not in self.shared)
 
 
 def rebuild(checkpoint: Checkpoint, reductions: Sequence[Reduction], layout: str) -> Rebuilt:
@@ -64,11 +68,20 @@ def rebuild(checkpoint: Checkpoint, reductions: Sequence[Reduction], layout: str
             if name in changed and not _same(changed[name], array):
                 raise UsageError(f"The layers share the tensor {name}, so they cannot keep different states.")
             changed[name] = array
-    return Rebuilt(changed_sources(checkpoint, changed), tuple(sizes))
+    sources = changed_sources(checkpoint, changed)
+    again = frozenset(name for first in changed for name in checkpoint.second_names(first))
+    shared = checkpoint.reader.second_names | (again if checkpoint.reader.shares else frozenset())
+    return Rebuilt(sources, tuple(sizes), again | checkpoint.uncounted, shared)
 
 
 def changed_sources(checkpoint: Checkpoint, changed: Mapping[str, np.ndarray | None]) -> tuple[TensorSource, ...]:
-    """Every tensor of the output: `changed` ones new (None: left out), all others copied through, in file order."""
+    """Every tensor of the output: `changed` ones new (None: left out), all others copied through, in file order.
+
+    A tensor that has a second name in the file gets it in the output.
+    """
+    changed = dict(changed)
+    for first, array in [*changed.items()]:
+        changed |= dict.fromkeys(checkpoint.second_names(first), array)
     names = [name for name in checkpoint.reader.tensors if changed.get(name, 0) is not None]
     added = [name for name, array in changed.items() if array is not None and name not in checkpoint.reader.tensors]
     return tuple(_source(checkpoint, name, changed) for name in (*names, *added))
@@ -96,9 +109,9 @@ def as_checkpoint(checkpoint: Checkpoint, rebuilt: Rebuilt) -> Checkpoint:
         from lastcli.families import family_named
         from lastcli.model.description import Setting
 
-        family = family_named(changed.pop("family"))
+        family = checkpoint.view.over(family_named(changed.pop("family")))
         settings = {key: Setting(value, "file") for key, value in changed.items()}
-    return Checkpoint(reader, family, settings, checkpoint.description)
+    return Checkpoint(reader, family, settings, checkpoint.description, checkpoint.view)
 
 
 def write_checkpoint(
@@ -120,11 +133,13 @@ def write_checkpoint(
     family = config.pop("family", checkpoint.family.name)
     metadata = dict(checkpoint.reader.metadata)
     metadata[containers.DESCRIPTION_KEY] = description.to_json(family, config, record)
+    if checkpoint.view.name is not None:
+        metadata[containers.MODEL_KEY] = checkpoint.view.name
     return containers.write(
         out,
         rebuilt.sources,
         metadata=metadata,
-        extras=_recounted(checkpoint, rebuilt.sizes),
+        extras=_with_shared(checkpoint, rebuilt, _recounted(checkpoint, rebuilt.sizes)),
         force=force,
         template=checkpoint.reader,
         shard_bytes=shard_bytes,
@@ -151,3 +166,11 @@ def _recounted(checkpoint: Checkpoint, sizes: Sequence[int]) -> dict[str, Any]:
             # a conjugate pair is stored once and may be counted twice
             extras[name] = {before: size, 2 * before: 2 * size}.get(value, value)
     return extras
+
+
+def _with_shared(checkpoint: Checkpoint, rebuilt: Rebuilt, extras: dict[str, Any]) -> dict[str, Any]:
+    """The extras, with new tensors that have a second name among the shared ones."""
+    there = checkpoint.reader.tensors
+    new = [source.info.name for source in rebuilt.sources if source.info.name not in there]
+    pairs = [[name, *again] for name in new if (again := checkpoint.second_names(name))]
+    return containers.sharing(extras, pairs) if pairs and checkpoint.reader.shared else extras

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from lastcli.containers import CONTAINERS
+from lastcli.containers import CONTAINERS, MODEL_KEY
 from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint, open_checkpoint
 from lastcli.plan import BUNDLED, Method, Plan, Refit
@@ -80,7 +80,7 @@ class Session:
         """The open checkpoint."""
         if self._given is not None:
             return self._given
-        checkpoint = self._open(self.source)
+        checkpoint = self._open(self.source, self.plan.name)
         if self.plan.like is not None and not CONTAINERS[checkpoint.reader.kind].open_like:
             raise UsageError(f"--like names the leaves of .eqx files; {checkpoint.label} has names of its own.")
         for sentence in checkpoint.notes:
@@ -97,16 +97,49 @@ class Session:
         """
         if isinstance(model, Checkpoint):
             return model
-        return self._open(named_checkpoint(model), own_description=own_description)
+        return self._open(named_checkpoint(model), self.plan.name, own_description=own_description)
 
-    def _open(self, source: Source, *, own_description: bool = False) -> Checkpoint:
+    def open_pair(
+        self, original: str | Path | Checkpoint, pruned: str | Path | Checkpoint, *, keep_others: bool = False
+    ) -> tuple[Checkpoint, Checkpoint]:
+        """A checkpoint and what was made from it; which of several models that was, the second one says itself.
+
+        Args:
+            keep_others: open their other models with them, to compare them too.
+        """
+        second = self._open_as(pruned, self.plan.name, own_description=True, keep_others=keep_others)
+        if self.plan.name is None:
+            name = second.reader.metadata.get(MODEL_KEY)
+            return self._open_as(original, name, keep_others=keep_others), second
+        if isinstance(original, Checkpoint):
+            return original, second
+        return self._open(named_checkpoint(original), self.plan.name, keep_others=keep_others), second
+
+    def _open_as(
+        self, model: str | Path | Checkpoint, name: str | None, *, own_description: bool = False, keep_others: bool
+    ) -> Checkpoint:
+        """A model by a name that its file may lack, because it is alone there."""
+        if isinstance(model, Checkpoint):
+            return model
+        source = named_checkpoint(model)
+        try:
+            return self._open(source, name, own_description=own_description, keep_others=keep_others)
+        except UsageError:
+            if name is None:
+                raise
+        return self._open(source, None, own_description=own_description, keep_others=keep_others)
+
+    def _open(
+        self, source: Source, name: str | None, *, own_description: bool = False, keep_others: bool = False
+    ) -> Checkpoint:
         checkpoint = open_checkpoint(
             source.path,
             flags=self.flags,
             model_config=self.model_config,
             recipe=self.plan.model,
-            name=self.plan.name,
+            name=name,
             like=self.skeleton,
+            keep_others=keep_others or self.plan.keep_others,
             own_description=own_description,
         )
         if source.bundled:

@@ -16,7 +16,7 @@ def carried_bytes(checkpoint: Checkpoint, overhead: int = 0) -> int:
     """
     if not checkpoint.reader.dropped:
         return containers.stored_bytes(checkpoint.path)
-    return sum(info.nbytes for info in checkpoint.reader.tensors.values()) + max(overhead, 0)
+    return checkpoint.reader.nbytes + max(overhead, 0)
 
 
 def size_note(checkpoint: Checkpoint) -> str | None:
