@@ -32,11 +32,12 @@ if TYPE_CHECKING:
         InspectResult,
         PruneResult,
         ScoreResult,
+        SuggestResult,
         SweepResult,
         VerifyResult,
     )
 
-__all__ = ["bench", "convert", "evaluate", "inspect", "open", "prune", "score", "sweep", "verify"]
+__all__ = ["bench", "convert", "evaluate", "inspect", "open", "prune", "score", "suggest", "sweep", "verify"]
 
 Model = Checkpoint | str | Path
 
@@ -162,6 +163,14 @@ def inspect(checkpoint: Model | None = None, /, **given: Unpack[InspectArguments
 
     with _session("inspect", checkpoint, given, InspectArguments) as session:
         return inspect(session.checkpoint)
+
+
+def suggest(checkpoint: Model | None = None, /, **given: Unpack[InspectArguments]) -> SuggestResult:
+    """A description of the model to begin with: of a known one what counts, of an unknown one a first map."""
+    from lastcli.verbs.suggest import suggest
+
+    with _session("suggest", checkpoint, given, InspectArguments) as session:
+        return suggest(session)
 
 
 def score(checkpoint: Model | None = None, /, **given: Unpack[ScoreArguments]) -> ScoreResult:

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from tests.builders.annotated import annotated_model
+from tests.builders.attenuate import attenuate_layer, denoiser
+from tests.builders.complex_s4d import complex_s4d_layer
 from tests.builders.dss import dss_layer
 from tests.builders.event_ssm import event_checkpoint
 from tests.builders.linoss import linoss_model
 from tests.builders.lru import SPELLINGS
 from tests.builders.mega import as_transformers, in_a_model, mega_layer
 from tests.builders.named import Arrays
-from tests.builders.s4 import numbers, prefixed, v1, v3, v4
+from tests.builders.s4 import numbers, prefixed, v0, v1, v3, v4
 from tests.builders.s4d import s4d_layer, s4d_model
 from tests.builders.s5 import s5_checkpoint
 from tests.builders.s5_pytorch import s5_torch_block, s5_torch_layer
@@ -66,6 +68,11 @@ def _v1(rng: np.random.Generator) -> Arrays:
     return prefixed(v1(k, k.P.conj(), 8), "blocks.0.layer.")
 
 
+def _v0(rng: np.random.Generator) -> Arrays:
+    k = numbers(rng)
+    return prefixed(v0(k, k.P.conj(), 8), "blocks.0.layer.")
+
+
 CASES: dict[str, list[Case]] = {
     "event_ssm": [Case(rule, event_checkpoint, {"discretization": rule}) for rule in ("async", "dirac", "zoh")],
     "s5": [
@@ -113,6 +120,8 @@ CASES: dict[str, list[Case]] = {
         Case("V4", _s4(v4, {"length": 8}), {"form": "s4d"}),
         Case("V3", _s4(v3, {"length": 8}), {"form": "s4d"}),
         Case("V1", _v1, {"form": "s4d"}),
+        Case("V0", _v0, {"form": "s4d"}),
+        Case("V0 in the repository's form", _v0, {"form": "s4"}),
         Case("kept in the repository's form", _s4(v4, {"length": 8}), {"form": "s4"}),
         Case("both ways", _s4(v4, {"length": 8}, both=True), {"form": "s4"}, fixed=True),
     ],
@@ -131,6 +140,19 @@ CASES: dict[str, list[Case]] = {
     "annotated_dss": [
         Case("limit", lambda rng: annotated_model(rng, "dss")),
         Case("length", lambda rng: annotated_model(rng, "dss"), {"kernel_length": 16}),
+    ],
+    "complex_s4d": [
+        Case("pairs", lambda rng: complex_s4d_layer(rng, pairs=True)),
+        Case("Re", complex_s4d_layer),
+        Case("2·Re", complex_s4d_layer, {"conj_sym": True}),
+        Case("bilinear", complex_s4d_layer, {"discretization": "bilinear"}),
+        Case("B and pairs", lambda rng: complex_s4d_layer(rng, B=True, pairs=True)),
+        Case("tied", lambda rng: complex_s4d_layer(rng, tied=True), fixed=True),
+        Case("tied B", lambda rng: complex_s4d_layer(rng, tied=True, B=True), fixed=True),
+    ],
+    "attenuate": [
+        Case("layer", attenuate_layer, fixed=True, real=True),
+        Case("denoiser", denoiser, fixed=True, real=True),
     ],
     "annotated_s4": [Case("published", lambda rng: annotated_model(rng, "s4"), {"kernel_length": 16})],
 }

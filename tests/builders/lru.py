@@ -81,9 +81,14 @@ def torch_model(
     outputs: int = 3,
     ff: str = "GLU",
     bias: bool = False,
+    gates: int = 0,
+    each: bool = False,
 ) -> Arrays:
-    """DeepSSM of DecodEPFL (no biases around the blocks), or DLRU of lru-reduction (`bias`)."""
-    normal = lambda *shape: rng.normal(0, 0.6, shape).astype("f4")  # noqa: E731
+    """DeepSSM of DecodEPFL (no biases around the blocks), or DLRU of lru-reduction (`bias`).
+
+    With 1 or 2 residual `gates` (one for `each` channel) it is a later DeepSSM, which has no norms and calls B Bp.
+    """
+    normal = lambda *shape: np.float32(rng.normal(0, 0.6, shape))  # noqa: E731
     arrays: Arrays = {}
 
     def linear(path: str, inputs: int, out: int, with_bias: bool) -> None:
@@ -95,12 +100,34 @@ def torch_model(
     linear("decoder", width, outputs, bias)
     for i in range(layers):
         block = f"blocks.{i}"
-        arrays[f"{block}.ln.weight"] = 1 + normal(width)
+        if not gates:
+            arrays[f"{block}.ln.weight"] = 1 + normal(width)
         if bias:
             arrays[f"{block}.ln.bias"] = normal(width)
-        arrays.update({f"{block}.lru.{k}": v for k, v in torch_layer(rng, states, width, width).items()})
+        for gate in {0: (), 1: ("res_logit",), 2: ("ssm_res_logit", "ff_res_logit")}[gates]:
+            arrays[f"{block}.{gate}"] = np.asarray(normal(width) if each else normal())
+        B = "Bp" if gates else "B"
+        arrays.update({f"{block}.lru.{k}": v for k, v in torch_layer(rng, states, width, width, B).items()})
         if ff == "GLU":
             linear(f"{block}.ff.output_linear.0", width, 2 * width, True)
+        elif ff == "LGLU2":
+            for part in "AB":
+                arrays[f"{block}.ff.{part}.W_raw"] = normal(width, width)
+            arrays[f"{block}.ff.raw_lip"] = normal(width)
+        elif ff == "LGLU":
+            stored = f"{block}.ff.lin.parametrizations.weight"
+            arrays |= {f"{block}.ff.raw_lip": normal(width), f"{stored}.original": normal(2 * width, width)}
+            arrays |= {f"{stored}.0._u": normal(2 * width), f"{stored}.0._v": normal(width)}
+        elif ff == "LMLP":
+            for number, (into, out) in enumerate(((width, 7), (7, 7), (7, width)), start=1):
+                path = f"{block}.ff.model.{number}"
+                arrays |= {f"{path}.weight": normal(out, into + out), f"{path}.alpha": np.asarray(1 + normal())}
+                if number < 3:
+                    arrays[f"{path}.psi"] = normal(out)
+        elif ff == "net":
+            linear(f"{block}.ff.net.0", width, 7, False)
+            linear(f"{block}.ff.net.1", 7, 7, False)
+            linear(f"{block}.ff.net.3", 7, width, False)
         else:
             linear(f"{block}.ff.c_fc", width, 4 * width, bias)
             linear(f"{block}.ff.c_proj", 4 * width, width, bias)

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of the S4 repository: one kernel's numbers, spelled as versions 1 to 4 store them."""
+"""Tiny checkpoints of the S4 repository: one kernel's numbers, spelled as versions 0 to 4 store them."""
 
 from __future__ import annotations
 
@@ -156,6 +156,24 @@ def v1(k: Numbers, Q: np.ndarray, length: int) -> Arrays:
         "kernel.kernel.omega": pairs(omega),
         "kernel.kernel.z": pairs(np.where(np.isfinite(z), z, 0)),
         "D": k.D.astype("f4"),
+    }
+
+
+def v0(k: Numbers, Q: np.ndarray, length: int) -> Arrays:
+    """Version 0: the low-rank factors are further rows of B and C, and both C and Q are stored conjugated.
+
+    With one copy of the poles w and B have no channel axis; C always has one, and with it Q.
+    """
+    rows = np.broadcast_to(Q, (len(k.P), *k.C.shape[1:]))
+    nodes = np.exp(-2j * np.pi / length * np.arange(length // 2 + 1))
+    return {
+        "kernel.krylov.C": pairs(np.stack([k.C[0], *rows], axis=1).conj()),
+        "kernel.krylov.B": pairs(np.stack([k.B, *k.P], axis=1)[slice(None) if len(k.A) > 1 else 0]),
+        "kernel.krylov.w": pairs(k.A[slice(None) if len(k.A) > 1 else 0]),
+        "kernel.krylov.log_dt": np.log(k.dt[:, 0]).astype("f4"),
+        "kernel.krylov.nodes": pairs(nodes),
+        "kernel.krylov.z": pairs(np.zeros_like(nodes)),
+        "D": k.D[0].astype("f4"),
     }
 
 

@@ -11,6 +11,7 @@ from tests.docs.blocks import PAGES, ROOT, RUNNERS, blocks, commands
 
 # page → the tests that run its blocks, where `follow` is not what runs them
 RUN_BY = {
+    "docs/maps.md": "tests/families/test_mapped.py tests/verbs/test_map.py",
     "README.md": "tests/test_readme.py",
     "docs/checkpoints.md": "tests/containers/test_checkpoints_page.py",
     "docs/forward.md": "tests/evaluation/test_external.py",

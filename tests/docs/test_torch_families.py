@@ -264,3 +264,43 @@ def _inner(module, path):
             module.add_module(part, torch.nn.Module())
         module = module.get_submodule(part)
     return module
+
+
+def test_attenuate(last, monkeypatch):
+    install(monkeypatch, "attenuate")
+    denoiser = importlib.import_module("attenuate.model").Denoiser
+    options = {"channels": [3, 4], "resample_factors": [2, 2]}
+    torch.save(denoiser(num_coeffs=4, repeat=2, **options).state_dict(), "model.pt")
+    x = torch.randn(2, 1, 24)
+    scope = follow("docs/families/attenuate.md", {"options": options, "x": x}, last)
+    ours = outputs("small.pt", x.transpose(1, 2).numpy())
+    same(ours, scope["y"].detach().transpose(1, 2).numpy())
+
+
+class S4DLayer(torch.nn.Module):
+    """S4D as it is written anew, with complex A and C."""
+
+    def __init__(self, width, states):
+        super().__init__()
+        self.A = torch.nn.Parameter(torch.complex(torch.full((width, states), -0.5), 3 * torch.rand(width, states)))
+        self.C = torch.nn.Parameter(torch.randn(width, states, dtype=torch.cfloat))
+        self.log_dt = torch.nn.Parameter(torch.rand(width) - 3)
+
+    def forward(self, u):
+        dtA = self.log_dt.exp()[:, None] * self.A
+        powers = torch.exp(dtA[..., None] * torch.arange(u.shape[1]))
+        k = torch.einsum("hn,hnl->hl", self.C * (torch.exp(dtA) - 1) / self.A, powers).real
+        steps = [(k[:, : t + 1].flip(-1).T * u[:, : t + 1]).sum(1) for t in range(u.shape[1])]
+        return torch.stack(steps, dim=1)
+
+
+def test_complex_s4d(last, monkeypatch):
+    module = type(importlib)("model")
+    module.S4D = S4DLayer
+    monkeypatch.setitem(importlib.sys.modules, "model", module)
+    torch.save({f"s4d.{name}": value for name, value in S4DLayer(3, 6).state_dict().items()}, "model.pt")
+    u = torch.randn(2, 17, 3)
+    y = follow("docs/families/complex_s4d.md", {"u": u}, last)["y"].detach().numpy()
+    (system,) = lastcli.open("small.pt").systems
+    assert system.states == 3
+    np.testing.assert_allclose(y, oracles.recurrence(system, u.double().numpy()), atol=1e-5)

@@ -23,6 +23,7 @@ CHECKOUTS = {
     "lru_torch": "lru-reduction",
     "neural_ssm": "SSM/src",
     "mega": "mega",
+    "attenuate": "aTENNuate",
     "s5_flax": "S5",
     "event_ssm": "event-ssm",
     "annotated_s4": "annotated-s4",

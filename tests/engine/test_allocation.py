@@ -171,3 +171,23 @@ def test_contradictions_are_refused(options):
         select([np.ones((1, 3))], "global", **options)
     with pytest.raises(UsageError, match="adaptive"):
         scores([np.ones((1, 3))], "best")
+
+
+@pytest.mark.parametrize(("ratio", "counts"), [(0.5, [8, 8, 16, 16]), (0.4, [9, 9, 18, 18]), (0, [16, 16, 32, 32])])
+def test_proportional_layout_keeps_the_ratio_of_the_layers(ratio: float, counts: list[int]) -> None:
+    rng = np.random.default_rng(4)
+    energies = [rng.uniform(size=(1, n)) for n in (16, 16, 32, 32)]
+    kept = select(energies, "adaptive", ratio=ratio, layout="proportional")
+    assert [k.shape[1] for k in kept] == counts
+    for energy, states in zip(energies, kept):
+        assert set(states[0]) == set(np.argsort(-energy[0])[: states.shape[1]])
+
+
+def test_proportional_layout_meets_every_floor_in_the_ratio() -> None:
+    energies = [np.ones((1, n)) for n in (4, 6)]
+    pinned = [np.zeros((1, 4), bool), np.arange(6)[None] < 5]
+    assert [k.shape[1] for k in select(energies, "global", states=1, layout="proportional")] == [2, 3]
+    kept = select(energies, "global", states=1, layout="proportional", pinned=pinned)
+    assert [k.shape[1] for k in kept] == [4, 6]
+    kept = select([np.ones((2, 3)), np.ones((1, 3))], "global", states=7, layout="proportional")
+    assert [k.shape[1] for k in kept] == [2, 2]

@@ -268,7 +268,7 @@ def test_there_is_no_retrieval_in_this_model() -> None:
     ("kind", "known", "other"),
     [
         ("linoss", set(), {"output_step", "tanh_output", "task", "norm", "gelu"}),
-        ("lru", {"prenorm", "pooling", "multidim"}, {"output_step", "tanh_output", "multidim"}),
+        ("lru", {"prenorm", "pooling", "multidim", "lip"}, {"output_step", "tanh_output", "multidim", "lip"}),
         ("s5", {"activation", "prenorm", "mode"}, {"output_step", "tanh_output"}),
     ],
 )

@@ -4,6 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+import lastcli
+from lastcli import containers
+from lastcli.containers.base import TensorSource
 from lastcli.engine.system import Reduction
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families import detect
@@ -195,6 +198,29 @@ def test_poles_that_turn_too_far_are_refused_for_irregular_events():
     assert len(systems_of(FAMILY, arrays, {**config, "timesteps": False})) == 4
 
 
+def test_the_limit_that_is_named_is_that_of_every_layer():
+    arrays = checkpoint()
+    arrays["params/encoder/stages_0/SequenceLayer_1/S5SSM_0/Lambda_im"][0] = 90.0
+    arrays["params/encoder/stages_1/SequenceLayer_1/S5SSM_0/Lambda_im"][1] = 5000.0
+    config = config_of(FAMILY, arrays, timesteps=True)
+    with pytest.raises(UnsupportedModelError, match=r"timestep below (\S+), the smallest limit of any layer") as raised:
+        systems_of(FAMILY, arrays, config)
+    limit = float(str(raised.value).split("timestep below ")[1].split(",")[0])
+    assert len(systems_of(FAMILY, arrays, {**config, "timestep": limit})) == 4
+    with pytest.raises(UnsupportedModelError):
+        systems_of(FAMILY, arrays, {**config, "timestep": 1.02 * limit})
+
+
+def test_stages_that_expand_their_states_keep_the_ratio(tmp_path):
+    """state_expansion_factor 2: upstream's constructor takes one size, and gives stage s 2^s times that."""
+    arrays = event_checkpoint(np.random.default_rng(0), states=(6, 12))
+    source, small = tmp_path / "dvs.safetensors", tmp_path / "small.safetensors"
+    containers.write(source, [TensorSource.of(name, a) for name, a in arrays.items()], metadata={})
+    lastcli.prune(source, small, ratio=0.5, layout="proportional")
+    assert [layer.states for layer in lastcli.open(small).layers] == [3, 3, 6, 6]
+    assert lastcli.verify(source, small).ok
+
+
 def test_missing_tensors_and_short_sequences_say_what_to_do():
     arrays = checkpoint(norm="batch")
     config = config_of(FAMILY, arrays, norm="layer")
@@ -206,3 +232,13 @@ def test_missing_tensors_and_short_sequences_say_what_to_do():
     del arrays["params/encoder/stages_0/SequenceLayer_1/S5SSM_0/D"]
     with pytest.raises(UnsupportedModelError, match=r"event_ssm, but .*SequenceLayer_1/S5SSM_0/D"):
         detect(infos(arrays))
+
+
+def test_weights_of_tokens_are_tokens_too():
+    """What two models are compared on where there is no data: no whole numbers."""
+    arrays = checkpoint()
+    config = config_of(FAMILY, arrays)
+    tokens = np.random.default_rng(1).integers(0, 7, (2, 9))
+    one, _ = forward_of(FAMILY, arrays, config, tokens)
+    other, _ = forward_of(FAMILY, arrays, config, np.eye(7, dtype="f4")[tokens])
+    np.testing.assert_allclose(one, other, atol=1e-6)

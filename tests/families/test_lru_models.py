@@ -9,6 +9,7 @@ from tests.builders import lru
 from tests.builders.named import Arrays, infos
 from tests.families.rebuilding import config_of, forward_of, layers_of
 from tests.families.test_lru import plain
+from tests.upstream.deep_ssm import deep_ssm
 
 torch = pytest.importorskip("torch")
 FAMILY = LRU()
@@ -153,6 +154,41 @@ def test_torch_models(name: str, ff: str) -> None:
     outputs, inputs = forward_of(FAMILY, arrays, config, x)
     np.testing.assert_allclose(outputs, expected, atol=5e-5)
     assert [u.shape for u in inputs] == [(2, 12, 4)] * 2
+
+
+@pytest.mark.parametrize(("gates", "each"), [(1, False), (2, False), (2, True)])
+@pytest.mark.parametrize("ff", ["GLU", "net", "LGLU", "LGLU2", "LMLP"])
+def test_a_later_deep_ssm_has_gates_and_no_norms(gates: int, each: bool, ff: str) -> None:
+    arrays = lru.torch_model(np.random.default_rng(6), ff=ff, gates=gates, each=each)
+    config = config_of(FAMILY, arrays)
+    assert config["architecture"] == "deep-ssm"
+    x = np.random.default_rng(7).normal(size=(2, 12, 2)).astype("f4")
+    outputs, inputs = forward_of(FAMILY, arrays, config, x)
+    expected = [deep_ssm(arrays, sequence.astype(float)) for sequence in x]
+    np.testing.assert_allclose(outputs, expected, atol=2e-5 * np.abs(expected).max())
+    assert [u.shape for u in inputs] == [(2, 12, 4)] * 2
+
+
+def test_the_bound_of_sandwich_layers_is_an_option_of_their_models_only() -> None:
+    arrays = lru.torch_model(np.random.default_rng(6), ff="LMLP")
+    config = config_of(FAMILY, arrays, lip=0.7)
+    x = np.random.default_rng(7).normal(size=(1, 12, 2)).astype("f4")
+    outputs, _ = forward_of(FAMILY, arrays, config, x)
+    np.testing.assert_allclose(outputs[0], deep_ssm(arrays, x[0].astype(float), lip=0.7), atol=2e-5)
+    assert "lip" not in FAMILY.idle(infos(arrays))
+    assert "lip" in FAMILY.idle(infos(lru.torch_model(np.random.default_rng(6), ff="net", gates=2)))
+
+
+@pytest.mark.parametrize(
+    ("gone", "added"),
+    [("blocks.1.ff_res_logit", None), (None, "blocks.0.ff.net.5.weight"), (None, "blocks.1.ff.model.4.weight")],
+)
+def test_gates_or_maps_of_another_kind_are_another_model(gone: str | None, added: str | None) -> None:
+    arrays = lru.torch_model(np.random.default_rng(6), ff="net", gates=2)
+    arrays = {name: a for name, a in arrays.items() if name != gone} | (
+        {added: np.zeros((4, 4), "f4")} if added else {}
+    )
+    assert config_of(FAMILY, arrays)["architecture"] == "none"
 
 
 def test_what_the_forward_says_about_itself() -> None:

@@ -15,7 +15,7 @@ from lastcli.families.parts.dplr import half_spectrum
 from lastcli.families.s4.dplr import S4DPLR
 from tests import oracles
 from tests.builders.named import Arrays, infos, updated
-from tests.builders.s4 import Numbers, example_model, numbers, prefixed, v1, v3, v4
+from tests.builders.s4 import Numbers, example_model, numbers, prefixed, v0, v1, v3, v4
 from tests.families.rebuilding import (
     config_of,
     forward_of,
@@ -59,6 +59,10 @@ case("V4 strongly coupled", _k, v4)
 _k = numbers(RNG)
 _Q = _k.P.conj() * np.float32(1.1)
 CASES["V1"] = (_k, prefixed(v1(replace(_k, C=transformed(_k, L, _Q)), _Q, L), "blocks.0.layer."), _Q)
+for _name, _of in {"V0": {}, "V0 rank 2": {"rank": 2}, "V0 one copy": {"S": 1}}.items():
+    _k = numbers(RNG, **_of)
+    _Q = _k.P.conj() * np.float32(1.1)
+    CASES[_name] = (_k, prefixed(v0(replace(_k, C=transformed(_k, L, _Q)), _Q, L), "blocks.0.layer."), _Q)
 
 
 def loaded(name: str, **options: Any) -> tuple[Numbers, Arrays, dict[str, Any]]:
@@ -255,3 +259,33 @@ def test_a_wrong_spelling_names_the_family_and_the_tensor(gone: str) -> None:
     arrays["blocks.0.layer.other"] = arrays.pop(f"blocks.0.layer.kernel.{gone}")
     with pytest.raises(UnsupportedModelError, match=rf"nearest family is s4_dplr, .*blocks\.0\.layer\.kernel\.{gone}"):
         detect(infos(arrays))
+
+
+def test_two_channels_of_version_0_are_no_two_directions() -> None:
+    """Its first axis of C counts channels, where later versions count read-outs."""
+    k = numbers(RNG, H=2)
+    Q = k.P.conj()
+    arrays = prefixed(v0(replace(k, C=transformed(k, L, Q)), Q, L), "blocks.0.layer.")
+    config = config_of(FAMILY, arrays)
+    assert (config["bidirectional"], config["form"]) == (False, "s4d")
+    (system,) = systems_of(FAMILY, arrays, config)
+    expected = convolve(dense_kernel(k, len(U), Q), k.D, U[:, :2])
+    np.testing.assert_allclose(oracles.recurrence(system, U[None, :, :2])[0], expected, atol=2e-4)
+
+
+def test_a_low_rank_term_of_version_0_may_differ_by_channel_where_the_poles_are_shared() -> None:
+    k = numbers(RNG, S=1)
+    Q = np.concatenate([0.5 * k.P.conj(), k.P.conj(), 1.2 * k.P.conj(), 1j * k.P.conj()], axis=1)
+    whole = replace(k, A=np.tile(k.A, (4, 1)), B=np.tile(k.B, (4, 1)), P=np.tile(k.P, (1, 4, 1)))
+    arrays = prefixed(v0(replace(k, C=transformed(whole, L, Q)), Q, L), "blocks.0.layer.")
+    (system,) = systems_of(FAMILY, arrays, config_of(FAMILY, arrays))
+    K = dense_kernel(whole, len(U), Q)
+    np.testing.assert_allclose(oracles.recurrence(system, U[None])[0], convolve(K, k.D, U), atol=2e-4 * np.abs(K).max())
+
+
+def test_version_0_without_a_low_rank_row_is_refused_by_its_shape() -> None:
+    k = numbers(RNG)
+    arrays = prefixed(v0(k, k.P.conj(), L), "layer.")
+    arrays["layer.kernel.krylov.C"] = arrays["layer.kernel.krylov.C"][:, :1]
+    with pytest.raises(UnsupportedModelError, match="S4's version 0 needs"):
+        layers_of(FAMILY, arrays, {"bidirectional": False, "form": "s4d"})

@@ -143,7 +143,7 @@ def test_what_the_tensors_prove() -> None:
     assert family.infer(infos(arrays)) == {"bidirectional": False, "prenorm": True, "norm": "batch"}
 
 
-@pytest.mark.parametrize("name", ["low rank", "DSS", "V4, pairs"])
+@pytest.mark.parametrize("name", ["low rank", "DSS", "V4, pairs", "V0, batch norm after"])
 def test_the_command_line_prunes_evaluates_and_sweeps(name: str, last: Any, tmp_path: Path) -> None:
     family, model, arrays, config = made(name)
     file, small, data = tmp_path / "model.safetensors", tmp_path / "small.safetensors", tmp_path / "data.npz"

@@ -136,6 +136,31 @@ def annotated(t: Stored, config: Config, u: np.ndarray) -> np.ndarray:
     return causal(K.T[None], t["D"].astype(float), u)
 
 
+def complex_s4d(t: Stored, config: Config, u: np.ndarray) -> np.ndarray:
+    """Re Σ C B g exp(k·A·dt), of which `conj_sym` takes twice; one sum over the states a step."""
+    dt, C = np.exp(t["log_dt"].astype(float)).reshape(-1, 1), pair(t["C"])
+    A = np.broadcast_to(pair(t["A"]), C.shape)
+    if config["discretization"] == "bilinear":
+        poles, gain = (1 + A * dt / 2) / (1 - A * dt / 2), dt / (1 - A * dt / 2)
+    else:
+        poles, gain = np.exp(A * dt), (np.exp(A * dt) - 1) / A
+    C = C * gain * (pair(t["B"]) if "B" in t else 1)
+    K = np.stack([(C * poles**k).sum(1).real for k in range(len(u))], axis=1)
+    return causal((2 if config["conj_sym"] else 1) * K[None], t["D"].astype(float)[None], u)
+
+
+def attenuate(t: Stored, config: Config, u: np.ndarray) -> np.ndarray:
+    """y = Σ_n C_n Σ_j exp(-(k-j)·dt·softplus(A_n0)) cos((k-j)·dt·A_n1) · dt·B_n u[j]: cosines, no complex numbers."""
+    dt = np.exp(t["log_dt"].astype(float))
+    decay, frequency = dt * np.log1p(np.exp(t["A"][:, 0].astype(float))), dt * t["A"][:, 1].astype(float)
+    k = np.arange(len(u))[:, None]
+    basis = np.exp(-decay * k) * np.cos(frequency * k)
+    drive, y = u @ (dt[:, None] * t["B"].astype(float)).T, []
+    for step in range(len(u)):
+        y.append(t["C"].astype(float) @ (basis[: step + 1][::-1] * drive[: step + 1]).sum(0))
+    return np.array(y)
+
+
 def _annotated_s4(t: Stored, config: Config, h: int, length: int) -> np.ndarray:
     a = np.minimum(t["Lambda_re"][:, h].astype(float), -1e-4) + 1j * t["Lambda_im"][:, h]
     P, B, eye = t["P"][:, h].astype(complex), t["B"][:, h].astype(complex), np.eye(len(a))
@@ -162,4 +187,6 @@ DEFINED: dict[str, Callable[[Stored, Config, np.ndarray], np.ndarray]] = {
     "annotated_s4d": annotated,
     "annotated_dss": annotated,
     "annotated_s4": annotated,
+    "complex_s4d": complex_s4d,
+    "attenuate": attenuate,
 }

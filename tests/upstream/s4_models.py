@@ -53,6 +53,12 @@ def v1(rng: np.random.Generator, **options: Any) -> Given:
     return Given(spell.v1(stored, Q, 24), lambda length: dense_kernel(k, length, Q), False)
 
 
+def v0(rng: np.random.Generator, **options: Any) -> Given:
+    k = spell.numbers(rng, N=3, **options)
+    Q = k.P.conj()
+    return Given(spell.v0(replace(k, C=transformed(k, 24, Q)), Q, 24), lambda length: dense_kernel(k, length, Q), False)
+
+
 def dss(rng: np.random.Generator, **options: Any) -> Given:
     arrays = dss_layer(rng, "exp", **options)
     return Given(arrays, lambda length: plain_kernel(arrays, "exp")[..., :length], options.get("both", False))
@@ -65,6 +71,7 @@ MADE = {
     "dplr": (S4DPLR(), dplr),
     "v1": (S4DPLR(), v1),
     "dss": (DSS(), dss),
+    "v0": (S4DPLR(), v0),
 }
 
 OLD = Shape(version=1, mask_padding=False)
@@ -92,6 +99,8 @@ CASES: dict[str, tuple[str, dict[str, Any], Shape, dict[str, Any]]] = {
     "V4, sum": ("v4", {}, Shape(mode="sum", l_output=3), {"task": "regression"}),
     "V4, first steps": ("v4", {}, Shape(mode="first", l_output=2), {"task": "regression"}),
     "V4, last steps": ("v4", {}, Shape(mode="last", l_output=2), {"task": "regression"}),
+    "V0, layer norm": ("v0", {}, OLD, {}),
+    "V0, batch norm after": ("v0", {}, replace(OLD, norm="batch", prenorm=False), {}),
     "V4, padding counts": ("v4", {"both": True}, Shape(use_lengths=False, mask_padding=True), {}),
     "V3, scalar norm": ("v3", {"both": True}, Shape(version=3, norm="scalar"), {}),
     "V3, gate and bottleneck": ("v3", {"H": 2}, Shape(version=3, gate=2, bottleneck=2), {}),

@@ -156,7 +156,7 @@ class Convolution(nn.Module):
     def convolve(self, u):
         self.seen = u.detach().numpy()
         K, D = self.given.kernel(u.shape[1]), self.given.arrays["D"].astype(float)
-        y = [convolve(K, D, sequence, self.given.both) for sequence in u.double().numpy()]
+        y = [convolve(K, np.atleast_2d(D), sequence, self.given.both) for sequence in u.double().numpy()]
         return torch.tensor(np.stack(y), dtype=u.dtype)
 
 

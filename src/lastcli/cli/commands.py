@@ -44,6 +44,13 @@ app = typer.Typer(
 _SHARDS = option(
     "shard_size", str | None, "--shard-size", metavar="5GB", help="write a safetensors folder of such shards"
 )
+_SUGGEST = option(
+    "suggest",
+    bool,
+    "--suggest",
+    default=False,
+    help="print a description of the model to begin with, a map where its names are not known",
+)
 _FORCE = option("force", bool, "--force", help="replace what is there", default=False)
 
 Body = Callable[..., int | None]
@@ -92,12 +99,16 @@ def _prepare_jax() -> None:
     enable_compile_cache()
 
 
-@_command("inspect", InspectOptions)
-def inspect(session: Any, console: Console) -> None:
+@_command("inspect", InspectOptions, [_SUGGEST])
+def inspect(session: Any, console: Console, *, suggest: bool) -> None:
     """What is in a checkpoint: family, layers, states, max |λ|, sizes; what was read and what was assumed."""
+    if suggest:
+        from lastcli.verbs.suggest import suggest as suggested
+
+        return console.show(suggested(session))
     from lastcli.verbs.inspect import inspect
 
-    console.show(inspect(session.checkpoint))
+    return console.show(inspect(session.checkpoint))
 
 
 @_command("score", ScoreOptions)

@@ -14,6 +14,7 @@ the layer competes rank by rank: rank j stands for the j-th best state of every 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation
@@ -137,8 +138,8 @@ def select(
         ratio: share of all stored states to remove; K = `states_to_keep`.
         states: K itself, instead of a ratio.
         min_states: states that every index set keeps at least (all of them where it has fewer).
-        layout: "uniform" keeps the same count in every layer; "ragged" and "padded" differ only in how they are
-            stored.
+        layout: "uniform" keeps the same count in every layer, "proportional" the ratio of the layers' sizes; "ragged"
+            and "padded" differ only in how they are stored.
         ties: "exact" keeps K; "reference" keeps every state that scores as much as the K-th, as the published code.
         pinned: (sets, N) bool a layer, states that stay whatever they score.
 
@@ -158,10 +159,12 @@ def select(
     ]
     if layout == "uniform":
         counts = _same_count(sizes, floors, stay)
+    elif layout == "proportional":
+        counts = _same_share(sizes, floors, stay)
     elif layout in ("ragged", "padded"):
         counts = _best_ranks(by_rank, sizes, floors, stay, keep_ties=_keeps_ties(ties))
     else:
-        raise UsageError(f"There is no layout {layout!r}; known layouts: ragged, padded, uniform.")
+        raise UsageError(f"There is no layout {layout!r}; known layouts: ragged, padded, uniform, proportional.")
     return [np.sort(order[:, :k], axis=1) for order, k in zip(orders, counts)]
 
 
@@ -203,6 +206,16 @@ def _same_count(sizes: Sequence[tuple[int, int]], floors: Sequence[int], stay: i
     fits = [k for k in range(largest + 1) if sum(sets * min(k, N) for sets, N in sizes) <= stay]
     common = max(fits[-1], *floors)
     return [min(common, N) for _, N in sizes]
+
+
+def _same_share(sizes: Sequence[tuple[int, int]], floors: Sequence[int], stay: int) -> list[int]:
+    """The largest counts that fit and are to each other as the sizes are: layers of 16 and 32 keep n and 2n."""
+    steps = math.gcd(*(N for _, N in sizes))
+    parts = [N // max(steps, 1) for _, N in sizes]
+    cost = sum(sets * part for (sets, _), part in zip(sizes, parts))
+    least = max((-(-floor // part) for floor, part in zip(floors, parts) if part), default=0)
+    share = min(max(stay // cost if cost else 0, least, 1), steps)
+    return [share * part for part in parts]
 
 
 def _best_ranks(

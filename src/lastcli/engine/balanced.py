@@ -254,7 +254,7 @@ def reduce_balanced(
         ratio: share of all stored states to remove.
         states: stored states to keep, instead of a ratio.
         min_states: stored states that every layer (and channel) keeps at least.
-        layout: "ragged", "padded" or "uniform", as in `select`.
+        layout: "ragged", "padded", "uniform" or "proportional", as in `select`.
 
     Raises:
         UnsupportedModelError: a layer cannot be diagonalised at its size.

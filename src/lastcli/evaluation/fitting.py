@@ -44,9 +44,10 @@ def fit_split(split: Split, forward: Forward, *, labels: bool = True) -> Split:
 def random_split(forward: Forward, *, n: int = 8, length: int = 64, seed: int = 0) -> Split:
     """Unlabelled standard normal inputs of the shape the model takes: to compare two models where no data is at hand.
 
-    At least as long as one output needs.
+    At least as long as one output needs, and a multiple of the steps that the model folds into one.
     """
     length = max(length, forward.output_step)
+    length = -(-length // forward.input_step) * forward.input_step
     shape = (n, 2, length) if forward.layout == "pair" else (n, length)
     x = np.random.default_rng(seed).standard_normal((*shape, forward.features), dtype=np.float32)
     return Split(x, name="random inputs")

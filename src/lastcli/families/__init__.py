@@ -6,16 +6,18 @@ Adding a family is a file of its own and one line here; docs/development.md show
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
 from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError, UsageError
 from lastcli.families.base import Family, Match
+from lastcli.families.mapped.map import Map, parse_map
+from lastcli.families.mapped.vocabulary import looks_like_states
 from lastcli.families.refused import refusal
 
-__all__ = ["FAMILIES", "MODEL_TYPES", "detect", "family_named", "read_config"]
+__all__ = ["FAMILIES", "MODEL_TYPES", "detect", "family_named", "mapped", "read_config", "successor"]
 
 # family name → (module, class). The order breaks ties of equally good matches.
 FAMILIES: dict[str, tuple[str, str]] = {
@@ -32,6 +34,8 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "annotated_s4d": ("lastcli.families.annotated.family", "AnnotatedS4D"),
     "annotated_dss": ("lastcli.families.annotated.family", "AnnotatedDSS"),
     "annotated_s4": ("lastcli.families.annotated.family", "AnnotatedS4"),
+    "complex_s4d": ("lastcli.families.complex_s4d.family", "ComplexS4D"),
+    "attenuate": ("lastcli.families.attenuate.family", "Attenuate"),
 }
 
 
@@ -59,6 +63,25 @@ def family_named(name: str) -> Family:
     return getattr(importlib.import_module(module), cls)()
 
 
+def mapped(family: Family, map_: Map | None) -> Family:
+    """The family on files that a map describes; itself where there is none."""
+    if map_ is None:
+        return family
+    from lastcli.families.mapped.family import Mapped
+
+    return Mapped(family, map_)
+
+
+def successor(family: Family, name: str, tensors: Collection[str]) -> Family:
+    """The family called `name` on a file with these tensors that was made from one of `family`: by the same map.
+
+    Raises:
+        UsageError: no such family.
+    """
+    said = family.described(tensors)
+    return mapped(family_named(name), parse_map(said, "the map") if said else None)
+
+
 def detect(tensors: Mapping[str, TensorInfo]) -> Family:
     """The family whose names explain most of the checkpoint.
 
@@ -79,10 +102,28 @@ def detect(tensors: Mapping[str, TensorInfo]) -> Family:
 def _why_not(matches: list[Match], tensors: Mapping[str, TensorInfo]) -> str:
     nearest = max(matches, key=lambda match: match.found, default=None)
     if nearest is None or nearest.found == 0:
-        some = ", ".join(list(tensors)[:3]) or "none"
+        states = _like_states(tensors)
+        some = states or f"first: {', '.join(list(tensors)[:3]) or 'none'}"
         return (
-            f"No state space layer was recognised among {len(tensors)} tensors (first: {some}); "
-            f"known families: {', '.join(FAMILIES)}."
+            f"No state space layer was recognised among {len(tensors)} tensors ({some}); "
+            f"known families: {', '.join(FAMILIES)}{'; ' + _SUGGEST if states else ''}."
         )
     missing = ", ".join(nearest.missing[:4]) + (" and more" if len(nearest.missing) > 4 else "")
-    return f"The nearest family is {nearest.family}, but these tensors are missing: {missing}."
+    states = _like_states(tensors)
+    instead = f" ({states}; {_SUGGEST})" if states else ""
+    return f"The nearest family is {nearest.family}, but these tensors are missing: {missing}{instead}."
+
+
+_SUGGEST = "if it is one of them under other names, `last inspect FILE --suggest` begins a map"
+
+
+def _like_states(tensors: Mapping[str, TensorInfo]) -> str:
+    """The tensors that look like a state space layer, those of the first path, as a clause; empty where none do."""
+    found = looks_like_states(tensors)
+    if not found:
+        return ""
+    names = [
+        f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}" for name in next(iter(found.values())).values()
+    ]
+    more = f", and {len(found) - 1} more such path{'s' if len(found) > 2 else ''}" if len(found) > 1 else ""
+    return f"these look like one: {', '.join(names[:8])}{' and more' if len(names) > 8 else ''}{more}"

@@ -9,7 +9,7 @@ starts fast: JAX is imported inside the functions that compute.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -114,6 +114,7 @@ class Forward:
         layout: "single" or "pair" (x is (n, 2, L, ...): two documents to compare).
         output_step: with a time axis, how many steps apart the outputs are: output j is that of step
             (j + 1)·output_step - 1, so that L steps give L // output_step outputs.
+        input_step: how many steps are folded into one, so that sequences have a multiple of so many.
         precision: "float32" or "float64", what systems and parameters are given in. Whoever runs `apply` for a model in
             float64 enables JAX's 64-bit types around it (`evaluation.passes.precision_of`).
     """
@@ -126,6 +127,7 @@ class Forward:
     params: tuple[str, ...] = ()
     layout: str = "single"
     output_step: int = 1
+    input_step: int = 1
     precision: str = "float32"
 
 
@@ -242,6 +244,10 @@ class Family(abc.ABC):
     def written_config(self, document: Mapping[str, Any], states: Sequence[int]) -> dict[str, Any]:
         """That `config.json` for a model with so many stored states in each layer."""
         return dict(document)
+
+    def described(self, tensors: Collection[str]) -> dict[str, Any]:
+        """What the description of a file with these tensors says beside the family and its options (a map)."""
+        return {}
 
     def convert(
         self, tensors: Tensors, config: Config, read: Read, target: str

@@ -242,19 +242,22 @@ def open_checkpoint(
         if own_description and description.says_itself:
             description = description.of_the_file()
         named = description.family
+        map_ = description.map
         view = look(reader, keep_others=keep_others)
         seen, _ = view.naming.view(reader.tensors)
-        family = view.over(families.family_named(named) if named else families.detect(seen))
+        found = families.family_named(named) if named else families.detect(seen)
+        family = view.over(families.mapped(found, map_))
         if named:
             match = family.match(reader.tensors)
             if not match.complete:
                 missing = ", ".join(match.missing[:4]) or "all of its layers"
-                raise UnsupportedModelError(f"{path}: described as {named}, but it lacks {missing}.")
+                by_map = " by its map" if map_ is not None else ""
+                raise UnsupportedModelError(f"{path}: described as {named}{by_map}, but it lacks {missing}.")
         settings = resolve(family, reader.tensors, description)
         config = {key: setting.value for key, setting in settings.items()}
-        single = without_second_names(view, reader, family, config)
+        single = without_second_names(view, reader, family, config) if map_ is None else view
         if single is not view:
-            family = single.over(family.family)
+            family = single.over(found)
             settings = resolve(family, reader.tensors, description)
         return Checkpoint(reader, family, settings, description, single)
     except BaseException:

@@ -16,6 +16,7 @@ from typing import Any
 from lastcli.containers import DESCRIPTION_KEY
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.families.base import Family, Tensors
+from lastcli.families.mapped.map import MAP_KEYS, Map, parse_map
 from lastcli.mappings import convert, load_mapping, parse_mapping, suggestion
 from lastcli.model.sidecar import RECORD_KEY, Beside, files_beside
 
@@ -62,6 +63,25 @@ class Description:
         for _, _, mapping in self.layers:
             if "family" in mapping:
                 return str(mapping["family"])
+        return None
+
+    @property
+    def map(self) -> Map | None:
+        """The map of the strongest source that has one.
+
+        Raises:
+            UsageError: a flag says something that is no map.
+            InputError: a file does, or no source names the family that it could be a map of.
+        """
+        for _, where, mapping in self.layers:
+            try:
+                found = parse_map(mapping, where)
+            except InputError as error:
+                raise UsageError(str(error)) if where == "--set" else error from None
+            if found is not None and self.family is None:
+                raise InputError(f"{where}: a map needs the family that it is a map of; add family: NAME.")
+            if found is not None:
+                return found
         return None
 
     @property
@@ -163,7 +183,7 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
     for source, where, mapping in description.layers:
         wrong: type[LastError] = UsageError if where == "--set" else InputError
         for key, raw in mapping.items():
-            if key == "family" or key in settings:
+            if key == "family" or key in MAP_KEYS or key in settings:
                 continue
             if key not in options:
                 if source in ("file", "sidecar") and where.endswith("config.json"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,10 @@ class Named(Family):
     def magnitudes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
         """See `Family.magnitudes`."""
         return self.family.magnitudes(self._inside(layer), config, self._read(read))
+
+    def described(self, tensors: Collection[str]) -> dict[str, Any]:
+        """See `Family.described`."""
+        return self.family.described([self.naming.plain(name) for name in tensors])
 
     def rebuilt_config(self, config: Config) -> dict[str, Any]:
         """See `Family.rebuilt_config`."""

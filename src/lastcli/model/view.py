@@ -12,6 +12,7 @@ from lastcli.containers.base import MODEL_KEY, Reader
 from lastcli.containers.inputs import shown
 from lastcli.errors import UsageError
 from lastcli.families.base import Family, Tensors
+from lastcli.families.mapped.family import Mapped
 from lastcli.model.aliases import Aliases, find_aliases
 from lastcli.model.copies import Chosen, choose
 from lastcli.model.named import Named
@@ -43,9 +44,11 @@ class View:
         """The tensors of all other models."""
         return frozenset().union(*self.others.values())
 
-    def over(self, family: Family) -> Named:
-        """A family asked in the names of the file."""
-        return family if isinstance(family, Named) else Named(family, self.naming, self.aliases.repeated)
+    def over(self, family: Family) -> Family:
+        """A family asked in the names of the file; a map has the file's names already."""
+        if isinstance(family, (Named, Mapped)):
+            return family
+        return Named(family, self.naming, self.aliases.repeated)
 
 
 def look(reader: Reader, *, keep_others: bool = False) -> View:

@@ -28,7 +28,7 @@ def is_bundled(named: str) -> bool:
     return named == BUNDLED or named.startswith(f"{BUNDLED}:")
 
 
-LAYOUTS = ("ragged", "padded", "uniform")
+LAYOUTS = ("ragged", "padded", "uniform", "proportional")
 _ABOUT = ("title", "source", "paper", "note")
 
 

@@ -18,7 +18,7 @@ from lastcli.report.sweeps import sweep_blocks
 from lastcli.report.terminal import as_text as _text
 from lastcli.report.terminal import print_text, terminal_width
 from lastcli.report.text import safe_text
-from lastcli.results import Result
+from lastcli.results import Result, SuggestResult
 
 __all__ = ["FORMATS", "as_csv", "as_json", "as_markdown", "as_text", "blocks_of", "print_result", "render", "safe_text"]
 
@@ -51,7 +51,7 @@ def print_result(result: Result, stream: IO[str] | None = None, form: str = "tab
     import sys
 
     stream = sys.stdout if stream is None else stream
-    if form == "table":
+    if form == "table" and not isinstance(result, SuggestResult):
         text = print_text(blocks_of(result, terminal_width(stream)), stream)
     else:
         text = render(result, form)
@@ -83,4 +83,10 @@ def render(result: Result, form: str) -> str:
     }
     if form not in makers:
         raise UsageError(f"There is no output format {form!r}; known: {', '.join(FORMATS)}.")
+    if isinstance(result, SuggestResult) and form != "json":
+        if form != "table":
+            raise UsageError("A description is YAML, or with --json part of a JSON document; it has no rows.")
+        from lastcli.report.suggestions import as_yaml
+
+        return as_yaml(result)
     return makers[form](result)

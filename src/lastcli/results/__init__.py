@@ -25,11 +25,13 @@ from lastcli.results.models import (
     LayerInfo,
     LayerPruned,
     LayerScore,
+    LikelyTensor,
     Measured,
     PruneResult,
     ScoreResult,
     SearchResult,
     SearchStep,
+    SuggestResult,
 )
 
 __all__ = [
@@ -44,12 +46,14 @@ __all__ = [
     "LayerInfo",
     "LayerPruned",
     "LayerScore",
+    "LikelyTensor",
     "Measured",
     "PruneResult",
     "Result",
     "ScoreResult",
     "SearchResult",
     "SearchStep",
+    "SuggestResult",
     "SweepResult",
     "SweepRow",
     "UnstableStates",

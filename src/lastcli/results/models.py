@@ -15,11 +15,13 @@ __all__ = [
     "LayerInfo",
     "LayerPruned",
     "LayerScore",
+    "LikelyTensor",
     "Measured",
     "PruneResult",
     "ScoreResult",
     "SearchResult",
     "SearchStep",
+    "SuggestResult",
 ]
 
 
@@ -216,4 +218,32 @@ class ConvertResult(Result):
     bytes_after: int
     family: str | None = None
     family_after: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelyTensor:
+    """A tensor that looks like part of a state space layer."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuggestResult(Result):
+    """A model description to begin with, of `last inspect --suggest`.
+
+    Attributes:
+        description: what a sidecar says: the family, its options or a map; None where no family fits by itself.
+        check: what it assumes, as a clause; empty where it assumes nothing.
+        tensors: the tensors that it was made from; empty where the model is known.
+    """
+
+    command: ClassVar[str] = "suggest"
+
+    checkpoint: str
+    description: Mapping[str, Any] | None
+    check: str = ""
+    tensors: tuple[LikelyTensor, ...] = ()
     notes: tuple[str, ...] = ()

@@ -52,13 +52,13 @@ def convert(
         new = {source.info.name: source for source in sources}
         error, allowed = proven_conversion(
             checkpoint.systems,
-            checkpoint.view.over(families.family_named(family_after)),
+            checkpoint.view.over(families.successor(checkpoint.family, family_after, new)),
             {name: source.info for name, source in new.items()},
             config,
             lambda name: new[name].load(),
         )
         notes = (f"The largest error of a kernel after storage is {error:.1e} of its norm ({allowed:.1e} is allowed).",)
-        config = checkpoint.without_idle(config)
+        config = checkpoint.without_idle(config) | checkpoint.family.described(new)
         metadata[containers.DESCRIPTION_KEY] = description.to_json(family_after, config)
     else:
         sources = tuple(TensorSource(info, partial(reader.read, name)) for name, info in reader.tensors.items())
@@ -101,4 +101,5 @@ def _unknown(session: Session) -> tuple[Reader, View]:
 
 def _known(checkpoint: Checkpoint) -> dict[str, object]:
     """The description without what was only assumed: a conversion must not turn a guess into a statement."""
-    return {key: s.value for key, s in checkpoint.settings.items() if s.source not in ("assumed", "idle")}
+    said = {key: s.value for key, s in checkpoint.settings.items() if s.source not in ("assumed", "idle")}
+    return said | checkpoint.family.described(checkpoint.reader.tensors)

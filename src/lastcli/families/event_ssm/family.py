@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem
 
 __all__ = ["EventSSM"]
+
+
+@dataclass(frozen=True)
+class StagedLayer(Layer):
+    """A layer that knows all layers of its model: the time between events is one for all of them."""
+
+    every: tuple[Layer, ...] = ()
 
 
 class EventSSM(S5Layers):
@@ -67,10 +75,11 @@ class EventSSM(S5Layers):
 
     def layers(self, tensors: Tensors, config: Config) -> tuple[Layer, ...]:
         """Every layer in running order, its shapes checked."""
-        return tuple(
+        found = [
             Layer(layer_name(prefix), check_shapes(roles, tensors, square=False), 1, dict(roles))
             for prefix, roles in staged(tensors).items()
-        )
+        ]
+        return tuple(StagedLayer(own.name, own.states, 1, own.tensors, tuple(found)) for own in found)
 
     def time(self, layer: Layer, config: Config) -> float:
         """The time between two inputs of the layer: `timestep` times the strides before it."""
@@ -85,14 +94,21 @@ class EventSSM(S5Layers):
                 a turn between two events, so that its pole does not tell how far it turns in another time.
         """
         if config["timesteps"]:
-            stored = decode(layer, config, read, self.time(layer, config))
-            turn = np.abs(stored.poles.imag) * stored.step * stored.time
+            turn = self._turn(layer, config, read)
             if turn.max() > math.pi:
+                every = layer.every if isinstance(layer, StagedLayer) else (layer,)
+                fastest = max(float(self._turn(other, config, read).max()) for other in every)
                 raise UnsupportedModelError(
                     f"{layer.name}: state {int(turn.argmax())} turns by {turn.max():.3g} rad between two events; set "
-                    f"timestep below {config['timestep'] * math.pi / turn.max():.3g} to use the events' own times."
+                    f"timestep below {_rounded_down(config['timestep'] * math.pi / fastest)}, the smallest limit of "
+                    "any layer, to use the events' own times."
                 )
         return super().system(layer, config, read)
+
+    def _turn(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
+        """(N,) angle in rad by which every state turns between two events."""
+        stored = decode(layer, config, read, self.time(layer, config))
+        return np.abs(stored.poles.imag) * stored.step * stored.time
 
     def forward(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Forward | None:
         """The published classifier, where all its tensors are there."""
@@ -115,4 +131,11 @@ class EventSSM(S5Layers):
             features=2 if config["timesteps"] else tokens,
             outputs=tensors[names["decoder/kernel"]].shape[1],
             params=tuple(names.values()),
+            input_step=int(config["pooling_stride"]) ** (1 + max(stage for stage, _ in places)),
         )
+
+
+def _rounded_down(limit: float) -> str:
+    """Three digits that are not above the limit."""
+    unit = 10.0 ** (math.floor(math.log10(limit)) - 2)
+    return f"{math.floor(limit / unit) * unit:.3g}"

@@ -42,15 +42,15 @@ def classify(
         nominal: the time between two inputs that each layer's system was made for.
         config: the model description.
         systems: one a layer.
-        x: (n, L) tokens, (n, L, F) weights of all F tokens, or (n, L, 2) tokens and times
-            since the last event with the option `timesteps`.
+        x: (n, L) tokens, or (n, L, 2) tokens and times since the last event with the option `timesteps`; without it
+            (n, L, tokens) weights of the tokens as well, such as one-hot ones.
         lengths: (n,) events of each example, or None.
     """
     params = {path: jnp.asarray(value, np.promote_types(value.dtype, np.float32)) for path, value in params.items()}
-    tokens, times = (x[..., 0], x[..., 1]) if config["timesteps"] else (x, jnp.full(x.shape, config["timestep"]))
     table = params["encoder/encoder/embedding"]
+    tokens, times = (x[..., 0], x[..., 1]) if config["timesteps"] else (x, jnp.full(x.shape[:2], config["timestep"]))
     if tokens.ndim == 3:
-        h, times = jnp.einsum("nlf,fh->nlh", tokens.astype(table.dtype), table, precision=_EXACT), times[..., 0]
+        h = jnp.einsum("nlt,tf->nlf", tokens, table, precision=_EXACT)
     else:
         h = jnp.take(table, tokens.astype(jnp.int32), axis=0)
     times = times.astype(h.dtype)

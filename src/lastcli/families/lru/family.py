@@ -18,7 +18,7 @@ import numpy as np
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks
-from lastcli.families.parts.leaves import groups, layer_name, match_of
+from lastcli.families.parts.leaves import canonical, groups, layer_name, match_of
 from lastcli.families.parts.storage import gather, pad_states, read_complex, store, write_complex
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class LRU(Family):
         Option(
             "multidim", int, 1, "classes of each of several outputs a step, for a head of their product (minimal-LRU)"
         ),
+        Option("lip", float, 1.0, "Lipschitz bound of the feed-forward networks of sandwich layers (DeepSSM's LMLP)"),
         Option("task", str, "auto", "what the outputs are", ("auto", "classification", "regression")),
         *EQUINOX_OPTIONS,
     )
@@ -94,8 +95,11 @@ class LRU(Family):
 
         architecture = recognise(tensors, list(_candidates(tensors)))
         if architecture == "equinox":
-            return frozenset({"prenorm", "pooling", "multidim"})
-        return EQUINOX_KEYS if architecture == "minimal-lru" else EQUINOX_KEYS | {"multidim"}
+            return frozenset({"prenorm", "pooling", "multidim", "lip"})
+        if architecture == "minimal-lru":
+            return EQUINOX_KEYS | {"lip"}
+        sandwiches = any(canonical(name).endswith("/psi") for name in tensors) and architecture == "deep-ssm"
+        return EQUINOX_KEYS | {"multidim"} | (set() if sandwiches else {"lip"})
 
     def settled(self, tensors: Tensors, config: Config) -> dict[str, tuple[Any, str]]:
         """When the output reads the state, and the norm and the task of the published model around the layers."""

@@ -3,9 +3,10 @@
 - minimal-LRU (flax): Dense → layers [norm → LRU → gelu → out1(x)·σ(out2(x))] + skip → pooling → Dense → log-softmax.
   It pools over every step that comes in, padding included, and has no use for true lengths; with `multidim` m its head
   gives m classes for each of several outputs a step
-- DeepSSM (DecodEPFL, torch): Linear → blocks x + ff(LRU(x)) → Linear, sequence to sequence; its `ln` is not used
+- DeepSSM (DecodEPFL, torch): Linear → blocks → Linear, sequence to sequence; its `ln` is not used. A block is
+  x + ff(LRU(x)); with one gate (`res_logit`) x + σ(g) ff(LRU(x)); with two z + σ(g_ff) ff(z), z = x + σ(g_ssm) LRU(x)
 - DLRU (lru-reduction, torch): the same with a LayerNorm before every LRU
-where ff is GLU(Linear(gelu(x))), or c_proj(gelu(c_fc(x))) without a gelu before it.
+ff: see `families.lru.feedforward`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import jax.numpy as jnp
 from lastcli.engine.simulate import simulate
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Tensors
+from lastcli.families.lru.feedforward import dense, feed
 from lastcli.families.lru.names import flax_root
-from lastcli.families.parts.blocks import along, as_features, glu, layer_norm, linear, pool
+from lastcli.families.parts.blocks import along, as_features, layer_norm, linear, pool
 from lastcli.families.parts.leaves import canonical
 
 if TYPE_CHECKING:
@@ -114,16 +116,17 @@ def _torch_blocks(
     used = _require(names, dict.fromkeys(needed + optional), f"architecture {architecture} with norm {norm}")
     task = "classification" if config.get("task", "auto") == "classification" else "regression"
     features, outputs = tensors[used["encoder/weight"]].shape[1], tensors[used["decoder/weight"]].shape[0]
+    bound = float(config.get("lip", 1.0))
 
     def apply(params: Params, systems: Systems, x: Any, lengths: Any = None) -> Result:
         p = {path: params[name] for path, name in used.items()}
-        x = _linear(p, "encoder", as_features(jnp.asarray(x), features, p["encoder/weight"].dtype))
+        x = dense(p, "encoder", as_features(jnp.asarray(x), features, p["encoder/weight"].dtype))
         inputs = []
         for block, system in zip(blocks, systems, strict=True):
             u = layer_norm(x, p[f"{block}/ln/weight"], p.get(f"{block}/ln/bias"), 1e-5) if norm == "layer" else x
             inputs.append(u)
-            x = x + _feed(p, f"{block}/ff", simulate(system, u))
-        return _linear(p, "decoder", x), tuple(inputs)
+            x = _residual(p, block, x, simulate(system, u), bound)
+        return dense(p, "decoder", x), tuple(inputs)
 
     return Forward(apply, features, outputs, task, sequence=True, params=tuple(used.values()))
 
@@ -141,14 +144,18 @@ def _dense(params: Params, path: str, x: Any) -> Any:
     return linear(x, params[f"{path}/kernel"].T, params[f"{path}/bias"])
 
 
-def _linear(params: Params, path: str, x: Any) -> Any:
-    return linear(x, params[f"{path}/weight"], params.get(f"{path}/bias"))
+def _residual(params: Params, block: str, x: Any, y: Any, bound: float) -> Any:
+    """What a block makes of its input x and its layer's output y, by the gates that it has."""
 
+    def gate(name: str) -> Any:
+        # one number, or one for each channel
+        return along(jnp.broadcast_to(jax.nn.sigmoid(params[f"{block}/{name}"]).reshape(-1), x.shape[-1:]), x.ndim)
 
-def _feed(params: Params, path: str, x: Any) -> Any:
-    if f"{path}/c_fc/weight" in params:
-        return _linear(params, f"{path}/c_proj", jax.nn.gelu(_linear(params, f"{path}/c_fc", x), approximate=False))
-    return glu(_linear(params, f"{path}/output_linear/0", jax.nn.gelu(x, approximate=False)))
+    if f"{block}/ssm_res_logit" in params:
+        z = x + gate("ssm_res_logit") * y
+        return z + gate("ff_res_logit") * feed(params, f"{block}/ff", z, bound)
+    scale = gate("res_logit") if f"{block}/res_logit" in params else 1.0
+    return x + scale * feed(params, f"{block}/ff", y, bound)
 
 
 def _flax_norm(params: Params, norm: str, path: str, statistic: str, x: Any) -> Any:

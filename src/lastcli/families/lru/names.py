@@ -7,15 +7,29 @@ pass, and a wrong one would be worse than none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from lastcli.families.base import Config, Tensors
 from lastcli.families.equinox.names import find_equinox
 from lastcli.families.parts.leaves import canonical, is_counter
 
-__all__ = ["flax_root", "reads_before", "recognise", "settled_model"]
+__all__ = ["GATES", "flax_root", "gates_of", "net_of", "reads_before", "recognise", "sandwiches_of", "settled_model"]
 
+# DeepSSM's residual gates: one around layer and feed-forward network at first, later one around each.
+GATES = ("res_logit", "ssm_res_logit", "ff_res_logit")
+
+# The feed-forward networks with a Lipschitz bound ("LMLP", "LGLU2", "LGLU").
+_BOUNDED = r"model/\d+/(weight|alpha|psi)|raw_lip|[AB]/W_raw|lin/parametrizations/weight/(original|0/_[uv])"
+# What tells each kind of feed-forward network.
+_FEEDS = (
+    "lin/parametrizations/weight/original",
+    "output_linear/0/weight",
+    "c_fc/weight",
+    "net/0/weight",
+    "A/W_raw",
+    "model/1/psi",
+)
 _LAYER = r"(nu_log|theta_log|gamma_log|D|B|Bp|C|B_re|B_im|C_re|C_im)"
 _FLAX = re.compile(
     r"(encoder/encoder/(kernel|bias)|decoder/(kernel|bias)"
@@ -23,8 +37,8 @@ _FLAX = re.compile(
 )
 _FLAX_STATISTICS = re.compile(r"batch_stats/encoder/layers_\d+/normalization/(mean|var)")
 _TORCH = re.compile(
-    rf"((encoder|decoder)/(weight|bias)|blocks/\d+/(lru/{_LAYER}|ln/(weight|bias)"
-    r"|ff/(output_linear/0|c_fc|c_proj)/(weight|bias)))"
+    rf"((encoder|decoder)/(weight|bias)|blocks/\d+/(lru/{_LAYER}|ln/(weight|bias)|{'|'.join(GATES)}"
+    rf"|ff/((output_linear/0|c_fc|c_proj|net/\d+)/(weight|bias)|{_BOUNDED})))"
 )
 
 
@@ -48,12 +62,43 @@ def recognise(tensors: Tensors, layers: Sequence[str]) -> str | None:
     blocks = [f"blocks/{i}" for i in range(len(paths))]
     if paths != {f"{block}/lru" for block in blocks} or not all(map(_TORCH.fullmatch, names)):
         return None
-    feeds = [f"{block}/ff/{part}/weight" for block in blocks for part in ("output_linear/0", "c_fc")]
+    feeds = [f"{block}/ff/{part}" for block in blocks for part in _FEEDS]
     if not names >= {"encoder/weight", "decoder/weight"} or sum(feed in names for feed in feeds) != len(blocks):
+        return None
+    gates = {gates_of(names, block) for block in blocks}
+    nets = [net_of(names, block) for block in blocks if f"{block}/ff/net/0/weight" in names]
+    if any(sandwiches_of(names, block) is None for block in blocks):
+        return None
+    if len(gates) != 1 or None in nets or gates - {(), GATES[:1], GATES[1:]}:
         return None
     if "encoder/bias" not in names:
         return "deep-ssm"
-    return "dlru" if all(f"{block}/ln/weight" in names for block in blocks) else None
+    return "dlru" if gates == {()} and all(f"{block}/ln/weight" in names for block in blocks) else None
+
+
+def gates_of(names: Collection[str], block: str) -> tuple[str, ...]:
+    """The residual gates that a block has."""
+    return tuple(gate for gate in GATES if f"{block}/{gate}" in names)
+
+
+def sandwiches_of(names: Collection[str], block: str) -> tuple[int, ...] | None:
+    """The sandwich layers of a feed-forward `model` by their numbers, from 1 on; None where the last is another one."""
+    found = (re.fullmatch(rf"{re.escape(block)}/ff/model/(\d+)/weight", name) for name in names)
+    numbers = sorted(int(match[1]) for match in found if match)
+    inner = [n for n in numbers if f"{block}/ff/model/{n}/psi" in names]
+    whole = numbers == [*range(1, len(numbers) + 1)] and inner == numbers[:-1]
+    return tuple(numbers) if whole else None
+
+
+def net_of(names: Collection[str], block: str) -> tuple[int, ...] | None:
+    """The linear maps of a feed-forward `net` by their numbers, the GELU being the one that is missing before the last.
+
+    None where the numbers leave out another one, so that this is another network.
+    """
+    found = (re.fullmatch(rf"{re.escape(block)}/ff/net/(\d+)/weight", name) for name in names)
+    numbers = sorted(int(match[1]) for match in found if match)
+    last = len(numbers)
+    return tuple(numbers) if last >= 2 and numbers == [*range(last - 1), last] else None
 
 
 def reads_before(tensors: Tensors, layers: Sequence[str]) -> bool | None:

@@ -12,7 +12,17 @@ from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Match, Tensors
 
-__all__ = ["canonical", "expect_shape", "groups", "in_running_order", "is_counter", "layer_name", "match_of", "split"]
+__all__ = [
+    "canonical",
+    "expect_shape",
+    "groups",
+    "in_running_order",
+    "is_counter",
+    "is_of_optimizer",
+    "layer_name",
+    "match_of",
+    "split",
+]
 
 # The moments of an optimizer carry the names of the tensors they belong to.
 _OPTIMIZERS = {"opt_state", "optimizer", "optimizer_state_dict"}
@@ -30,6 +40,11 @@ def split(name: str) -> tuple[str, str]:
     return name[:cut], name[cut:]
 
 
+def is_of_optimizer(name: str) -> bool:
+    """Whether a tensor or path lies below an optimizer."""
+    return not _OPTIMIZERS.isdisjoint(canonical(name).split("/"))
+
+
 def layer_name(prefix: str) -> str:
     """A path as it is shown: without the last separator; a layer at the top of the file is called "layer"."""
     return prefix.rstrip("/.") or "layer"
@@ -39,7 +54,7 @@ def groups(tensors: Tensors) -> dict[str, dict[str, str]]:
     """{path: {leaf: full name}} of every tensor that is not an optimizer's, numbered paths in numeric order."""
     found: dict[str, dict[str, str]] = {}
     for name in tensors:
-        if _OPTIMIZERS.isdisjoint(canonical(name).split("/")):
+        if not is_of_optimizer(name):
             prefix, leaf = split(name)
             found.setdefault(prefix, {})[leaf] = name
     return {prefix: found[prefix] for prefix in in_running_order(found)}

@@ -35,8 +35,8 @@ _TINY = 1e-12
 
 
 def owner(prefix: str) -> str:
-    """The prefix of the layer that owns the kernel at `prefix`: without its `kernel.` levels."""
-    return re.sub(r"(?:(?<![^./])kernel[./])+$", "", prefix)
+    """The prefix of the layer that owns the kernel at `prefix`: without its `kernel.` levels, and S4 V0's `krylov.`."""
+    return re.sub(r"(?<![^./])(?:kernel[./])+(?:krylov[./])?$", "", prefix)
 
 
 def layer_of(prefix: str) -> str:

@@ -1,4 +1,4 @@
-"""S4 with its diagonal-plus-low-rank kernel (arXiv 2111.00396), versions 1 to 4, read as a diagonal system.
+"""S4 with its diagonal-plus-low-rank kernel (arXiv 2111.00396), versions 0 to 4, read as a diagonal system.
 
 The low-rank term couples the states, and once the kernel has run its C is stored multiplied by I - Ā^L (`l_kernel` is
 L), so no state can be dropped by index. Both are undone exactly: Λ - P Pᴴ over the conjugates is diagonalised, the
@@ -9,6 +9,7 @@ kernel, which also holds several heads and both directions.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from lastcli.families.s4.names import (
     audible,
     find_kernels,
     imag_sign,
+    is_krylov,
     parameter_of,
     poles_of,
     relu_floor,
@@ -49,7 +51,7 @@ class S4DPLR(S4Names):
     """S4 proper: bilinear, low-rank, exactly diagonalised."""
 
     name = "s4_dplr"
-    title = "S4 repository, diagonal plus low rank, V1 to V4"
+    title = "S4 repository, diagonal plus low rank, V0 to V4"
     help = "low-rank kernels of the S4 repository, diagonalised"
     source = "arXiv 2111.00396, github.com/state-spaces/s4"
     page = "docs/families/s4_dplr.md"
@@ -77,7 +79,7 @@ class S4DPLR(S4Names):
     def infer(self, tensors: Tensors) -> dict[str, Any]:
         """Direction, and the form where stand-alone S4D does not fit the heads, the directions or the model around."""
         kernels = [k for k in find_kernels(tensors) if k.low_rank and not k.missing]
-        wide = any(tensors[k.roles["C"]].shape[0] > 1 for k in kernels)
+        wide = any(k.version > 0 and tensors[k.roles["C"]].shape[0] > 1 for k in kernels)
         inside = find_sequence_model(tensors, [k.name for k in kernels]) is not None
         return super().infer(tensors) | ({"form": "s4"} if wide or inside else {})
 
@@ -96,12 +98,9 @@ class S4DPLR(S4Names):
                 f"{layer.name}: {layer.tensors['dt']} gives every state a step of its own, which a low-rank kernel "
                 "does not have; the tensors of two models may be mixed."
             )
-        P = as_complex(read(layer.tensors["P"]))
-        Q = as_complex(read(layer.tensors["Q"])) if "Q" in layer.tensors else P.conj()
         eigenvalues = poles_of(layer, config, read)
-        C = read_outs(layer, config, read)
-        B = as_complex(read(layer.tensors["B"])).reshape(-1, layer.states)
-        copies = max(len(eigenvalues), P.shape[1], len(B))
+        B, C, P, Q = _krylov(layer, read) if is_krylov(layer.tensors["C"]) else _apart(layer, config, read)
+        copies = max(len(eigenvalues), P.shape[1], Q.shape[1], len(B))
         own = np.arange(copies)
         # The limit is on the frequencies before the low-rank term, as the file has them.
         heard = audible(config, eigenvalues[np.arange(len(C)) % len(eigenvalues)], dt)
@@ -176,16 +175,36 @@ class S4DPLR(S4Names):
         return 0
 
 
+def _apart(layer: Layer, config: Config, read: Read) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """B (S, N), C (H, R, heads, N), P and Q (rank, S, N) of versions 1 to 4, as `half_spectrum` takes them."""
+    P = as_complex(read(layer.tensors["P"]))
+    Q = as_complex(read(layer.tensors["Q"])) if "Q" in layer.tensors else P.conj()
+    return as_complex(read(layer.tensors["B"])).reshape(-1, layer.states), read_outs(layer, config, read), P, Q
+
+
+def _krylov(layer: Layer, read: Read) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same of version 0: B = [B, P], C = [C, Q], and the kernel is made of the conjugates of C and Q."""
+    B, C = as_complex(read(layer.tensors["B"])), as_complex(read(layer.tensors["C"])).conj()
+    B = B.reshape(-1, *C.shape[1:])
+    return B[:, 0], C[:, None, :1], B[:, 1:].transpose(1, 0, 2), C[:, 1:].transpose(1, 0, 2)
+
+
+def _diagonal_prefix(layer: Layer) -> str:
+    """Where the diagonal kernel lies: in the place of the low-rank one, which version 0 calls `krylov`."""
+    prefix = split(layer.tensors["C"])[0]
+    return re.sub(r"krylov([./])$", r"kernel\1", prefix) if is_krylov(layer.tensors["C"]) else prefix
+
+
 def _diagonal_kernel(
     layer: Layer, config: Config, read: Read, system: DiagonalSystem, size: int
 ) -> dict[str, np.ndarray | None]:
-    """The layer as a diagonal kernel of the S4 repository in the file's own version (V1 as V3), bilinear."""
+    """The layer as a diagonal kernel of the S4 repository in the file's own version (V0 and V1 as V3), bilinear."""
     poles, B, C, D = unfold(system, layer)
     dt = steps_of(layer, config, read)
     a = continuous("bilinear", poles, dt)
     C = C * (B / discrete(np, "bilinear", a, dt)[1])[:, None, None]
     stored = {role: read(name) for role, name in layer.tensors.items() if role in ("B", "C", "D")}
-    prefix = split(layer.tensors["C"])[0]
+    prefix = _diagonal_prefix(layer)
     real, imag = ("A_real", "A_imag") if imag_sign(layer) < 0 else ("inv_A_real", "A_imag")
     # V3's diagonal kernel adds the floor that its low-rank one does not.
     floor = relu_floor(Layer(layer.name, size, 1, {**layer.tensors, "real": prefix + real}))
@@ -202,11 +221,14 @@ def _diagonal_kernel(
     }
     # V3's diagonal kernel keeps B without the leading axis that its low-rank one has.
     ones = ones[None] if imag_sign(layer) < 0 else ones
+    if is_krylov(layer.tensors["C"]):
+        log_dt = layer.tensors["dt"]
+        changes |= {layer.tensors["B"]: None, layer.tensors["C"]: None, log_dt: None, f"{prefix}log_dt": read(log_dt)}
     changes |= {
         prefix + real: store(rate, stored["C"].real, prefix + real),
         prefix + imag: store(frequency, stored["C"].real, prefix + imag),
-        layer.tensors["B"]: store(ones, stored["B"], layer.tensors["B"]),
-        layer.tensors["C"]: store_read_outs(layer, pad_states(C, size), stored["C"]),
+        prefix + "B": store(ones, stored["B"], prefix + "B"),
+        prefix + "C": store_read_outs(layer, pad_states(C, size), stored["C"]),
     }
     if D is not None:
         changes[layer.tensors["D"]] = ms.store_feedthrough(D[..., None], stored["D"], layer.tensors["D"])

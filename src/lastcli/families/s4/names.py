@@ -5,10 +5,12 @@
 | V4 | `A_real`, `A_imag` | `inv_dt` | `kernel.` | A = -f(A_real) - i·g(A_imag) |
 | V3, V2 | `inv_w_real`, `log_w_real`, `inv_A_real`; `w_imag`, `A_imag` | `log_dt` | `kernel.kernel.` | + |
 | V1 | `w` complex | `log_dt` | `kernel.kernel.` | + |
+| V0 | `w` complex | `log_dt` | `kernel.krylov.` | + |
 
 `P` (and `Q` in V1) marks the diagonal-plus-low-rank kernel; `l_kernel` (V4) or `L` is the length that its C was
 transformed for, in V1 told by the length of `omega`. V3's diagonal kernel also holds the poles that it started from,
-`A` (S, N, 2), which no forward pass reads (role "idle A").
+`A` (S, N, 2), which no forward pass reads (role "idle A"). V0 keeps the low-rank factors as further rows of B and C,
+B = [B, P] and C = [C, Q] (H, 1 + rank, N, 2), reads C and Q conjugated, and tells its length by `nodes`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Layer, Option, Read, Tensors
 from lastcli.families.parts import multi_siso as ms
-from lastcli.families.parts.leaves import expect_shape, groups
+from lastcli.families.parts.leaves import canonical, expect_shape, groups
 from lastcli.families.parts.storage import as_complex
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "check_shapes",
     "find_kernels",
     "imag_sign",
+    "is_krylov",
     "masks_padding",
     "parameter_of",
     "poles_of",
@@ -63,7 +66,7 @@ _LEAVES = {
     "P": ("P",),
     "Q": ("Q",),
     "length": ("l_kernel", "L"),
-    "omega": ("omega",),
+    "omega": ("omega", "nodes"),
     "z": ("z",),
     "idle A": ("A",),
 }
@@ -76,7 +79,7 @@ class Kernel:
 
     Attributes:
         prefix: what all their names start with.
-        version: 4, 3 (and 2), or 1.
+        version: 4, 3 (and 2), 1 or 0.
         roles: role → tensor name, D included.
         missing: leaves that it lacks.
     """
@@ -89,7 +92,7 @@ class Kernel:
     @property
     def low_rank(self) -> bool:
         """Whether a low-rank term couples the states."""
-        return "P" in self.roles
+        return "P" in self.roles or self.version == 0
 
     @property
     def name(self) -> str:
@@ -101,7 +104,7 @@ def find_kernels(tensors: Tensors) -> list[Kernel]:
     """Every kernel of the S4 repository, complete or not, in running order."""
     found = []
     for prefix, leaves in groups(tensors).items():
-        version = _version(leaves, tensors)
+        version = _version(prefix, leaves, tensors)
         if version is None:
             continue
         roles = {
@@ -109,7 +112,7 @@ def find_kernels(tensors: Tensors) -> list[Kernel]:
             for role, names in _LEAVES.items()
             if any(n in leaves for n in names)
         }
-        if version != 1:
+        if version > 1:
             roles = {role: name for role, name in roles.items() if role not in ("w", "Q")}
         if version != 3 or "P" in roles:
             roles.pop("idle A", None)
@@ -120,8 +123,15 @@ def find_kernels(tensors: Tensors) -> list[Kernel]:
     return found
 
 
-def _version(leaves: Mapping[str, str], tensors: Tensors) -> int | None:
+def is_krylov(name: str) -> bool:
+    """Whether a tensor lies in a kernel of version 0."""
+    return canonical(name).split("/")[-2:-1] == ["krylov"]
+
+
+def _version(prefix: str, leaves: Mapping[str, str], tensors: Tensors) -> int | None:
     """The version whose own names are there, or None."""
+    if is_krylov(f"{prefix}C"):
+        return 0 if "w" in leaves else None
     if "inv_dt" in leaves or ("A_real" in leaves and "A_imag" in leaves):
         return 4
     if any(leaf in leaves for leaf in _OLD_POLES):
@@ -133,7 +143,7 @@ def _version(leaves: Mapping[str, str], tensors: Tensors) -> int | None:
 
 
 def _missing(version: int, roles: Mapping[str, str], tensors: Tensors) -> tuple[str, ...]:
-    wanted = ["C", "dt", *{4: ("real", "B"), 3: ("real", "imag"), 1: ("w", "B")}[version]]
+    wanted = ["C", "dt", *{4: ("real", "B"), 3: ("real", "imag"), 1: ("w", "B"), 0: ("w", "B")}[version]]
     if version == 4 and not _real_valued(roles, tensors):
         wanted.append("imag")
     if "P" in roles:
@@ -158,6 +168,8 @@ def check_shapes(kernel: Kernel, tensors: Tensors) -> tuple[int, int, int, int]:
         UnsupportedModelError: a tensor's shape contradicts the others; names it.
     """
     info = {role: tensors[name] for role, name in kernel.roles.items()}
+    if kernel.version == 0:
+        return _check_krylov(info)
     if kernel.version == 1:
         poles = info["w"].shape[:-1] if not info["w"].dtype.startswith("complex") else info["w"].shape
         S, N = poles if len(poles) == 2 else (1, poles[0])
@@ -185,12 +197,33 @@ def check_shapes(kernel: Kernel, tensors: Tensors) -> tuple[int, int, int, int]:
     return H, N, S, rows
 
 
+def _check_krylov(info: Mapping[str, TensorInfo]) -> tuple[int, int, int, int]:
+    """`check_shapes` of version 0: B and C have a row of their own and one for each rank of the low-rank term."""
+    pair = () if info["C"].dtype.startswith("complex") else (2,)
+    C = info["C"].shape
+    if len(C) != 3 + len(pair) or C[1] < 2 or 0 in C:
+        raise UnsupportedModelError(
+            f"Tensor {info['C'].name} has shape {tuple(C)}; a kernel of S4's version 0 needs (channels, 1 + rank, "
+            "states) complex numbers."
+        )
+    H, rows, N = C[:3]
+    expect_shape(info["C"], (H, rows, N, *pair))
+    expect_shape(info["B"], (H, rows, N, *pair), (rows, N, *pair), (1, rows, N, *pair))
+    expect_shape(info["w"], (H, N, *pair), (N, *pair), (1, N, *pair))
+    expect_shape(info["dt"], (H,), (H, 1))
+    if "D" in info:
+        expect_shape(info["D"], (H,), (1, H))
+    return H, N, H, 1
+
+
 def _is_real(info: Mapping[str, TensorInfo]) -> bool:
     return "imag" not in info and "w" not in info
 
 
 def proves_bidirectional(kernel: Kernel, tensors: Tensors) -> bool | None:
-    """Whether C has twice the rows of D; None where there is no D."""
+    """Whether C has twice the rows of D; None where there is no D. Version 0 knows one direction."""
+    if kernel.version == 0:
+        return False
     if "D" not in kernel.roles or "C" not in kernel.roles:
         return None
     D = tensors[kernel.roles["D"]].shape

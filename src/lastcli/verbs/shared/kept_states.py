@@ -38,6 +38,8 @@ def _fewer(systems: Sequence[DiagonalSystem], plan: Plan) -> list[str]:
     reasons = []
     if plan.layout == "uniform":
         reasons.append("every layer keeps the same number (--layout uniform)")
+    if plan.layout == "proportional":
+        reasons.append("the layers keep the ratio of their sizes (--layout proportional)")
     channels = sorted({system.sets for system in systems if system.sets > 1})
     if channels:
         cost = " or ".join(map(str, channels))

@@ -56,7 +56,7 @@ def rebuild(checkpoint: Checkpoint, reductions: Sequence[Reduction], layout: str
     """The tensors of the reduced model in the checkpoint's own names, shapes and dtypes.
 
     Args:
-        layout: "ragged" and "uniform" write the counts of the reductions; "padded" fills every layer to the largest
+        layout: "padded" fills every layer to the largest count; the others write the counts of the reductions
             with inert states.
     """
     counts = [reduction.system.states for reduction in reductions]
@@ -106,10 +106,10 @@ def as_checkpoint(checkpoint: Checkpoint, rebuilt: Rebuilt) -> Checkpoint:
     family, settings = checkpoint.family, checkpoint.settings
     changed = family.rebuilt_config(checkpoint.config)
     if changed.get("family", family.name) != family.name:
-        from lastcli.families import family_named
+        from lastcli.families import successor
         from lastcli.model.description import Setting
 
-        family = checkpoint.view.over(family_named(changed.pop("family")))
+        family = checkpoint.view.over(successor(family, changed.pop("family"), reader.tensors))
         settings = {key: Setting(value, "file") for key, value in changed.items()}
     return Checkpoint(reader, family, settings, checkpoint.description, checkpoint.view)
 
@@ -131,6 +131,7 @@ def write_checkpoint(
     """
     config = checkpoint.without_idle(checkpoint.family.rebuilt_config(checkpoint.config))
     family = config.pop("family", checkpoint.family.name)
+    config |= checkpoint.family.described([source.info.name for source in rebuilt.sources])
     metadata = dict(checkpoint.reader.metadata)
     metadata[containers.DESCRIPTION_KEY] = description.to_json(family, config, record)
     if checkpoint.view.name is not None:

@@ -1,0 +1,1 @@
+"""aTENNuate's layers: real input and output maps around complex poles."""
