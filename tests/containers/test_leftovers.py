@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -155,6 +156,65 @@ def test_what_was_put_there_meanwhile_keeps_its_place(tmp_path):
     dead_box(tmp_path, {"target": "x.safetensors", "replaces": [1, 2, 3, 4], "sidecar": None})
     same_bits(contents(tmp_path / "x.safetensors"), NEW)
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("old", [None, '{"family": "old"}'])
+def test_a_new_sidecar_beside_somebody_elses_output_is_taken_back(old, tmp_path):
+    """The run was killed after it had put its sidecar in place, and another output came before its own."""
+    put(tmp_path / "x.msgpack", NEW)
+    (tmp_path / "x.json").write_text('{"family": "of the killed run"}')
+    box = dead_box(tmp_path, {"target": "x.msgpack", "replaces": [1, 2, 3, 4], "sidecar": "x.json"})
+    if old is not None:
+        (box / "sidecar.old").write_text(old)
+    boxes.finish_left(tmp_path / "x.msgpack")
+    assert left(tmp_path) == []
+    assert ((tmp_path / "x.json").read_text() if old is not None else (tmp_path / "x.json").exists()) == (old or False)
+
+
+def test_a_sidecar_is_all_that_was_left_to_do(tmp_path, caplog):
+    put(tmp_path / "x.msgpack", NEW)
+    box = dead_box(tmp_path, {"target": "x.msgpack", "replaces": None, "sidecar": "x.json"})
+    (box / "data").unlink()
+    (box / "sidecar").write_text('{"family": "s5"}')
+    boxes.finish_left(tmp_path / "x.msgpack")
+    assert (tmp_path / "x.json").read_text() == '{"family": "s5"}'
+    assert "it is in place now" in caplog.text
+    assert left(tmp_path) == []
+
+
+def test_the_box_of_another_users_process_is_left_alone(tmp_path, monkeypatch):
+    box = dead_box(tmp_path)
+
+    def forbidden(pid, number):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", forbidden)
+    boxes.finish_left(tmp_path / "x.safetensors")
+    assert box.exists()
+
+
+def test_a_box_that_another_run_is_settling_is_left_to_it(tmp_path):
+    box = dead_box(tmp_path)
+    lock = os.open(box, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        boxes.finish_left(tmp_path / "x.safetensors")
+        assert box.exists()
+    finally:
+        os.close(lock)
+    boxes.finish_left(tmp_path / "x.safetensors")
+    assert not box.exists()
+
+
+def test_where_there_are_no_locks_a_dead_process_decides_alone(tmp_path, monkeypatch):
+    box = dead_box(tmp_path)
+
+    def none(descriptor, operation):
+        raise OSError
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    boxes.finish_left(tmp_path / "x.safetensors")
+    assert not box.exists()
 
 
 def test_a_file_whose_name_only_looks_like_one_is_nobodys_box(tmp_path):

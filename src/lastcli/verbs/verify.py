@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lastcli.containers.base import TensorInfo
 from lastcli.engine.system import Reduction
 from lastcli.errors import InputError
 from lastcli.model.checkpoint import Checkpoint
@@ -60,9 +61,13 @@ def verify(session: Session, original: Named, pruned: Named) -> VerifyResult:
     if any(claim.wrong for claim in claims):
         return _result(before.label, after.label, checks)
     reductions = [proof.reduction for proof in proofs if proof is not None]
+    found = certificates([layer.name for layer in before.layers], before.systems, reductions)
+    if not _alike(before, after):
+        detail = "not compared: the tensors around the layers are not ORIGINAL's in name and shape"
+        checks.append(Check(name="equal outputs", ok=False, detail=detail))
+        return _result(before.label, after.label, checks, None, found)
     compared = compare_outputs(session, before, after, reductions)
     checks.append(compared.check())
-    found = certificates([layer.name for layer in before.layers], before.systems, reductions)
     return _result(before.label, after.label, checks, compared, found)
 
 
@@ -121,13 +126,25 @@ def _description(before: Checkpoint, after: Checkpoint) -> Check:
     return Check(name="description", ok=True, detail=f"{after.family.name}, {len(said)} options alike", how=PROVED)
 
 
-def _untouched(before: Checkpoint, after: Checkpoint) -> Check:
-    """Every tensor outside the layers has the same bytes, dtype and shape, other models included that are there."""
+def _outside(before: Checkpoint, after: Checkpoint) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
+    """The tensors of both that are of no layer; of other models only those that are in PRUNED too."""
     skip = before.state_tensors | after.state_tensors
     for tensors in before.view.others.values():
         skip |= tensors if tensors.isdisjoint(after.reader.tensors) else set()
     first = {name: info for name, info in before.reader.tensors.items() if name not in skip}
-    second = {name: info for name, info in after.reader.tensors.items() if name not in skip}
+    return first, {name: info for name, info in after.reader.tensors.items() if name not in skip}
+
+
+def _alike(before: Checkpoint, after: Checkpoint) -> bool:
+    """Whether a forward pass finds in PRUNED what it finds in ORIGINAL, whatever the values are."""
+    first, second = _outside(before, after)
+    shapes = {plain_name(name): info.shape for name, info in second.items()}
+    return all(shapes.get(plain_name(name)) == info.shape for name, info in first.items())
+
+
+def _untouched(before: Checkpoint, after: Checkpoint) -> Check:
+    """Every tensor outside the layers has the same bytes, dtype and shape."""
+    first, second = _outside(before, after)
     names = {plain_name(name): name for name in second}
     for name, info in first.items():
         other = names.pop(plain_name(name), None)

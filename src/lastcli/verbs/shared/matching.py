@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lastcli.engine.system import DiagonalSystem
-from lastcli.errors import InputError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.verbs.shared.record import Record
 
@@ -121,10 +120,10 @@ def _by_poles(old: DiagonalSystem, new: DiagonalSystem) -> Claim:
 
 def poles_agree(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether two sets of poles are the same, each measured by its own distance 1 - |λ| from the unit circle."""
-    if first.shape != second.shape:
-        raise InputError(f"Poles of shapes {first.shape} and {second.shape} cannot be compared.")
     distance = np.abs(1 - np.abs(first))
-    return bool((np.abs(first - second) <= _RELATIVE * np.maximum(distance, 1e-300)).all())
+    return first.shape == second.shape and bool(
+        (np.abs(first - second) <= _RELATIVE * np.maximum(distance, 1e-300)).all()
+    )
 
 
 def _inputs_agree(first: np.ndarray, second: np.ndarray) -> bool:

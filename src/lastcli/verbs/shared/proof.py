@@ -45,6 +45,8 @@ _UNHASHED = (
     "tensors; give the inputs with --calibration, or prune again"
 )
 
+_FIXED = "its poles are said to be new, and the format holds only those that were there"
+
 Tensors = Mapping[str, np.ndarray | None]
 
 
@@ -129,6 +131,8 @@ class Prover:
         """A proof over poles, B, C and D as they are read from the two files."""
         as_found = Reduction(claim.kept, active, claim.changed or "readout")
         if claim.changed == "all":
+            if self.before.systems[index].fixed_poles:
+                return LayerProof(False, "", "", "all", as_found, _FIXED)
             expected = self._moved(index, claim)
             if expected is not None:
                 return self._agreeing(index, as_found, expected)
@@ -153,7 +157,10 @@ class Prover:
 
     def _agreeing(self, index: int, found: Reduction, expected: Reduction) -> LayerProof:
         """Whether the layer is the expected one, each as it is stored."""
-        stored = self._stored(index, expected)
+        try:
+            stored = self._stored(index, expected)
+        except LastError as error:
+            return LayerProof(False, "", "", found.changed, found, f"what is computed anew cannot be stored: {error}")
         apart = relative_h2_error(stored, found.system)
         limit = max(_AGREE, self._rounding(index))
         if apart <= limit and np.array_equal(found.kept, expected.kept):
@@ -165,9 +172,9 @@ class Prover:
         )
 
     def _unless_hashed(self, index: int, found: Reduction, poles: str) -> LayerProof:
-        names = [self._names.get(plain_name(name)) for name in self._tensors(index, found, checked=False)]
-        digests = getattr(self.after.reader, "digests", {})
-        if digests and all(name in digests for name in names if name is not None):
+        names = self.after.layers[index].tensors.values()
+        digests = self.after.reader.digests
+        if digests and all(name in digests for name in names if name in self.after.reader.tensors):
             return LayerProof(True, poles or TRUSTED, TRUSTED, found.changed, found)
         return LayerProof(False, poles, "", found.changed, found, _UNHASHED if self.steps else _UNKNOWN)
 
@@ -200,16 +207,11 @@ class Prover:
             return None
         return refit_moved(system, reduction) if _on_white_noise(step) else reduction
 
-    def _tensors(self, index: int, reduction: Reduction, *, checked: bool = True) -> Tensors:
+    def _tensors(self, index: int, reduction: Reduction) -> Tensors:
         """The layer's tensors as prune would write them, in the width that PRUNED has."""
         before = self.before
         layer, width = before.layers[index], self.after.layers[index].states
-        try:
-            return before.family.rebuild(layer, before.config, before.read, reduction, width)
-        except LastError:
-            if checked:
-                raise
-            return dict.fromkeys(layer.tensors.values())
+        return before.family.rebuild(layer, before.config, before.read, reduction, width)
 
     def _own(self, index: int) -> Tensors:
         """Every tensor of the layer in ORIGINAL: what a rebuild leaves alone must be there unchanged."""
@@ -235,10 +237,7 @@ class Prover:
         odd = set()
         for name, array in wanted.items():
             there = self._names.get(plain_name(name))
-            if array is None:
-                if there is not None:
-                    odd.add(name)
-            elif there is None or not _same_bytes(self.after.read(there), array):
+            if not _same_or_absent(None if there is None else self.after.read(there), array):
                 odd.add(name)
         return odd
 

@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 
 from lastcli._version import __version__
+from lastcli.containers.inputs import shown
 from lastcli.engine.system import Reduction
-from lastcli.errors import InputError
+from lastcli.errors import InputError, UsageError
 from lastcli.model.checkpoint import Checkpoint
-from lastcli.plan import Method, Plan, Refit
+from lastcli.plan import Method, Plan, Refit, build_plan
 
 __all__ = ["LayerRecord", "Record", "chain", "provenance"]
 
 # Options that decide what a reduction is, beside method, refit and ratio.
 _OPTIONS = ("min_states", "seed", "allow_unstable", "refuse_unstable", "match_output")
 _CHANGED = ("none", "readout", "all")
+# Counts and indices beyond this fit no array.
+_LIMIT = 2**63
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,6 @@ def chain(checkpoint: Checkpoint) -> tuple[Record, ...]:
         return ()
     where = f"{checkpoint.path}: the record of its pruning"
     history = newest.get("history", [])
-    if not isinstance(history, list) or not all(isinstance(entry, Mapping) for entry in history):
-        raise InputError(f"{where} is damaged: its history is no list of records.")
     return tuple(_read(entry, where) for entry in (newest, *reversed(history)))
 
 
@@ -118,19 +119,31 @@ def _read(entry: Mapping[str, Any], where: str) -> Record:
     layers = entry.get("layers", [])
     options = entry.get("options", {})
     if not isinstance(layers, list) or not isinstance(options, Mapping):
+        # of an earlier pruning: those of the newest were looked at when the description was read
         raise InputError(f"{where} is damaged: layers must be a list and options a mapping.")
+    layout, compat = _text(entry, "layout", where) or "ragged", _text(entry, "compat", where)
     return Record(
         sha256=_text(entry, "sha256", where),
         method=_text(entry, "method", where) or "",
         refit=_text(entry, "refit", where) or "",
         ratio=_number(entry, "ratio", where),
-        layout=_text(entry, "layout", where) or "ragged",
-        compat=_text(entry, "compat", where),
+        layout=layout,
+        compat=compat,
         states_before=_whole(entry, "states_before", where),
         states_after=_whole(entry, "states_after", where),
-        options=options,
+        options=_options({"layout": layout, "compat": compat, **options}, where) if options else {},
         layers=tuple(_layer(layer, where) for layer in layers),
     )
+
+
+def _options(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options that decide a reduction, as a plan would have them; what a later version adds is left out."""
+    known = {key: options[key] for key in ("layout", "compat", *_OPTIONS) if options.get(key) is not None}
+    try:
+        plan = build_plan(known)
+    except UsageError as error:
+        raise InputError(f"{where} is damaged: {error}") from error
+    return {key: getattr(plan, key) for key in _OPTIONS if key in known}
 
 
 def _layer(entry: Any, where: str) -> LayerRecord:
@@ -139,7 +152,7 @@ def _layer(entry: Any, where: str) -> LayerRecord:
     name, changed = str(entry.get("name")), entry.get("changed", "none")
     rows = entry.get("kept", [])
     rows = rows if isinstance(rows, list) and rows and all(isinstance(row, list) for row in rows) else [rows]
-    sound = all(isinstance(row, list) and all(type(i) is int for i in row) for row in rows)
+    sound = all(isinstance(row, list) and all(type(i) is int and abs(i) < _LIMIT for i in row) for row in rows)
     if not sound or len({len(row) for row in rows}) != 1 or changed not in _CHANGED:
         raise InputError(f"{where} is damaged: layer {name} does not say which states stayed, or what became of them.")
     kept = np.array(rows, dtype=np.int64).reshape(len(rows), -1)
@@ -149,19 +162,21 @@ def _layer(entry: Any, where: str) -> LayerRecord:
 def _text(entry: Mapping[str, Any], key: str, where: str) -> str | None:
     value = entry.get(key)
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{where} is damaged: {key} is {value!r}, not text.")
+        raise InputError(f"{where} is damaged: {key} is {shown(value)}, not text.")
     return value
 
 
 def _number(entry: Mapping[str, Any], key: str, where: str) -> float | None:
     value = entry.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise InputError(f"{where} is damaged: {key} is {value!r}, not a number.")
+        raise InputError(f"{where} is damaged: {key} is {shown(value)}, not a number.")
+    if value is not None and not 0 <= value <= 1:
+        raise InputError(f"{where} is damaged: {key} is not between 0 and 1.")
     return None if value is None else float(value)
 
 
 def _whole(entry: Mapping[str, Any], key: str, where: str) -> int | None:
     value = entry.get(key)
-    if value is not None and type(value) is not int:
-        raise InputError(f"{where} is damaged: {key} is {value!r}, not a whole number.")
+    if value is not None and (type(value) is not int or not 0 <= value < _LIMIT):
+        raise InputError(f"{where} is damaged: {key} is {shown(value)}, not a count of states.")
     return value
