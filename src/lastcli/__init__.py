@@ -1,7 +1,8 @@
 """Make trained state space models smaller, without retraining.
 
 The verbs of the command line are functions here: `open`, `inspect`, `suggest`, `score`, `prune`, `sweep`, `evaluate`,
-`verify`, `convert`, `bench` (see `lastcli.api`). They are imported when first used, so that `import lastcli` is cheap.
+`verify`, `convert`, `bench` (see `lastcli.api`); `capture` records what arrives at the layers of any model. All are
+imported when first used, so that `import lastcli` is cheap.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lastcli.api import bench, convert, evaluate, inspect, open, prune, score, suggest, sweep, verify
+    from lastcli.api import bench, capture, convert, evaluate, inspect, open, prune, score, suggest, sweep, verify
     from lastcli.errors import LastError
     from lastcli.model.checkpoint import Checkpoint
     from lastcli.plan import Method, Refit
@@ -23,6 +24,7 @@ __all__ = [
     "Refit",
     "__version__",
     "bench",
+    "capture",
     "convert",
     "evaluate",
     "inspect",

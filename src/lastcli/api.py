@@ -25,6 +25,7 @@ from lastcli.verbs.shared.session import Session
 
 if TYPE_CHECKING:
     from lastcli.plan.methods import Criterion
+    from lastcli.recording.recorder import Capture
     from lastcli.results import (
         BenchResult,
         ConvertResult,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
         VerifyResult,
     )
 
-__all__ = ["bench", "convert", "evaluate", "inspect", "open", "prune", "score", "suggest", "sweep", "verify"]
+__all__ = ["bench", "capture", "convert", "evaluate", "inspect", "open", "prune", "score", "suggest", "sweep", "verify"]
 
 Model = Checkpoint | str | Path
 
@@ -255,6 +256,42 @@ def convert(
 
     with _session("convert", checkpoint, given, ConvertArguments) as session:
         return convert(session, Path(out), to_family=to_family, force=force, shard_bytes=shard_bytes)
+
+
+def capture(
+    checkpoint: Model,
+    module: Any = None,
+    /,
+    out: str | Path | None = None,
+    *,
+    layout: str | None = None,
+    sample: int = 64,
+    seed: int = 0,
+    **given: Unpack[InspectArguments],
+) -> Capture:
+    """Record what arrives at every layer while your own code runs the model; for `layer_inputs=` of the other verbs.
+
+    ::
+
+        with lastcli.capture("model.pth", net, "inputs.safetensors"):
+            for x in batches:
+                net(x)
+
+    Args:
+        module: the torch model with the checkpoint's weights, in evaluation mode; its layers are hooked. None to call
+            `Capture.record` (or `record_intermediates`) yourself.
+        out: the file, a .safetensors, written when the `with` block ends well; or call `Capture.save`.
+        layout: order of the axes of the inputs, "blh", "bhl" or "lbh"; told by the shape where it can be.
+        sample: sequences of each layer kept beside the moments, for `--refit poles`; 0 for none.
+        seed: of that choice.
+
+    Returns:
+        A `Capture`; docs/capture.md shows it with torch and with flax.
+    """
+    from lastcli.recording.recorder import Capture
+
+    with _session("capture", checkpoint, given, InspectArguments) as session:
+        return Capture(session.checkpoint, module, out=out, layout=layout, sample=sample, seed=seed)
 
 
 def bench(

@@ -82,6 +82,7 @@ def test_layers_hold_plain_lists_and_nothing_else_of_ours() -> None:
     assert list(layer) == ["name", "states", "sets", "energy", "score", "max_abs_pole"]
     assert layer["score"] == list(samples.score().layers[0].score[0])
     fields = ["name", "states", "kept", "hinf_error_bound", "h2_error", "hinf_error", "hinf_exact", "dc_error"]
+    fields.append("data_error")
     fields += ["states_before", "sets"]
     assert list(samples.prune().to_json()["layers"][0]) == fields
 

@@ -22,7 +22,14 @@ __all__ = ["COMMON", "OUTPUT", "Flag", "checkpoint_argument", "option", "parse_s
 
 _TYPES = dict.fromkeys(("path", "mapping", "ratio", "ratios", "method", "methods", "refit", "refits"), str)
 _METAVARS = {"ratio": "R", "ratios": "A:B:STEP", "methods": "M,M,…", "refits": "R,R,…"}
-_SPECIAL = {"data": "FILE", "calibration": "FILE", "limit": "A:B", "calibration_limit": "A:B", "scale": "1/255"}
+_SPECIAL = {
+    "data": "FILE",
+    "calibration": "FILE",
+    "layer_inputs": "FILE",
+    "limit": "A:B",
+    "calibration_limit": "A:B",
+    "scale": "1/255",
+}
 
 
 @dataclasses.dataclass(frozen=True)

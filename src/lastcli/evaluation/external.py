@@ -227,8 +227,8 @@ def _targets(batch: Batch, outputs: np.ndarray, metric: Metric, spec: str) -> np
     if batch.y is None:
         raise InputError("The split has no labels y; an evaluation needs them.")
     y = batch.y[: batch.count]
-    if metric.name == "accuracy":
-        if outputs.ndim != 2 or outputs.shape[1] <= y.max(initial=0):
+    if metric.classifies:
+        if outputs.ndim != 2 or max(outputs.shape[1], 2) <= y.max(initial=0):
             raise UsageError(
                 f"--forward {spec} returned shape {outputs.shape}, but the labels go up to {y.max(initial=0)}; it must "
                 "return (n, classes)."
@@ -247,7 +247,7 @@ def _as_number(value: Any, metric: Metric, spec: str) -> float:
     if array.size != 1 or array.dtype.kind not in "fiub":
         raise UsageError(f"--forward {spec} returned {type(value).__name__} of shape {array.shape}, not a number.")
     number = float(array.reshape(()))
-    allowed = {"accuracy": (0.0, 1.0), "fit": (-math.inf, 100.0)}.get(metric.name, (0.0, math.inf))
+    allowed = (0.0, 1.0) if metric.classifies else (-math.inf, 100.0) if metric.name == "fit" else (0.0, math.inf)
     if not allowed[0] <= number <= allowed[1]:
         raise UsageError(f"--forward {spec} returned {number:g}; {metric.name} lies between {allowed[0]:g} and "
                          f"{allowed[1]:g}.")  # fmt: skip
@@ -259,5 +259,5 @@ def _evaluation_of(number: float, metric: Metric, n: int) -> Evaluation:
     from lastcli.evaluation.sweep import Evaluation
 
     squared = {"mse": number, "fit": (1 - number / 100) ** 2}.get(metric.name, number**2)
-    sums = [number] if metric.name == "accuracy" else [number, squared, 1.0, 1.0]
+    sums = [number, 1.0][: 2 if metric.ranked else 1] if metric.classifies else [number, squared, 1.0, 1.0]
     return Evaluation(metric, number, None, None, n, np.array([sums]))

@@ -138,11 +138,12 @@ def _classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
             raise InputError(f"{split.name}: y holds fractions or NaN, but the model is a classifier.")
         y = y.astype(np.int64)
     low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= forward.outputs:
-        bad = int(np.argmax((y < 0) | (y >= forward.outputs)))
+    classes = max(forward.outputs, 2)  # one output is the logit of class 1
+    if low < 0 or high >= classes:
+        bad = int(np.argmax((y < 0) | (y >= classes)))
         raise InputError(
             f"{split.name}: label {int(y[bad])} of example {bad} is out of range; "
-            f"the model has {_count(forward.outputs, 'class', 'classes')}, 0 to {forward.outputs - 1}."
+            f"the model has {_count(classes, 'class', 'classes')}, 0 to {classes - 1}."
         )
     if split.n > 1 and low == high:
         raise InputError(

@@ -16,11 +16,12 @@ import numpy as np
 
 from lastcli.errors import InputError, UsageError
 from lastcli.evaluation.data import Split
+from lastcli.evaluation.ranking import RANKED, ranked_value, resampled_values
 from lastcli.families.base import Forward
 
 __all__ = ["METRICS", "Metric", "bootstrap_sums", "choose_metric", "wilson_interval"]
 
-METRICS = ("accuracy", "mse", "rmse", "mae", "fit")
+METRICS = ("accuracy", *RANKED, "mse", "rmse", "mae", "fit")
 Z95 = 1.959963984540054
 RESAMPLES = 2000
 # Below this many sequences their steps are cut into blocks, the units of the bootstrap (Künsch 1989).
@@ -34,7 +35,8 @@ class Metric:
     """One way to score outputs.
 
     Attributes:
-        name: accuracy; mse, rmse, mae over all kept steps and outputs; fit = 100·(1 - ‖y - ŷ‖/‖y - mean(y)‖), the fit
+        name: accuracy; auroc, average_precision, f1 of a classifier of two classes, with one logit or two;
+            mse, rmse, mae over all kept steps and outputs; fit = 100·(1 - ‖y - ŷ‖/‖y - mean(y)‖), the fit
             index of system identification (Ljung, System Identification, 2nd ed., section 17), in percent. Of several
             outputs the sums run over all of them (`pooled`): one root and one quotient, not the mean over outputs.
         warmup: first outputs of each sequence that are left out, for outputs with a time axis.
@@ -52,7 +54,17 @@ class Metric:
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger value is a better model."""
-        return self.name in ("accuracy", "fit")
+        return self.name == "fit" or self.classifies
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is one of a classifier: a share, whose drop is a difference."""
+        return self.name == "accuracy" or self.ranked
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it is of a binary classifier, and of all examples together: no sum over examples (`ranking`)."""
+        return self.name in RANKED
 
     @property
     def pooled(self) -> bool:
@@ -70,8 +82,16 @@ class Metric:
             xp: numpy, or jax.numpy inside a traced function.
 
         Returns:
-            (n, blocks, 1) 0 or 1 for accuracy; (n, blocks, 4) Σ|e|, Σe², Σ(y - center)² and the number of terms.
+            (n, blocks, 1) 0 or 1 for accuracy, where one output is the logit of class 1; (n, 1, 2) that logit (of two
+            outputs their difference) and the label for `ranked`; (n, blocks, 4) Σ|e|, Σe², Σ(y - center)² and the
+            number of terms.
         """
+        if self.ranked:
+            logit = outputs[:, -1] - outputs[:, 0] if outputs.shape[-1] > 1 else outputs[:, 0]
+            return xp.stack([logit, y.astype(logit.dtype)], -1)[:, None, :]
+        if self.name == "accuracy" and outputs.shape[-1] == 1:
+            right = ((outputs[:, 0] > 0) == (y > 0)) & ~xp.isnan(outputs[:, 0])
+            return right[:, None, None].astype(outputs.dtype)
         if self.name == "accuracy":
             # argmax of a row with NaN is the position of the NaN, which could be the right class by chance
             right = (outputs.argmax(-1) == y) & ~xp.isnan(outputs).any(-1)
@@ -97,6 +117,8 @@ class Metric:
 
         A class may have the log-probability -inf, as long as another one is possible.
         """
+        if self.ranked or (self.name == "accuracy" and outputs.shape[-1] == 1):
+            return xp.isfinite(outputs).all(-1)
         if self.name == "accuracy":
             return ~(xp.isnan(outputs) | (outputs == np.inf)).any(-1) & (outputs > -np.inf).any(-1)
         fine = xp.isfinite(outputs).all(-1)
@@ -104,7 +126,15 @@ class Metric:
 
     def value(self, statistics: np.ndarray) -> float:
         """The metric of the given examples; (..., units, S) statistics, units may be any selection."""
+        if self.ranked:
+            return float(ranked_value(self.name, np.asarray(statistics, np.float64)))
         return float(self.from_sums(np.asarray(statistics, np.float64).sum(-2), statistics.shape[-2]))
+
+    def resampled(self, statistics: np.ndarray, *, seed: int = 0) -> np.ndarray:
+        """(RESAMPLES,) values of (units, S) statistics over units drawn with replacement; one seed, the same draws."""
+        if self.ranked:
+            return resampled_values(self.name, np.asarray(statistics, np.float64), resamples=RESAMPLES, seed=seed)
+        return self.from_sums(bootstrap_sums(statistics, seed=seed), len(statistics))
 
     def from_sums(self, sums: np.ndarray, units: int) -> np.ndarray:
         """The metric from (..., S) sums of statistics over `units` units."""
@@ -128,7 +158,7 @@ class Metric:
             lost = np.subtract(baseline, value, dtype=np.float64)
             if self.name == "fit":
                 lost = lost / 100.0
-            elif self.name != "accuracy":
+            elif not self.classifies:
                 lost = np.where(np.equal(value, baseline), 0.0, -lost / np.asarray(baseline, np.float64))
         return np.where(np.isnan(value), np.inf, lost)[()]
 
@@ -139,7 +169,7 @@ class Metric:
             return wilson_interval(float(statistics.sum()), units)
         if units < 2:
             return None, None
-        draws = self.from_sums(bootstrap_sums(statistics, seed=seed), units)
+        draws = self.resampled(statistics, seed=seed)
         low, high = np.nanquantile(draws, [0.025, 0.975]) if np.isfinite(draws).any() else (np.nan, np.nan)
         return _finite(low), _finite(high)
 
@@ -167,9 +197,11 @@ def choose_metric(name: str | None, forward: Forward, split: Split, *, warmup: i
         near = difflib.get_close_matches(name, METRICS, 1)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise UsageError(f"There is no metric {name!r}; known: {', '.join(METRICS)}{hint}")
-    if classification != (name == "accuracy"):
-        fitting = "accuracy" if classification else "mse, rmse, mae or fit"
+    if classification != Metric(name).classifies:
+        fitting = "accuracy, auroc, average_precision or f1" if classification else "mse, rmse, mae or fit"
         raise UsageError(f"The metric {name} does not fit a {forward.task} model; use {fitting}.")
+    if Metric(name).ranked and forward.outputs > 2:
+        raise UsageError(f"The metric {name} is of two classes; the model has {forward.outputs}: use accuracy.")
     if warmup < 0 or (warmup and not forward.sequence):
         raise UsageError("A warm-up is a number of first steps to leave out, for models with an output at every step.")
     if not forward.sequence:

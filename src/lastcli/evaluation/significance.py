@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lastcli.evaluation.metrics import RESAMPLES, Metric, bootstrap_sums
+from lastcli.evaluation.metrics import RESAMPLES, Metric
 
 __all__ = ["Comparison", "compare", "mcnemar_exact", "paired_difference_interval"]
 
@@ -26,7 +26,8 @@ class Comparison:
         low, high: two-sided interval of the drop; `upper` one-sided upper limit at the same confidence, which is what
             a bound on the drop is compared with. None where there is a single unit.
         p_value: two-sided, of no difference.
-        wins, losses: units that only the model, or only the baseline, gets right (errors: smaller squared error).
+        wins, losses: units that only the model, or only the baseline, gets right (errors: smaller squared error; ranked
+            metrics: a logit further on the right side).
     """
 
     drop: float
@@ -50,19 +51,25 @@ def compare(
         low, high = paired_difference_interval(losses, wins, n, confidence)
         upper = paired_difference_interval(losses, wins, n, 2 * confidence - 1)[1]
         return Comparison(drop, low, high, upper, mcnemar_exact(losses, wins), wins, losses)
-    wins, losses = int((model[:, 1] < baseline[:, 1]).sum()), int((model[:, 1] > baseline[:, 1]).sum())
+    if metric.ranked:
+        sign = 2 * baseline[:, 1] - 1  # how far each example is on the right side
+        nearer = sign * (model[:, 0] - baseline[:, 0])
+        wins, losses = int((nearer > 0).sum()), int((nearer < 0).sum())
+    else:
+        wins, losses = _smaller_errors(baseline, model)
     if len(baseline) < 2:
         return Comparison(drop, None, None, None, 1.0, wins, losses)
-    units = len(baseline)
-    draws = metric.drop(
-        metric.from_sums(bootstrap_sums(baseline, seed=seed), units),
-        metric.from_sums(bootstrap_sums(model, seed=seed), units),
-    )
+    draws = metric.drop(metric.resampled(baseline, seed=seed), metric.resampled(model, seed=seed))
     draws = np.nan_to_num(np.asarray(draws), nan=math.inf, posinf=math.inf, neginf=-math.inf)
     tail = (1 - confidence) / 2
     low, high, upper = (float(np.quantile(draws, q, method="higher")) for q in (tail, 1 - tail, confidence))
     extreme = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     return Comparison(drop, low, high, upper, min(1.0, 2 * (extreme + 1) / (RESAMPLES + 1)), wins, losses)
+
+
+def _smaller_errors(baseline: np.ndarray, model: np.ndarray) -> tuple[int, int]:
+    """(wins, losses) by the squared errors of each unit."""
+    return int((model[:, 1] < baseline[:, 1]).sum()), int((model[:, 1] > baseline[:, 1]).sum())
 
 
 def mcnemar_exact(losses: int, wins: int) -> float:

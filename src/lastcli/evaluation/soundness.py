@@ -87,6 +87,9 @@ def trivial_value(metric: Metric, split: Split) -> float | None:
         return None
     if metric.name == "accuracy":
         return float(np.unique(split.y, return_counts=True)[1].max() / split.n)
+    if metric.ranked:
+        share = float((split.y > 0).mean())
+        return {"auroc": 0.5, "average_precision": share, "f1": 2 * share / (1 + share)}[metric.name]
     y = split.y.astype(np.float64)
     y = y[:, None] if y.ndim == 1 else y
     if y.ndim == 3:

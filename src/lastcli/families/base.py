@@ -139,6 +139,9 @@ class Family(abc.ABC):
     help: str = ""  # one line: what its layers are
     source: str = ""  # where the layer is published: paper and code
     page: str = ""  # its documentation, from the root of the repository
+    # How upstream's own module takes its input where the shape leaves a choice: axes of "blh" (sequences, steps,
+    # features) in order; "" where nothing is known.
+    input_layout: str = ""
     converts_to: tuple[str, ...] = ()
     # Whether systems come from eigenvectors, so that the terms of a kernel may be far larger than their sum.
     diagonalises: bool = False

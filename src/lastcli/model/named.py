@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Named"]
 
-_SAME = ("name", "title", "help", "source", "page", "converts_to", "diagonalises", "options", "axes")
+_SAME = ("name", "title", "help", "source", "page", "converts_to", "diagonalises", "options", "axes", "input_layout")
 _TOP = "layer"
 
 

@@ -104,6 +104,7 @@ class Refit:
             poles cannot come before it.
         moves_poles: whether it gives the reduced layers poles of their own.
         slow: whether one reduction takes long, so that a search tries fewer of them.
+        needs_model: whether it runs the model around the layers, so that recorded layer inputs are not enough.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Refit:
     for_kept_states: bool = False
     moves_poles: bool = False
     slow: bool = False
+    needs_model: bool = False
 
 
 def _registry(entries: Iterable[Any]) -> dict[str, Any]:
@@ -240,6 +242,7 @@ REFITS: dict[str, Refit] = _registry(
             moments="calibrated",
             needs_calibration=True,
             for_kept_states=True,
+            needs_model=True,
         ),
         Refit(
             "poles",

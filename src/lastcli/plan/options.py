@@ -54,9 +54,13 @@ class _Comparing(_Data, total=False):
     batch_size: int
 
 
-class _Reducing(TypedDict, total=False):
+class _Calibrating(TypedDict, total=False):
     calibration: str | Path
     calibration_limit: str | int
+    layer_inputs: str | Path
+
+
+class _Reducing(_Calibrating, total=False):
     min_states: int
     layout: str
     compat: str
@@ -74,6 +78,7 @@ class _Ranking(TypedDict, total=False):
     refuse_unstable: bool
     calibration: str | Path
     calibration_limit: str | int
+    layer_inputs: str | Path
     batch_size: int
 
 
@@ -113,11 +118,6 @@ class SweepOptions(_Comparison, _Reducing, _Measuring, _Naming, total=False):
 
 class EvaluateOptions(_Measuring, _Naming, total=False):
     """Of `evaluate`, the command `eval`."""
-
-
-class _Calibrating(TypedDict, total=False):
-    calibration: str | Path
-    calibration_limit: str | int
 
 
 class VerifyOptions(_Comparing, _Calibrating, _Naming, total=False):

@@ -43,6 +43,9 @@ class Plan:
     checkpoint: str | None = _option(None, "path", "checkpoint file or folder, or `bundled`")
     data: str | None = _option(None, "path", "held-out split (.npz), or `bundled:test`")
     calibration: str | None = _option(None, "path", "unlabelled inputs for refits (.npz), or `bundled:calibration`")
+    layer_inputs: str | None = _option(
+        None, "path", "layer inputs that lastcli.capture recorded (.safetensors), instead of --calibration"
+    )
     model: Mapping[str, Any] = _option(None, "mapping", "description of the model")
     method: Method = _option(METHODS["last"], "method", "which states go first", tuple(METHODS))
     methods: tuple[Method, ...] | None = _option(None, "methods", "methods of a sweep, compared side by side")
@@ -63,7 +66,9 @@ class Plan:
     refuse_unstable: bool = _option(False, bool, "refuse a model with states of |λ| >= 1, which have no finite norm")
     match_output: bool = _option(False, bool, "after the refit, fit the model's outputs end to end (no labels)")
     seed: int = _option(0, int, "seed of whatever is random")
-    metric: str | None = _option(None, str, "accuracy, mse, rmse, mae or fit; several outputs are pooled")
+    metric: str | None = _option(
+        None, str, "accuracy, auroc, average_precision, f1, mse, rmse, mae or fit; several outputs are pooled"
+    )
     warmup: int = _option(0, int, "first steps of a sequence output that the metric leaves out")
     scale: str | None = _option(None, str, "factor for integer inputs, such as 1/255")
     limit: str | None = _option(None, str, "part of the held-out split: `2000` or `1000:3000`")
@@ -111,6 +116,10 @@ def build_plan(flags: Mapping[str, Any], recipe: Path | None = None) -> Plan:
         for key in ("ratio", "states", "max_drop"):
             if key not in goals:
                 values.pop(key, None)
+    # one source of calibration: a flag replaces the recipe's other one
+    for key, other in (("calibration", "layer_inputs"), ("layer_inputs", "calibration")):
+        if flags.get(key) is not None and flags.get(other) is None:
+            values.pop(other, None)
     plan = Plan(**values)
     _check(plan)
     return plan
@@ -192,5 +201,7 @@ def _check(plan: Plan) -> None:
     positive("seed", 0)
     if plan.allow_unstable and plan.refuse_unstable:
         raise UsageError("--allow-unstable and --refuse-unstable exclude each other.")
+    if plan.calibration is not None and plan.layer_inputs is not None:
+        raise UsageError("--calibration and --layer-inputs exclude each other.")
     if plan.significance is not None and not 0 < plan.significance < 1:
         raise UsageError(f"--significance must lie between 0 and 1, such as 0.05, not {plan.significance}.")

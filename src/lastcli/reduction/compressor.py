@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lastcli.engine.elimination import Elimination
     from lastcli.engine.moments import Moments
     from lastcli.evaluation.data import Batches, Split
+    from lastcli.reduction.recorded import LayerInputs
 
 __all__ = ["Compressor"]
 
@@ -43,6 +44,7 @@ class Compressor:
         checkpoint: the open checkpoint.
         plan: method-independent options: compat, seed, min_states, layout, refuse_unstable, batch_size.
         calibration: unlabelled inputs, or None.
+        recorded: inputs of the layers instead, which need no forward pass, or None.
         progress: called as `progress(label, total)` for long steps; gives a context manager with `.advance(n)`.
 
     Attributes:
@@ -56,10 +58,12 @@ class Compressor:
         plan: Plan,
         calibration: Split | None = None,
         progress: Callable[..., Any] | None = None,
+        recorded: LayerInputs | None = None,
     ):
         self.checkpoint = checkpoint
         self.plan = plan
         self.calibration = calibration
+        self.recorded = recorded
         self.progress = progress
         self.names = [layer.name for layer in checkpoint.layers]
         self.decisions: list[str] = []
@@ -171,7 +175,12 @@ class Compressor:
 
     def check(self, method: Method, refit: Refit) -> None:
         """Refuse what cannot run, before anything is computed; see `lastcli.reduction.feasible`."""
-        check(self.checkpoint, method, refit, self.plan, calibrated=self.calibration is not None)
+        check(self.checkpoint, method, refit, self.plan, calibrated=self.calibrated, recorded=self.recorded)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there are inputs to calibrate on, of the model or of its layers."""
+        return self.calibration is not None or self.recorded is not None
 
     def reduce(
         self, method: Method, refit: Refit, *, ratio: Decimal | None = None, states: int | None = None
@@ -199,6 +208,7 @@ class Compressor:
             moments=self.moments,
             batches=lambda: self.batches,
             progress=self.progress,
+            recorded=self.recorded,
         )
         reductions = refits.apply(refit, task)
         if self.plan.match_output:
@@ -214,6 +224,8 @@ class Compressor:
                 from lastcli.engine.white_noise import white_noise_moments
 
                 self._moments[source] = [white_noise_moments(s, allow_unstable=True) for s in self.systems]
+            elif self.recorded is not None:
+                self._moments[source] = list(self.recorded.moments)
             else:
                 from lastcli.reduction.calibration import collect_moments
 
@@ -226,6 +238,22 @@ class Compressor:
                         progress=advance,
                     )
         return self._moments[source]
+
+    def data_errors(self, reductions: Sequence[Reduction]) -> list[float | None]:
+        """Relative error of each reduced layer's output on the calibration inputs as they reach the original model.
+
+        None where nothing says: without inputs, or (unless the layers' own are recorded) where the poles moved.
+        """
+        from lastcli.engine.reductions import residual
+
+        layers = list(enumerate(zip(self.systems, reductions)))
+        if self.recorded is not None:
+            return [self.recorded.error(i, system, reduction) for i, (system, reduction) in layers]
+        moments = self._moments.get("calibrated")
+        return [
+            None if moments is None or reduction.changed == "all" else residual(system, reduction, moments[i]) ** 0.5
+            for i, (system, reduction) in layers
+        ]
 
     @cached_property
     def batches(self) -> Batches:
@@ -257,9 +285,7 @@ class Compressor:
 
         On calibration inputs without those on the unit circle, unless a method of the plan ranks by norms even so.
         """
-        measured = self.calibration is not None and all(
-            method.eliminates for method in self.plan.methods or (self.plan.method,)
-        )
+        measured = self.calibrated and all(method.eliminates for method in self.plan.methods or (self.plan.method,))
         masks = criteria.unstable(self.systems, _ON_THE_CIRCLE if measured else 0.0)
         layers = zip(self.names, masks, self.systems)
         return [(name, mask, float(np.abs(system.poles).max())) for name, mask, system in layers if mask.any()]
@@ -288,7 +314,7 @@ class Compressor:
         )
 
     def _moment_source(self, refit: Refit) -> str:
-        return "h2" if refit.moments == "h2" or self.calibration is None else "calibrated"
+        return "h2" if refit.moments == "h2" or not self.calibrated else "calibrated"
 
     def _balanced(self, method: Method, ratio: Decimal | None, states: int | None) -> list[Reduction]:
         """Balanced reductions of all layers."""

@@ -7,12 +7,22 @@ what is merely missing (calibration inputs, a forward pass, a finite norm) as we
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lastcli.engine import criteria
 from lastcli.errors import LastError, UnsupportedModelError, UsageError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Method, Plan, Refit
 
+if TYPE_CHECKING:
+    from lastcli.reduction.recorded import LayerInputs
+
 __all__ = ["check", "misfit", "require_norms"]
+
+_NEEDS_INPUTS = (
+    "needs inputs to calibrate on; give an .npz file with --calibration, or what lastcli.capture recorded with "
+    "--layer-inputs."
+)
 
 
 def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | None:
@@ -53,33 +63,62 @@ def _held(checkpoint: Checkpoint, method: Method, refit: Refit) -> UnsupportedMo
     return None
 
 
-def check(checkpoint: Checkpoint, method: Method, refit: Refit, plan: Plan, *, calibrated: bool) -> None:
+def check(
+    checkpoint: Checkpoint,
+    method: Method,
+    refit: Refit,
+    plan: Plan,
+    *,
+    calibrated: bool,
+    recorded: LayerInputs | None = None,
+) -> None:
     """Refuse what cannot run.
 
     Args:
-        calibrated: whether there are calibration inputs.
+        calibrated: whether there are calibration inputs, of the model or of its layers.
+        recorded: the inputs of the layers, where those are what there is.
 
     Raises:
-        UsageError: the refit does not go with the method, or there are no calibration inputs.
+        UsageError: the refit does not go with the method, there are no calibration inputs, or not of the kind needed.
         UnsupportedModelError: the model cannot hold the result, a state has no finite norm, or the model around the
             layers is not known and its inputs are needed.
     """
     if not calibrated:
         if refit.needs_calibration:
-            raise UsageError(
-                f"--refit {refit.name} needs inputs to calibrate on; give an .npz file with --calibration."
-            )
+            raise UsageError(f"--refit {refit.name} {_NEEDS_INPUTS}")
         if method.needs_calibration:
-            raise UsageError(f"{method.name} needs inputs to calibrate on; give an .npz file with --calibration.")
+            raise UsageError(f"{method.name} {_NEEDS_INPUTS}")
         if plan.match_output:
             raise UsageError("This needs inputs to calibrate on; give an .npz file with --calibration.")
     found = misfit(checkpoint, method, refit)
     if found is not None:
         raise found
-    if method.reads_calibration(refit, available=calibrated) or plan.match_output:
+    if recorded is not None:
+        _check_recorded(method, refit, plan, recorded)
+    elif method.reads_calibration(refit, available=calibrated) or plan.match_output:
         checkpoint.require_forward()
     if plan.refuse_unstable or _takes_norms(method, refit, calibrated):
         require_norms(checkpoint, plan)
+
+
+def _check_recorded(method: Method, refit: Refit, plan: Plan, recorded: LayerInputs) -> None:
+    """Refuse what runs the whole model, which the inputs of its layers are not enough for."""
+    whole = (
+        (refit.needs_model, f"--refit {refit.name}", "take calibrated or poles"),
+        (method.allocation == "sensitivity", f"--method {method.name}", "take obs"),
+        (plan.match_output, "--match-output", "leave it out"),
+    )
+    for wanted, what, instead in whole:
+        if wanted:
+            raise UsageError(
+                f"{what} runs the whole model, and --layer-inputs has the inputs of its layers alone; {instead}, or "
+                "give the model's own inputs with --calibration."
+            )
+    if refit.moves_poles and not recorded.sampled:
+        raise UsageError(
+            f"--refit {refit.name} looks at sequences, and {recorded.name} holds moments alone; record again with "
+            "sample=64."
+        )
 
 
 def _takes_norms(method: Method, refit: Refit, calibrated: bool) -> bool:

@@ -12,8 +12,9 @@ from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.evaluation.data import Batch
 from lastcli.families.base import Forward
 from lastcli.reduction.calibration import Progress, layer_signals, refit_on_signals, reusable, share_of
+from lastcli.reduction.recorded import LayerInputs
 
-__all__ = ["sequential_pole_refit"]
+__all__ = ["recorded_pole_refit", "sequential_pole_refit"]
 
 
 def sequential_pole_refit(
@@ -60,6 +61,29 @@ def sequential_pole_refit(
         signals = layer_signals(forward, params, systems, current, i, batches)
         found.append(refit_poles(system, start, signals, held_back=held_back, steps=steps, progress=report))
         current[i] = embed(system, found[-1])
+        if report is not None:
+            report(steps, steps)
+    return found
+
+
+def recorded_pole_refit(
+    systems: Sequence[DiagonalSystem],
+    reductions: Sequence[Reduction],
+    recorded: LayerInputs,
+    *,
+    held_back: float = 0.2,
+    steps: int = 200,
+    progress: Progress | None = None,
+) -> list[Reduction]:
+    """The same with every layer for itself, on what arrived at it in the original model; arguments as above.
+
+    What a layer loses is not made good by those behind it: their inputs are recorded, and stay the original model's.
+    """
+    found = []
+    for i, (system, start) in enumerate(zip(systems, reductions)):
+        report = share_of(progress, i, len(systems))
+        signals = recorded.signals(i, system)
+        found.append(refit_poles(system, start, signals, held_back=held_back, steps=steps, progress=report))
         if report is not None:
             report(steps, steps)
     return found

@@ -21,6 +21,7 @@ from lastcli.plan.methods import function_at
 if TYPE_CHECKING:
     from lastcli.engine.moments import Moments
     from lastcli.evaluation.data import Batches
+    from lastcli.reduction.recorded import LayerInputs
 
 __all__ = ["Task", "apply", "calibrated", "done_bar", "h2", "match_output", "none", "poles", "sequential"]
 
@@ -44,6 +45,7 @@ class Task:
         moments: second moments of every original layer, "h2" or "calibrated".
         batches: the calibration inputs; raises UsageError where there are none.
         progress: the factory of progress bars, or None.
+        recorded: inputs of the layers alone, where there are no batches of the model's; None elsewhere.
     """
 
     checkpoint: Checkpoint
@@ -54,6 +56,7 @@ class Task:
     moments: Callable[[str], list[Moments]]
     batches: Callable[[], Batches]
     progress: Progress = None
+    recorded: LayerInputs | None = None
 
     @property
     def kept(self) -> list[np.ndarray]:
@@ -103,10 +106,17 @@ def sequential(task: Task) -> list[Reduction]:
 
 
 def poles(task: Task) -> list[Reduction]:
-    """Poles, B, C and D of every layer identified anew, layer after layer, from a sequential refit of the start."""
-    from lastcli.reduction.pole_refit import sequential_pole_refit
+    """Poles, B, C and D of every layer identified anew, layer after layer, from a sequential refit of the start.
+
+    On recorded layer inputs every layer for itself, from a calibrated refit, on the sample of sequences.
+    """
+    from lastcli.reduction.pole_refit import recorded_pole_refit, sequential_pole_refit
 
     checkpoint = task.checkpoint
+    if task.recorded is not None:
+        start = task.start if task.moved else calibrated(task)
+        with done_bar(task.progress, "Refitting poles", len(task.start) * POLE_STEPS) as advance:
+            return recorded_pole_refit(checkpoint.systems, start, task.recorded, steps=POLE_STEPS, progress=advance)
     with done_bar(task.progress, "Refitting poles", len(task.start) * POLE_STEPS) as advance:
         return sequential_pole_refit(
             checkpoint.require_forward(),

@@ -85,6 +85,7 @@ def eval_blocks(result: EvalResult) -> list[Block]:
 
 def certificates(layers: tuple[LayerCertificate, ...], title: str) -> Grid:
     """Bounds and errors of each layer."""
+    measured = any(layer.data_error is not None for layer in layers)
     rows = [
         (
             name_text(layer.name),
@@ -92,6 +93,7 @@ def certificates(layers: tuple[LayerCertificate, ...], title: str) -> Grid:
             error_text(layer.hinf_error_bound),
             peak_text(layer.hinf_error, layer.hinf_exact),
             relative_text(layer.h2_error),
+            *([relative_text(layer.data_error)] if measured else []),
         )
         for layer in layers
     ]
@@ -101,6 +103,7 @@ def certificates(layers: tuple[LayerCertificate, ...], title: str) -> Grid:
         Column("H∞ bound"),
         Column("H∞ error"),
         Column("H₂ error"),
+        *([Column("on data")] if measured else []),
     ]
     return grid(columns, rows, title)
 

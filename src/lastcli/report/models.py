@@ -205,6 +205,7 @@ def _lost(accuracy: bool, drop: float) -> str:
 
 
 def _pruned_layers(result: PruneResult) -> Grid:
+    measured = any(layer.data_error is not None for layer in result.layers)
     rows = [
         (
             name_text(layer.name),
@@ -214,6 +215,7 @@ def _pruned_layers(result: PruneResult) -> Grid:
             error_text(layer.hinf_error_bound),
             peak_text(layer.hinf_error, layer.hinf_exact),
             relative_text(layer.h2_error),
+            *([relative_text(layer.data_error)] if measured else []),
         )
         for layer in result.layers
     ]
@@ -225,6 +227,7 @@ def _pruned_layers(result: PruneResult) -> Grid:
         Column("H∞ bound", spare=2),
         Column("H∞ error", spare=1),
         Column("H₂ error"),
+        *([Column("on data")] if measured else []),
     ]
     return grid(columns, rows, "Layers")
 

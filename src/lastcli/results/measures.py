@@ -29,6 +29,8 @@ class LayerCertificate:
             proved to be the norm; otherwise it is a lower bound.
         h2_error: H2 error relative to the layer without its D.
         dc_error: error of the response to constant inputs, relative.
+        data_error: error of the output on the calibration inputs, relative as h2_error; of the layer by itself, as if
+            all others were the original's.
     """
 
     name: str
@@ -39,6 +41,7 @@ class LayerCertificate:
     h2_error: float | None = None
     hinf_exact: bool | None = None
     dc_error: float | None = None
+    data_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

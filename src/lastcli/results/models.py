@@ -108,6 +108,7 @@ class LayerPruned(PerSet):
         hinf_error_bound: a-priori bound on the H∞ error (plain truncation), else None.
         hinf_error: H∞ error of the stored layer; `hinf_exact`: whether it is proved, else it is a lower bound.
         h2_error: H2 error relative to the layer without its D. dc_error: of the response to constants, relative.
+        data_error: the same of the output on the calibration inputs, where they were looked at.
     """
 
     per_set: ClassVar[tuple[str, ...]] = ("kept",)
@@ -120,6 +121,7 @@ class LayerPruned(PerSet):
     hinf_error: float | None = None
     hinf_exact: bool | None = None
     dc_error: float | None = None
+    data_error: float | None = None
     states_before: int | None = None
     sets: int = 1
 

@@ -75,7 +75,7 @@ def prune(
     after = sum(reduction.system.stored_states for reduction in goal.reductions)
     ratio = float(plan.ratio) if plan.ratio is not None else 1 - after / before
     size_before = carried_bytes(checkpoint)
-    found = certificates(compressor.names, compressor.systems, stored)
+    found = certificates(compressor.names, compressor.systems, stored, compressor.data_errors(stored))
     notes = _notes(session, compressor, after)
     fitted = goal.refit.needs_calibration or plan.match_output
     notes += [
@@ -197,6 +197,7 @@ def _layers(
             hinf_exact=certificate.hinf_exact,
             h2_error=certificate.h2_error,
             dc_error=certificate.dc_error,
+            data_error=certificate.data_error,
         )
         for certificate, system, reduction in zip(found, compressor.systems, reductions)
     )

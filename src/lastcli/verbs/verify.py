@@ -61,13 +61,15 @@ def verify(session: Session, original: Named, pruned: Named) -> VerifyResult:
     if any(claim.wrong for claim in claims):
         return _result(before.label, after.label, checks)
     reductions = [proof.reduction for proof in proofs if proof is not None]
-    found = certificates([layer.name for layer in before.layers], before.systems, reductions)
+    names = [layer.name for layer in before.layers]
     if not _alike(before, after):
         detail = "not compared: the tensors around the layers are not ORIGINAL's in name and shape"
         checks.append(Check(name="equal outputs", ok=False, detail=detail))
+        found = certificates(names, before.systems, reductions)
         return _result(before.label, after.label, checks, None, found)
     compared = compare_outputs(session, before, after, reductions)
     checks.append(compared.check())
+    found = certificates(names, before.systems, reductions, session.data_errors(before, reductions))
     return _result(before.label, after.label, checks, compared, found)
 
 
@@ -249,7 +251,7 @@ def _proofs(
 
 def _again(session: Session, before: Checkpoint, steps: Sequence[Record]) -> Callable[[], Sequence[Reduction]] | None:
     """What computes the reductions anew from the calibration inputs that the user gives, or None."""
-    if session.plan.calibration is None or len(steps) != 1:
+    if (session.plan.calibration is None and session.plan.layer_inputs is None) or len(steps) != 1:
         return None
     step = steps[0]
     method, refit, states = METHODS.get(step.method), REFITS.get(step.refit), step.states_after

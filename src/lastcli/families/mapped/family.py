@@ -46,6 +46,7 @@ class Mapped(Family):
         self.diagonalises = family.diagonalises
         self.options = family.options
         self.axes = family.axes
+        self.input_layout = family.input_layout
 
     def described(self, tensors: Collection[str]) -> dict[str, Any]:
         """The map, for the description of a file with these tensors."""

@@ -52,6 +52,7 @@ class Mega(Family):
     help = "real damped moving averages, several in every channel"
     source = "arXiv 2209.10655, github.com/facebookresearch/mega"
     page = "docs/families/mega.md"
+    input_layout = "lbh"
     axes = MappingProxyType(dict.fromkeys(_ROLES, (0, 1)))
     options = (
         Option(

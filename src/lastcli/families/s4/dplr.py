@@ -55,6 +55,7 @@ class S4DPLR(S4Names):
     help = "low-rank kernels of the S4 repository, diagonalised"
     source = "arXiv 2111.00396, github.com/state-spaces/s4"
     page = "docs/families/s4_dplr.md"
+    input_layout = "bhl"
     low_rank = True
     diagonalises = True
     converts_to = ("s4d", "s4")

@@ -49,6 +49,7 @@ class DSS(Convertible):
     help = "diagonal state spaces whose poles all channels share"
     source = "arXiv 2203.14343, github.com/ag1988/dss"
     page = "docs/families/dss.md"
+    input_layout = "bhl"
     options = (
         Option(
             "version",

@@ -131,6 +131,7 @@ class S4(S4Names):
     help = "diagonal kernels of the S4 repository"
     source = "arXiv 2206.11893, github.com/state-spaces/s4"
     page = "docs/families/s4.md"
+    input_layout = "bhl"
     options = (
         Option(
             "discretization",

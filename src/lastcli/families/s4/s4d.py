@@ -45,6 +45,7 @@ class S4D(Family):
     help = "diagonal multi-SISO layers of the one-file version"
     source = "arXiv 2206.11893, github.com/state-spaces/s4"
     page = "docs/families/s4d.md"
+    input_layout = "bhl"
     options = sequence_options(mask_padding=False)
     axes = MappingProxyType(dict.fromkeys(("C", "log_A_real", "A_imag"), (0, 1)))
 

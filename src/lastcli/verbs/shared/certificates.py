@@ -65,13 +65,17 @@ def _near(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def certificates(
-    names: Sequence[str], systems: Sequence[DiagonalSystem], reductions: Sequence[Reduction]
+    names: Sequence[str],
+    systems: Sequence[DiagonalSystem],
+    reductions: Sequence[Reduction],
+    data_errors: Sequence[float | None] = (),
 ) -> tuple[LayerCertificate, ...]:
-    """Bound, H∞ error, relative H2 error and error at frequency zero of each layer."""
+    """Bound, H∞ error, relative H2 error and error at frequency zero of each layer; on data where that was measured."""
     from lastcli.engine.certificates import certify
 
     found = []
-    for name, system, reduction in zip(names, systems, reductions):
+    measured = data_errors or [None] * len(names)
+    for name, system, reduction, data_error in zip(names, systems, reductions, measured):
         certificate = certify(system, reduction)
         found.append(
             LayerCertificate(
@@ -83,6 +87,7 @@ def certificates(
                 hinf_exact=certificate.hinf_exact,
                 h2_error=certificate.h2_error,
                 dc_error=certificate.dc_error,
+                data_error=data_error,
             )
         )
     return tuple(found)

@@ -42,7 +42,7 @@ _ROUNDING = {"bfloat16": 2.0**-6, "float16": 2.0**-9}
 _UNKNOWN = "its read-out is not ORIGINAL's, nor the H2-optimal one, and no record says what was done"
 _UNHASHED = (
     "what was fitted to calibration inputs cannot be computed anew without them, and the file carries no sha256 of its "
-    "tensors; give the inputs with --calibration, or prune again"
+    "tensors; give the inputs with --calibration or --layer-inputs, or prune again"
 )
 
 _FIXED = "its poles are said to be new, and the format holds only those that were there"

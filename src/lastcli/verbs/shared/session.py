@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lastcli.evaluation.data import Split
     from lastcli.evaluation.external import ExternalForward
     from lastcli.reduction.compressor import Compressor
+    from lastcli.reduction.recorded import LayerInputs
 
 __all__ = ["Session"]
 
@@ -192,16 +193,37 @@ class Session:
 
     @property
     def has_calibration(self) -> bool:
-        """Whether there are calibration inputs: given, or bundled with the bundled model."""
-        return choose_calibration(self.plan, bundled=self._bundled("calibration")) is not None
+        """Whether there are calibration inputs: given, recorded of the layers, or bundled with the bundled model."""
+        return (
+            self.plan.layer_inputs is not None
+            or choose_calibration(self.plan, bundled=self._bundled("calibration")) is not None
+        )
 
     @cached_property
     def calibration(self) -> Split | None:
         """The calibration inputs, or None."""
+        if self.plan.layer_inputs is not None:
+            return None
         source = choose_calibration(self.plan, bundled=self._bundled("calibration"))
         if source is None:
             return None
         return self._checked(self._load(source, self.plan.calibration_limit, "Calibration"), labelled=False)
+
+    @cached_property
+    def recorded(self) -> LayerInputs | None:
+        """The recorded inputs of the layers, or None.
+
+        Raises:
+            InputError: the file is damaged, or of another model.
+        """
+        return self._recorded_of(self.checkpoint)
+
+    def _recorded_of(self, checkpoint: Checkpoint) -> LayerInputs | None:
+        if self.plan.layer_inputs is None:
+            return None
+        from lastcli.recording.file import read_layer_inputs
+
+        return read_layer_inputs(Path(self.plan.layer_inputs), checkpoint)
 
     def _bundled(self, what: str) -> bool:
         """Whether the bundled model is what is looked at; it is only asked where the plan names no split."""
@@ -243,21 +265,37 @@ class Session:
         available = self.has_calibration
         reads = any(method.reads_calibration(refit, available=available) for method, refit in pairs)
         calibration = self.calibration if reads or self.plan.match_output else None
-        compressor = Compressor(self.checkpoint, self.plan, calibration, progress=self.progress)
+        recorded = self.recorded if reads or self.plan.match_output else None
+        compressor = Compressor(self.checkpoint, self.plan, calibration, progress=self.progress, recorded=recorded)
         for method, refit in pairs:
             compressor.check(method, refit)
         if calibration is not None and (
             self.plan.match_output or any(method.allocation == "sensitivity" for method, _ in pairs)
         ):
             require_finite_outputs(self.checkpoint, calibration, self.plan.batch_size)
-        if calibration is not None and calibration.padded and any(s.bidirectional for s in compressor.systems):
+        backwards = any(system.bidirectional for system in compressor.systems)
+        if (recorded is not None and recorded.padded_backwards) or (
+            calibration is not None and calibration.padded and backwards
+        ):
             sentence = (
                 "Calibration counts the padding behind the true lengths as well: this model reads backwards, so what "
                 "a layer says there reaches every true step."
             )
             self.note(sentence)
             compressor.decisions.append(sentence)
+        if recorded is not None and any(refit.moves_poles for _, refit in pairs):
+            compressor.decisions.append(
+                "Poles refitted layer by layer on the recorded sample of sequences; what a layer loses is not made "
+                "good by those behind it."
+            )
         return compressor
+
+    def data_errors(self, checkpoint: Checkpoint, reductions: Sequence[Reduction]) -> list[float | None]:
+        """Error of each reduced layer on its recorded inputs; None each where nothing was recorded."""
+        recorded = self._recorded_of(checkpoint)
+        if recorded is None:
+            return [None] * len(reductions)
+        return [recorded.error(i, *layer) for i, layer in enumerate(zip(checkpoint.systems, reductions))]
 
     def reduce_again(
         self, checkpoint: Checkpoint, plan: Plan, pair: tuple[Method, Refit], states: int
@@ -266,12 +304,14 @@ class Session:
         from lastcli.evaluation.fitting import fit_split
         from lastcli.reduction.compressor import Compressor
 
-        source = choose_calibration(self.plan, bundled=False)
+        recorded = self._recorded_of(checkpoint)
+        source = None if recorded is not None else choose_calibration(self.plan, bundled=False)
         split = None
         if source is not None:
             split = self._load(source, self.plan.calibration_limit, "Calibration").without_labels()
             split = fit_split(split, checkpoint.require_forward(), labels=False)
-        return Compressor(checkpoint, plan, split, progress=self.progress).reduce(*pair, states=states)
+        compressor = Compressor(checkpoint, plan, split, progress=self.progress, recorded=recorded)
+        return compressor.reduce(*pair, states=states)
 
     def __enter__(self) -> Session:
         return self

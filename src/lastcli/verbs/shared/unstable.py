@@ -21,6 +21,8 @@ def unstable_states(compressor: Compressor) -> tuple[UnstableStates, ...]:
     systems = dict(zip(compressor.names, compressor.systems))
     inputs = compressor.calibration
     steps = _STEPS if inputs is None else int(inputs.x.shape[2 if inputs.x.ndim == 4 else 1])
+    if compressor.recorded is not None:
+        steps = compressor.recorded.steps or _STEPS
     for name, mask, largest in compressor.unstable:
         places = np.argwhere(mask)
         states = [int(place[1]) if mask.shape[0] == 1 else [int(i) for i in place] for place in places]
