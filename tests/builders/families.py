@@ -15,6 +15,7 @@ from tests.builders.dss import dss_layer
 from tests.builders.event_ssm import event_checkpoint
 from tests.builders.linoss import linoss_model
 from tests.builders.lru import SPELLINGS
+from tests.builders.mamba import language_model
 from tests.builders.mega import as_transformers, in_a_model, mega_layer
 from tests.builders.named import Arrays
 from tests.builders.s4 import numbers, prefixed, v0, v1, v3, v4
@@ -66,6 +67,13 @@ def _real_s4(rng: np.random.Generator) -> Arrays:
 def _v1(rng: np.random.Generator) -> Arrays:
     k = numbers(rng)
     return prefixed(v1(k, k.P.conj(), 8), "blocks.0.layer.")
+
+
+SELECTIVE: dict[str, list[Case]] = {
+    "mamba": [Case("language model", language_model)],
+    "mamba2": [Case("language model", lambda rng: language_model(rng, 2), {"groups": 2})],
+}
+"""Families of layers that are not time-invariant: they have no poles and no norms to ask about."""
 
 
 def _v0(rng: np.random.Generator) -> Arrays:

@@ -135,9 +135,3 @@ def test_suffix_does_not_matter(tmp_path):
     put(tmp_path / "y.msgpack", {"a": np.ones(2)})
     (tmp_path / "y.msgpack").rename(tmp_path / "y")
     assert containers.open_reader(tmp_path / "y").kind == "msgpack"
-
-
-def test_model_name_for_a_container_with_one_model(tmp_path):
-    put(tmp_path / "x.safetensors", {"a": np.ones(2)})
-    with pytest.raises(LastError, match="only torch files"):
-        containers.open_reader(tmp_path / "x.safetensors", name="ema")

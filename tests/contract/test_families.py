@@ -17,7 +17,7 @@ from lastcli.families import FAMILIES, detect, family_named
 from lastcli.families.base import Family
 from lastcli.families.parts.storage import store
 from tests import oracles
-from tests.builders.families import CASES, Case
+from tests.builders.families import CASES, SELECTIVE, Case
 from tests.builders.named import Arrays, infos, updated
 from tests.families.rebuilding import config_of, keep, layers_of, masked, some_kept, systems_of
 
@@ -66,7 +66,7 @@ def assert_same_output(got: DiagonalSystem, wanted: DiagonalSystem, tolerance: f
 
 
 def test_every_family_has_a_builder() -> None:
-    assert set(CASES) == set(FAMILIES)
+    assert set(CASES) | set(SELECTIVE) == set(FAMILIES)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -85,7 +85,7 @@ def test_an_entry_says_what_it_is(name: str) -> None:
         assert not option.choices or option.default in option.choices, option.key
 
 
-@pytest.mark.parametrize(("name", "case"), EVERY)
+@pytest.mark.parametrize(("name", "case"), [*EVERY, *(pytest.param(n, c[0], id=n) for n, c in SELECTIVE.items())])
 def test_a_checkpoint_is_recognised_as_its_own_family(name: str, case: Case) -> None:
     _, arrays, _ = opened(name, case)
     assert detect(infos(arrays)).name == name

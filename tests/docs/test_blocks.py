@@ -13,6 +13,7 @@ from tests.docs.blocks import PAGES, ROOT, RUNNERS, blocks, commands
 RUN_BY = {
     "docs/maps.md": "tests/families/test_mapped.py tests/verbs/test_map.py",
     "README.md": "tests/test_readme.py",
+    "docs/capture.md": "tests/recording/test_documents.py",
     "docs/checkpoints.md": "tests/containers/test_checkpoints_page.py",
     "docs/forward.md": "tests/evaluation/test_external.py",
     "docs/development.md": "tests/families/test_development.py tests/plan/test_development.py "

@@ -16,7 +16,7 @@ def recipe(tmp_path, text):
 def test_a_flag_beats_the_recipe_and_the_recipe_the_default(tmp_path):
     path = recipe(tmp_path, "method: aire\nmin_states: 3\nratio: 40%\n")
     plan = build_plan({"method": "lamp"}, path)
-    assert (plan.method.name, plan.min_states, plan.ratio, plan.layout) == ("lamp", 3, Decimal("0.4"), "ragged")
+    assert (plan.method.name, plan.min_states, plan.ratio, plan.layout) == ("lamp", 3, Decimal("0.4"), None)
 
 
 def test_paths_in_a_recipe_are_relative_to_it(tmp_path):

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
+from lastcli.engine.diagonal import refit_on_signals
 from lastcli.engine.embedding import embed
+from lastcli.engine.engines import engine_of
 from lastcli.engine.reductions import refit, residual, truncate
 from lastcli.errors import InputError
 from lastcli.reduction.calibration import (
     collect_moments,
     counted_steps,
     layer_signals,
-    output_of,
-    refit_on_signals,
     sequential_refit,
 )
 from tests.engine.signals import plain_features
@@ -59,7 +59,9 @@ def test_signals_pair_the_reduced_models_inputs_with_the_original_outputs():
     np.testing.assert_allclose(u, plain_inputs(params, (reduced,), data.x)[1], atol=1e-5)
     np.testing.assert_allclose(target, recurrence(layers[1], original), atol=1e-4)
     np.testing.assert_array_equal(weights, 1)
-    np.testing.assert_allclose(output_of(layers[1], original), recurrence(layers[1], original), atol=1e-10)
+    np.testing.assert_allclose(
+        engine_of(layers[1]).output(layers[1], original), recurrence(layers[1], original), atol=1e-10
+    )
 
 
 def layer_error(params, layers, reductions, data):
@@ -87,7 +89,7 @@ def test_states_chosen_anew_on_the_signals_are_no_worse():
     params, layers, data = parameters(), systems(), split(n=60)
     signals = list(layer_signals(forward(Counted()), params, layers, layers, 0, data.batches(20)))
     moments = collect_moments(forward(Counted()), params, layers, data.batches(20))[0]
-    given, chosen = (refit_on_signals(layers[0], np.array([[0, 3]]), signals, reselect=r) for r in (False, True))
+    given, chosen = (refit_on_signals(layers[0], np.array([[0, 3]]), lambda: signals, r, None) for r in (False, True))
     np.testing.assert_array_equal(given.kept, [[0, 3]])
     assert chosen.kept.shape == (1, 2)
     assert not np.array_equal(chosen.kept, given.kept)
@@ -125,9 +127,11 @@ def test_targets_that_are_not_finite_are_refused_where_they_count(value):
     target, weights = np.zeros((3, 5, 4)), np.ones((3, 5))
     target[1, 2, 3] = value
     with pytest.raises(InputError, match="inputs or outputs that are not finite"):
-        refit_on_signals(systems()[0], np.array([[0, 3]]), [(u, target, weights)])
+        refit_on_signals(systems()[0], np.array([[0, 3]]), lambda: [(u, target, weights)], False, None)
     weights[1, 2] = 0
-    assert np.isfinite(refit_on_signals(systems()[0], np.array([[0, 3]]), [(u, target, weights)]).system.C).all()
+    assert np.isfinite(
+        refit_on_signals(systems()[0], np.array([[0, 3]]), lambda: [(u, target, weights)], False, None).system.C
+    ).all()
 
 
 def test_padding_and_padded_examples_do_not_count():

@@ -176,10 +176,10 @@ def test_nothing_is_suggested_where_nothing_looks_like_states(tmp_path: Path) ->
 
 
 def test_models_that_are_refused_get_no_map(tmp_path: Path) -> None:
-    arrays = {"layer.A_log": np.ones((4, 2), "f4"), "layer.x_proj.weight": np.ones((5, 4), "f4")}
-    found = last("inspect", written(tmp_path / "mamba.safetensors", arrays), "--suggest")
+    arrays = {"layer.ab": np.ones((4, 2), "f4"), "layer.h_0": np.ones((5, 4), "f4")}
+    found = last("inspect", written(tmp_path / "rtf.safetensors", arrays), "--suggest")
     assert found.exit_code == 4
-    assert "is a Mamba layer" in found.output
+    assert "is an RTF layer" in found.output
 
 
 def test_a_description_has_no_rows(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@
 
 from lastcli.containers.atomic import write_file
 from lastcli.containers.base import MODEL_KEY, Reader, TensorInfo, TensorSource
+from lastcli.containers.companions import companions_of
 from lastcli.containers.container import Container
 from lastcli.containers.digests import DIGESTS_KEY, fingerprint
 from lastcli.containers.inputs import is_file, stored_bytes
@@ -17,9 +18,10 @@ from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_read
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
 from lastcli.containers.signals import terminable
 from lastcli.containers.structure import sharing
-from lastcli.containers.writing import Receipt, check_output, config_place, write
+from lastcli.containers.writing import CONFIG, Receipt, check_output, config_place, write
 
 __all__ = [
+    "CONFIG",
     "CONTAINERS",
     "DESCRIPTION_KEY",
     "DIGESTS_KEY",
@@ -31,6 +33,7 @@ __all__ = [
     "TensorSource",
     "check_output",
     "check_place",
+    "companions_of",
     "config_place",
     "fingerprint",
     "is_file",

@@ -58,6 +58,7 @@ def write(
     force: bool = False,
     template: Reader | None = None,
     shard_bytes: int | None = None,
+    companions: Mapping[str, bytes] | None = None,
     progress: Callable[[int], None] | None = None,
     config: str | None = None,
 ) -> Receipt:
@@ -73,6 +74,7 @@ def write(
         force: replace what is there.
         template: the open reader of the input, whose wrappers and prefixes the output gets back.
         shard_bytes: write a folder of safetensors shards of at most so many bytes each (one tensor at least).
+        companions: files {name: bytes} for other programs, put into a folder of shards together with them.
         progress: called with the number of bytes of every tensor written.
         config: text of the `config.json` that goes with it, put in place in the same step where it has a place
             (`config_place`).
@@ -112,6 +114,8 @@ def write(
     with staged(path, folder=container.makes_folder(shard_bytes), force=force) as stage:
         with writing_errors(path):
             container.write(stage.temp, job)
+            for name, data in (companions or {}).items() if shard_bytes is not None else ():
+                (stage.temp / name).write_bytes(data)
             if inside and config is not None:
                 (stage.temp / CONFIG).write_text(config, encoding="utf-8")
         stage.flush()

@@ -123,6 +123,7 @@ def select(
     states: int | None = None,
     min_states: int = 1,
     layout: str = "ragged",
+    multiple: int = 1,
     ties: str = "exact",
     pinned: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
@@ -140,6 +141,8 @@ def select(
         min_states: states that every index set keeps at least (all of them where it has fewer).
         layout: "uniform" keeps the same count in every layer, "proportional" the ratio of the layers' sizes; "ragged"
             and "padded" differ only in how they are stored.
+        multiple: every index set keeps a multiple of so many states, rounded down (one multiple at least, and never
+            more than it has).
         ties: "exact" keeps K; "reference" keeps every state that scores as much as the K-th, as the published code.
         pinned: (sets, N) bool a layer, states that stay whatever they score.
 
@@ -165,7 +168,16 @@ def select(
         counts = _best_ranks(by_rank, sizes, floors, stay, keep_ties=_keeps_ties(ties))
     else:
         raise UsageError(f"There is no layout {layout!r}; known layouts: ragged, padded, uniform, proportional.")
+    counts = [_whole(k, N, floor, multiple) for k, (_, N), floor in zip(counts, sizes, floors)]
     return [np.sort(order[:, :k], axis=1) for order, k in zip(orders, counts)]
+
+
+def _whole(count: int, states: int, floor: int, multiple: int) -> int:
+    """A multiple, down from `count` where the floor allows it, else up; all states where there are too few for one."""
+    if multiple == 1:
+        return count
+    down = count - count % multiple
+    return min(down if down >= max(floor, 1) else -(-max(floor, count) // multiple) * multiple, states)
 
 
 def _ranking(

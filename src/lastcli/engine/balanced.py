@@ -243,6 +243,7 @@ def reduce_balanced(
     states: int | None = None,
     min_states: int = 1,
     layout: str = "ragged",
+    multiple: int = 1,
 ) -> list[Reduction]:
     """Balanced reductions of all layers to a share (or number) of stored states.
 
@@ -255,13 +256,23 @@ def reduce_balanced(
         states: stored states to keep, instead of a ratio.
         min_states: stored states that every layer (and channel) keeps at least.
         layout: "ragged", "padded", "uniform" or "proportional", as in `select`.
+        multiple: as in `select`.
 
     Raises:
         UnsupportedModelError: a layer cannot be diagonalised at its size.
     """
     scores = [layer.scores() for layer in balanced]
     pinned = [np.isinf(score) for score in scores]
-    kept = select(scores, scores, ratio=ratio, states=states, min_states=min_states, layout=layout, pinned=pinned)
+    kept = select(
+        scores,
+        scores,
+        ratio=ratio,
+        states=states,
+        min_states=min_states,
+        layout=layout,
+        multiple=multiple,
+        pinned=pinned,
+    )
     return [layer.reduce(indices.shape[1]) for layer, indices in zip(balanced, kept)]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,16 +17,18 @@ __all__ = [
     "CRITERIA",
     "Criterion",
     "check_stable",
+    "contribution",
     "energies",
     "h2",
     "hinf",
     "magnitude",
+    "needed",
     "random",
     "unstable",
 ]
 
 # What a function may ask for beside the system.
-_KEYWORDS = ("compat", "seed", "parameters")
+_KEYWORDS = ("compat", "seed", "parameters", "moments")
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,14 @@ class Criterion:
 
 
 def energies(
-    system: DiagonalSystem,
+    system: Any,
     criterion: str | Callable[..., np.ndarray],
     *,
     compat: bool = False,
     seed: int = 0,
     parameters: np.ndarray | None = None,
+    moments: Callable[[], Any] | None = None,
+    known: Mapping[str, Criterion] | None = None,
 ) -> np.ndarray:
     """Energy of every stored state, (sets, N).
 
@@ -82,21 +87,24 @@ def energies(
         compat: reproduce the published code where it differs; for the criteria that know the word.
         seed: of criteria that draw; give every layer its own.
         parameters: (sets, N) sums of squares of the STORED parameters of a state, for `magnitude`.
+        moments: gives the moments of the layer on calibration inputs, for criteria that measure; None without inputs.
+        known: the criteria of the layer's kind by name; those of diagonal layers where None.
 
     Raises:
         UsageError: there is no such criterion, or a function of one's own gives no energies.
     """
-    given = {"compat": compat, "seed": seed, "parameters": parameters}
+    given = {"compat": compat, "seed": seed, "parameters": parameters, "moments": moments}
     if not isinstance(criterion, str):
         own = Criterion.of(criterion)
         return _checked(own, system, own.function(system, **{name: given[name] for name in own.needs}))
-    if criterion not in CRITERIA:
-        raise UsageError(f"There is no criterion {criterion!r}; known criteria: {', '.join(CRITERIA)}.")
-    known = CRITERIA[criterion]
-    return known.function(system, **{name: given[name] for name in known.needs})
+    named = CRITERIA if known is None else known
+    if criterion not in named:
+        raise UsageError(f"There is no criterion {criterion!r}; known criteria: {', '.join(named)}.")
+    chosen = named[criterion]
+    return chosen.function(system, **{name: given[name] for name in chosen.needs})
 
 
-def _checked(criterion: Criterion, system: DiagonalSystem, found: object) -> np.ndarray:
+def _checked(criterion: Criterion, system: Any, found: object) -> np.ndarray:
     """What a function of the user's own says, as energies."""
     shape = (system.sets, system.states)
     try:
@@ -134,9 +142,38 @@ def magnitude(system: DiagonalSystem, *, parameters: np.ndarray | None = None) -
     return sum_by_set(squares.reshape(system.groups, system.states, system.modes).sum(axis=2), system.sets)
 
 
-def random(system: DiagonalSystem, *, seed: int = 0) -> np.ndarray:
+def random(system: Any, *, seed: int = 0) -> np.ndarray:
     """Uniform draws in [0, 1), (sets, N); give every layer a seed of its own."""
     return np.random.default_rng(seed).random((system.sets, system.states))
+
+
+def contribution(system: DiagonalSystem, *, moments: Callable[[], Any] | None = None) -> np.ndarray:
+    """Energy of what each state alone adds to the layer's outputs on the calibration inputs, (sets, N).
+
+    E[‖W_q f_q‖²] over the features f_q of a state and its columns W_q of the read-out.
+
+    Raises:
+        UsageError: there are no calibration inputs.
+    """
+    from lastcli.engine.features import block_size, readout_of
+
+    measured = needed(moments)
+    size = block_size(system)
+    blocks = np.asarray(measured.features).reshape(system.groups, system.states, size, system.states, size)
+    own = np.einsum("gnanb->gnab", blocks)
+    W = np.asarray(readout_of(system)).reshape(system.groups, system.outputs, system.states, size)
+    return sum_by_set(np.einsum("gpna,gnab,gpnb->gn", W, own, W), system.sets)
+
+
+def needed(moments: Callable[[], Any] | None) -> Any:
+    """The moments, where a criterion cannot do without.
+
+    Raises:
+        UsageError: there are no calibration inputs.
+    """
+    if moments is None:
+        raise UsageError("This criterion measures states on inputs; give an .npz file with --calibration.")
+    return moments()
 
 
 CRITERIA: dict[str, Criterion] = {
@@ -146,6 +183,7 @@ CRITERIA: dict[str, Criterion] = {
         Criterion("h2", "energy of a state's impulse response (H2)", "arXiv 2602.00534", h2, ("compat",)),
         Criterion("magnitude", "sum of squares of a state's parameters", "", magnitude, ("parameters",)),
         Criterion("random", "uniform draws, the baseline of every comparison", "", random, ("seed",)),
+        Criterion("contribution", "energy of what a state alone adds to the outputs", "", contribution, ("moments",)),
     )
 }
 

@@ -24,17 +24,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lastcli.engine.features import block_size, feature_indices
+from lastcli.engine.embedding import kept_indices
+from lastcli.engine.features import block_size
 from lastcli.engine.moments import Moments
 from lastcli.engine.precision import in_float64
 from lastcli.engine.readout import RIDGE, excluding
 from lastcli.engine.regression import Regression, regression_of
 from lastcli.engine.system import DiagonalSystem, feedthrough_of, sum_by_set
 
-__all__ = ["Elimination", "eliminate"]
+__all__ = ["Elimination", "curve", "eliminate", "eliminate_blocks"]
 
 Array = Any
 
+# Blocks up to this many features are written out; larger ones (selective layers) go to the linear algebra library.
+_UNROLLED = 8
 # Up to this many states the arrays are not cut down on the way: another compilation costs more than it saves.
 _SMALLEST_STAGE = 128
 # An inverse whose product with the matrix is so far from the identity is computed afresh,
@@ -83,30 +86,46 @@ def eliminate(system: DiagonalSystem, moments: Moments, *, pinned: np.ndarray | 
     Raises:
         UnsupportedModelError: a diagonal feedthrough of a layer with p ≠ m.
     """
-    sets, size = system.sets, block_size(system)
-    problem = regression_of(system, moments)
-    held = np.zeros((sets, system.states), dtype=bool) if pinned is None else np.asarray(pinned, dtype=bool)
+    scale = sum_by_set(excluding(moments, feedthrough_of(system)).energy.sum(axis=1), system.sets)
+    return eliminate_blocks(regression_of(system, moments), block_size(system), system.sets, scale, pinned)
+
+
+@in_float64
+def eliminate_blocks(
+    problem: Regression, size: int, sets: int, scale: np.ndarray, pinned: np.ndarray | None = None
+) -> Elimination:
+    """Backward elimination of blocks of features.
+
+    Args:
+        problem: over N blocks of `size` features each, one block after the other.
+        size: features of a state.
+        sets: index sets; group g belongs to set g % sets.
+        scale: (sets,), the energy that errors are relative to.
+        pinned: (sets, N) bool, states that go last whatever they are worth.
+    """
+    states = problem.M.shape[1] // size
+    held = np.zeros((sets, states), dtype=bool) if pinned is None else np.asarray(pinned, dtype=bool)
     steps: list[np.ndarray] = []
     values: list[np.ndarray] = []
-    left = np.tile(np.arange(system.states), (sets, 1))
+    left = np.tile(np.arange(states), (sets, 1))
     while n := left.shape[1]:
         # Once three quarters are gone the arrays are cut down: less work.
         count = n if n <= _SMALLEST_STAGE else n - n // 4
-        part = _restrict(problem, feature_indices(system, left), size)
+        part = _restrict(problem, kept_indices(left, len(problem.M), size), size)
         local, value = (np.asarray(found) for found in _stage(part, held, sets=sets, count=count))
         steps.append(np.take_along_axis(left, local, axis=1))
         values.append(value)
         gone = np.zeros(left.shape, dtype=bool)
         np.put_along_axis(gone, local, True, axis=1)
         left, held = left[~gone].reshape(sets, n - count), held[~gone].reshape(sets, n - count)
-    scale = sum_by_set(excluding(moments, feedthrough_of(system)).energy.sum(axis=1), sets)
     # Reading nothing is among the choices, so no error is larger than all there is.
     most = sum_by_set(problem.energy, sets)[:, None]
     errors, objectives = np.clip(np.concatenate(values, axis=2), 0, most)
-    return _curve(np.concatenate(steps, axis=1), errors, objectives, scale)
+    return curve(np.concatenate(steps, axis=1), errors, objectives, scale)
 
 
-def _curve(order: np.ndarray, errors: np.ndarray, objectives: np.ndarray, scale: np.ndarray) -> Elimination:
+def curve(order: np.ndarray, errors: np.ndarray, objectives: np.ndarray, scale: np.ndarray) -> Elimination:
+    """The curve from `order` (sets, N), errors and objectives once each has gone, and the energy of each set."""
     total = scale.sum() if scale.sum() > 0 else 1
 
     def by_state(values: np.ndarray) -> np.ndarray:
@@ -263,15 +282,19 @@ def _costs(A: Array, V: Array, direct: tuple | None) -> Array:
 
 
 def _quadratic(left: Array, inverse: Array, right: Array) -> Array:
-    """left_q A_qq⁻¹ right_qᵀ of every output and state, (G, p, n); unrolled over the small block so that it fuses."""
+    """left_q A_qq⁻¹ right_qᵀ of every output and state, (G, p, n); unrolled over a small block so that it fuses."""
     size = left.shape[2]
+    if size > _UNROLLED:
+        return jnp.einsum("gpin,gijn,gpjn->gpn", left, inverse, right, optimize=True)
     pairs = [(i, j) for i in range(size) for j in range(size)]
     return sum(left[:, :, i] * inverse[:, None, i, j] * right[:, :, j] for i, j in pairs)
 
 
 def _invert_blocks(blocks: Array) -> Array:
-    """Inverses of (G, b, b, n) symmetric positive definite blocks by Gauss-Jordan steps, unrolled over b."""
+    """Inverses of (G, b, b, n) symmetric positive definite blocks by Gauss-Jordan steps, unrolled over a small b."""
     size = blocks.shape[1]
+    if size > _UNROLLED:
+        return jnp.moveaxis(jnp.linalg.inv(jnp.moveaxis(blocks, 3, 1)), 1, 3)
     left = [[blocks[:, i, j] for j in range(size)] for i in range(size)]
     for k in range(size):
         pivot = 1 / left[k][k]
@@ -291,8 +314,11 @@ def _downdate(A: Array, V: Array, direct: tuple | None, q: Array) -> tuple[Array
     column = A[:, :, :, q]  # (b, b, n): [i, k] = A[i, k][:, q]
     inverse = _invert_blocks(column[:, :, q][None, :, :, None])[0, :, :, 0]
     row = jnp.einsum("kl,jln->kjn", inverse, column)  # G A_q:, by symmetry
-    for k in range(size):
-        A = A - column[:, None, k, :, None] * row[None, k, :, None, :]
+    if size > _UNROLLED:
+        A = A - jnp.einsum("ikn,kjm->ijnm", column, row)
+    else:
+        for k in range(size):
+            A = A - column[:, None, k, :, None] * row[None, k, :, None, :]
     if direct is not None:
         Z, s, r = direct
         Zq = Z[:, :, q]

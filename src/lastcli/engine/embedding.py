@@ -14,7 +14,7 @@ import numpy as np
 
 from lastcli.engine.system import DiagonalSystem, Reduction
 
-__all__ = ["as_precision", "embed", "kept_indices", "pole_indices", "truncate_system"]
+__all__ = ["as_precision", "embed", "kept_indices", "pole_indices", "truncate", "truncate_system"]
 
 Array = Any
 
@@ -42,6 +42,12 @@ def truncate_system(system: DiagonalSystem, kept: Array) -> DiagonalSystem:
         B=np.take_along_axis(np.asarray(system.B), index[:, :, None], axis=1),
         C=np.take_along_axis(np.asarray(system.C), index[:, None, None, :], axis=3),
     )
+
+
+def truncate(system: DiagonalSystem, kept: Array) -> Reduction:
+    """Plain truncation: the kept states (sets, K) as they are; changed = "none"."""
+    kept = np.asarray(kept)
+    return Reduction(kept=kept, system=truncate_system(system, kept), changed="none")
 
 
 def embed(original: DiagonalSystem, reduction: Reduction) -> DiagonalSystem:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from lastcli.engine.elimination import eliminate
-from lastcli.engine.features import block_size, feature_indices
+from lastcli.engine.embedding import kept_indices
+from lastcli.engine.features import block_size
 from lastcli.engine.moments import Moments
 from lastcli.engine.regression import Regression, regression_of
 from lastcli.engine.system import DiagonalSystem, sum_by_set
 
-__all__ = ["exchange", "select_states"]
+__all__ = ["exchange", "exchange_blocks", "select_states"]
 
 Array = Any
 
@@ -58,16 +59,24 @@ def exchange(
         pinned: (sets, N) bool, states that are never given away.
     """
     kept = np.sort(np.asarray(kept), axis=1)
-    sets, K = kept.shape
-    if K == 0 or system.states == K:
+    if kept.shape[1] == 0 or system.states == kept.shape[1]:
         return kept
-    problem = regression_of(system, moments)
-    held = np.zeros((sets, system.states), dtype=bool) if pinned is None else np.asarray(pinned, dtype=bool)
+    return exchange_blocks(regression_of(system, moments), block_size(system), kept, pinned)
+
+
+def exchange_blocks(problem: Regression, size: int, kept: np.ndarray, pinned: np.ndarray | None = None) -> np.ndarray:
+    """The same for blocks of `size` features; see `elimination.eliminate_blocks`."""
+    sets, K = kept.shape
+    kept = np.sort(np.asarray(kept), axis=1)
+    states = problem.M.shape[1] // size
+    if K in (0, states):
+        return kept
+    held = np.zeros((sets, states), dtype=bool) if pinned is None else np.asarray(pinned, dtype=bool)
     rows = np.arange(sets)
     for _ in range(min(_MOST_SWAPS, 4 * K)):
-        fit = _Fit.of(problem, feature_indices(system, kept), block_size(system))
+        fit = _Fit.of(problem, kept_indices(kept, len(problem.M), size), size)
         error = sum_by_set(problem.energy - fit.explained, sets)
-        out, new, change = _best_swaps(fit, kept, held, sets, system.states)
+        out, new, change = _best_swaps(fit, kept, held, sets, states)
         worth = change < -_GAIN * np.maximum(error, 0)
         if not worth.any():
             break

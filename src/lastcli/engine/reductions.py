@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lastcli.engine.embedding import truncate_system
+from lastcli.engine.embedding import truncate
 from lastcli.engine.features import feature_indices, readout_of, readout_to_C
 from lastcli.engine.moments import Moments
 from lastcli.engine.readout import direct_part, excluding, row_errors, solve_readout
@@ -30,12 +30,6 @@ Array = Any
 
 # A row leaves the plain read-out (or its old D) only for a gain that is more than rounding.
 _GAIN = 1e-13
-
-
-def truncate(system: DiagonalSystem, kept: Array) -> Reduction:
-    """Plain truncation: the kept states (sets, K) as they are; changed = "none"."""
-    kept = np.asarray(kept)
-    return Reduction(kept=kept, system=truncate_system(system, kept), changed="none")
 
 
 def refit(system: DiagonalSystem, kept: Array, moments: Moments) -> Reduction:

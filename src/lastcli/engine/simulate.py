@@ -16,12 +16,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from lastcli.engine.precision import in_float64
 from lastcli.engine.pytrees import DiagonalSystem
 
-__all__ = ["kernel", "powers", "simulate", "states"]
+__all__ = ["answer", "kernel", "powers", "simulate", "states"]
 
 Array = Any
 Pair = tuple[Array, Array]  # real and imaginary part
@@ -44,6 +47,15 @@ def simulate(system: DiagonalSystem, u: Array) -> Array:
     """
     u = jnp.asarray(u).astype(system.poles.real.dtype)
     return _convolve(system, u) if system.multi else _mimo(system, u)
+
+
+@in_float64
+def answer(system: DiagonalSystem, u: np.ndarray) -> np.ndarray:
+    """`simulate` in float64, compiled, from NumPy to NumPy."""
+    return np.asarray(_simulate(system, np.asarray(u, np.float64)))
+
+
+_simulate = jax.jit(simulate)
 
 
 def states(system: DiagonalSystem, u: Array) -> Array:

@@ -1,4 +1,4 @@
-"""`DiagonalSystem`: one state space layer in discrete time, the only thing the engine knows.
+"""`DiagonalSystem`: one linear time-invariant layer in discrete time.
 
 One layer is a bank of G independent diagonal systems ("groups") of equal size::
 
@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-__all__ = ["DiagonalSystem", "Reduction", "feedthrough_of", "sum_by_set"]
+from lastcli.engine.protocol import Reduction
+from lastcli.errors import UnsupportedModelError
+
+__all__ = ["DiagonalSystem", "Reduction", "diagonal", "feedthrough_of", "sum_by_set"]
 
 Array = Any  # numpy.ndarray or jax.Array: the same fields hold host data and traced values
 
@@ -46,6 +49,9 @@ class DiagonalSystem:
             method or refit may move them.
         real_readout: whether the checkpoint format holds the real part of C only; a refit keeps C real.
     """
+
+    kind: ClassVar[str] = "diagonal"
+    time_invariant: ClassVar[bool] = True
 
     poles: Array
     B: Array
@@ -96,29 +102,33 @@ class DiagonalSystem:
         """States this layer counts with in the budget: sets · N."""
         return self.sets * self.states
 
+    @property
+    def width(self) -> int:
+        """Inputs or outputs of all groups, whichever are more."""
+        return self.groups * max(self.inputs, self.outputs)
+
+    @property
+    def form(self) -> dict[str, int]:
+        """What a reduction never changes."""
+        return {key: getattr(self, key) for key in ("groups", "inputs", "outputs", "directions", "modes", "sets")}
+
     def replace(self, **changes: Any) -> DiagonalSystem:
         """A copy with the given fields changed."""
         return dataclasses.replace(self, **changes)
 
 
-@dataclass(frozen=True)
-class Reduction:
-    """What becomes of one layer.
+def diagonal(system: Any) -> DiagonalSystem:
+    """A layer that has poles, norms and an impulse response.
 
-    Attributes:
-        kept: (sets, K) int, indices of the kept stored states of each set, ascending. For a method that moves the
-            poles, the slots whose names the new states take (0..K-1).
-        system: the reduced `DiagonalSystem` (NumPy, float64), K states a group, in the order of `kept`.
-        changed: "none" (a plain gather), "readout" (C, and D where the format allows, are new) or "all" (poles, B, C
-            and D are new).
-        bound: what the H-infinity norm of the error cannot exceed, where the method knows it from the start: a balanced
-            system does, by the Hankel singular values left out, as long as nobody refits it. None elsewhere.
+    Raises:
+        UnsupportedModelError: its step, B and C depend on the input.
     """
-
-    kept: Array
-    system: DiagonalSystem
-    changed: str = "none"
-    bound: float | None = None
+    if not isinstance(system, DiagonalSystem):
+        raise UnsupportedModelError(
+            "The layer is selective: its step, B and C depend on the input, so it has no poles, no norms and no "
+            "response to white noise; measure it on inputs with --calibration (obs, contribution)."
+        )
+    return system
 
 
 def feedthrough_of(system: DiagonalSystem) -> Array:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lastcli.engine.pytrees import DiagonalSystem
+from lastcli.engine.protocol import System
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
@@ -38,7 +38,7 @@ class Contender:
 
     forward: Forward
     params: Mapping[str, np.ndarray]
-    systems: Sequence[DiagonalSystem]
+    systems: Sequence[System]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,7 @@ class Timing:
         peak_memory: bytes of arguments, results and workspace of the compiled program, None where unknown.
         batch_size: examples of a batch.
         non_finite: examples of it with outputs that are NaN or infinite.
+        step: median seconds of one step of a batch as a recurrence, None where the model has none.
     """
 
     seconds: np.ndarray
@@ -58,6 +59,7 @@ class Timing:
     peak_memory: int | None
     batch_size: int
     non_finite: int = 0
+    step: float | None = None
 
     @property
     def latency(self) -> float:
@@ -115,9 +117,58 @@ def time_models(
             seconds[index, round_] = runs[index].measure()
             if progress is not None:
                 progress.advance(1)
+    steps = _step_seconds(contenders, [run.size for run in runs], repeats, generator)
     return [
-        Timing(row, run.compile_seconds, run.peak_memory, run.size, run.non_finite) for row, run in zip(seconds, runs)
+        Timing(row, run.compile_seconds, run.peak_memory, run.size, run.non_finite, step)
+        for row, run, step in zip(seconds, runs, steps)
     ]
+
+
+def _step_seconds(
+    contenders: Sequence[Contender], sizes: Sequence[int], repeats: int, generator: np.random.Generator
+) -> list[float | None]:
+    """Median seconds of one step of a batch, all models in turns; None of models that have no step."""
+    if any(contender.forward.step is None for contender in contenders):
+        return [None] * len(contenders)
+    runs = [_StepRun(contender, size) for contender, size in zip(contenders, sizes)]
+    seconds = np.zeros((len(runs), repeats))
+    for round_ in range(repeats):
+        for index in generator.permutation(len(runs)):
+            seconds[index, round_] = runs[index].measure()
+    return [float(np.median(row)) for row in seconds]
+
+
+class _StepRun:
+    """One step of a model, compiled, with its cache on the device."""
+
+    def __init__(self, contender: Contender, size: int) -> None:
+        forward = contender.forward
+        runner = Runner(forward, contender.params)
+        step, start = forward.step, forward.start
+        assert step is not None
+        assert start is not None
+        systems = runner.systems(contender.systems)
+        x = np.zeros(size, np.int32) if forward.tokens else np.zeros((size, forward.features), np.float32)
+        self.precision = functools.partial(precision_of, forward)
+        with self.precision():
+            self.arguments = (runner.params, systems, start(systems, size), runner.everywhere(x))
+            self.program = jax.jit(step).lower(*self.arguments).compile()
+        for _ in range(WARM_UP):
+            once = self._seconds(1)
+        self.calls = max(math.ceil(SHORTEST_ROUND / max(once, 1e-7)), 1)
+
+    def measure(self) -> float:
+        """Seconds a step in one round."""
+        return self._seconds(self.calls)
+
+    def _seconds(self, calls: int) -> float:
+        params, systems, cache, x = self.arguments
+        with self.precision():
+            begin = time.perf_counter()
+            for _ in range(calls):
+                outputs, cache = self.program(params, systems, cache, x)
+            jax.block_until_ready((outputs, cache))
+            return (time.perf_counter() - begin) / calls
 
 
 class _Run:

@@ -117,6 +117,14 @@ class Split:
         y = self.y[index]
         return y.astype(np.float32 if y.dtype.kind == "f" else np.int32, copy=False)
 
+    def part(self, limit: str | None) -> Split:
+        """The examples of a range such as `2000` or `1000:3000`; all of them without one."""
+        if limit is None:
+            return self
+        rows = parse_rows(limit)
+        y, lengths = (None if array is None else array[rows] for array in (self.y, self.lengths))
+        return dataclasses.replace(self, x=self.x[rows], y=y, lengths=lengths)
+
     def without_labels(self) -> Split:
         """The same inputs, with no labels to look at: what a calibration may use."""
         return dataclasses.replace(self, y=None)

@@ -8,6 +8,7 @@ import numpy as np
 
 from lastcli.errors import InputError
 from lastcli.evaluation.data import Split
+from lastcli.evaluation.metrics import IGNORED
 from lastcli.families.base import Forward
 
 __all__ = ["fit_split", "random_split"]
@@ -35,6 +36,8 @@ def fit_split(split: Split, forward: Forward, *, labels: bool = True) -> Split:
     split = dataclasses.replace(split, lengths=_lengths(split, forward))
     if not labels:
         return split
+    if split.y is None and forward.tokens and forward.sequence:
+        split = dataclasses.replace(split, y=_next_tokens(split))
     if split.y is None:
         raise InputError(f"{split.name} has no labels: add the array 'y', or give it as calibration data only.")
     y = _classes(split, split.y, forward) if forward.task == "classification" else _targets(split, split.y, forward)
@@ -48,14 +51,23 @@ def random_split(forward: Forward, *, n: int = 8, length: int = 64, seed: int = 
     """
     length = max(length, forward.output_step)
     length = -(-length // forward.input_step) * forward.input_step
-    shape = (n, 2, length) if forward.layout == "pair" else (n, length)
+    shape = (n, *_side_by_side(forward), length)
+    if forward.tokens:
+        tokens = np.random.default_rng(seed).integers(0, forward.features, (n, length), dtype=np.int32)
+        return Split(tokens, name="random tokens")
     x = np.random.default_rng(seed).standard_normal((*shape, forward.features), dtype=np.float32)
     return Split(x, name="random inputs")
 
 
 def _inputs(split: Split, forward: Forward) -> np.ndarray:
-    x, pair = split.x, forward.layout == "pair"
-    if pair and (x.ndim < 3 or x.shape[1] != 2):
+    x, beside = split.x, _side_by_side(forward)
+    pair = bool(beside)
+    if forward.layout == "series" and (x.ndim != 4 or x.shape[1] != forward.series):
+        raise InputError(
+            f"{split.name}: the model reads {forward.series} sequences side by side, so x must be "
+            f"(n, {forward.series}, L, {forward.features}), not {x.shape}."
+        )
+    if forward.layout == "pair" and (x.ndim < 3 or x.shape[1] != 2):
         raise InputError(
             f"{split.name}: the model compares two sequences, so x must be (n, 2, L) or (n, 2, L, F), not {x.shape}."
         )
@@ -66,6 +78,8 @@ def _inputs(split: Split, forward: Forward) -> np.ndarray:
         expected = "(n, 2, L) or (n, 2, L, F)" if pair else "(n, L) or (n, L, F)"
         raise InputError(f"{split.name}: x has shape {x.shape}; the model takes {expected}.")
     if x.ndim == axes + 1:
+        if forward.tokens:
+            raise InputError(f"{split.name}: x has shape {x.shape}; the model takes whole-number tokens, (n, L).")
         if x.shape[-1] != forward.features:
             raise InputError(
                 f"{split.name}: x has {_count(x.shape[-1], 'feature')} (shape {x.shape}), "
@@ -78,6 +92,21 @@ def _inputs(split: Split, forward: Forward) -> np.ndarray:
             )
         return x.astype(np.float32) if x.dtype.kind == "b" else x
     return _tokens(split, x, forward)
+
+
+def _side_by_side(forward: Forward) -> tuple[int, ...]:
+    """The axis of sequences that make one example, where there is one."""
+    return {"pair": (2,), "series": (forward.series,)}.get(forward.layout, ())
+
+
+def _next_tokens(split: Split) -> np.ndarray:
+    """(n, L): the token after each; nothing is known of what follows the last."""
+    x = np.asarray(split.x)
+    y = np.full(x.shape, IGNORED, np.int64)
+    y[:, :-1] = x[:, 1:]
+    if split.lengths is not None:
+        y[np.arange(x.shape[1]) >= split.lengths[:, None] - 1] = IGNORED
+    return y
 
 
 def _tokens(split: Split, x: np.ndarray, forward: Forward) -> np.ndarray:
@@ -115,6 +144,8 @@ def _lengths(split: Split, forward: Forward) -> np.ndarray | None:
     lengths = split.lengths
     if lengths is None:
         return None
+    if forward.layout == "series":
+        raise InputError(f"{split.name}: sequences side by side have one length; leave 'lengths' out.")
     shape = (split.n, 2) if forward.layout == "pair" else (split.n,)
     if lengths.shape != shape:
         raise InputError(f"{split.name}: lengths has shape {lengths.shape}; {shape} is needed.")
@@ -127,6 +158,8 @@ def _lengths(split: Split, forward: Forward) -> np.ndarray | None:
 
 
 def _classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
+    if forward.sequence and forward.tokens:
+        return _step_classes(split, y, forward)
     if forward.sequence:
         raise InputError(f"{split.name}: a class for every step cannot be scored; the model must give one a sequence.")
     if y.shape == (split.n, 1):
@@ -150,6 +183,25 @@ def _classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
             f"{split.name}: all {split.n} labels are class {low}, so accuracy would say nothing; "
             "take a split (or a range of it) with several classes."
         )
+    return y
+
+
+def _step_classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
+    """A class for every step, -100 where it is not scored."""
+    if y.shape != split.x.shape[:2] or y.dtype.kind not in "iu":
+        raise InputError(
+            f"{split.name}: y has shape {y.shape} and dtype {y.dtype}; a whole number for every step, "
+            f"{split.x.shape[:2]}, is needed ({IGNORED} where a step is not scored)."
+        )
+    wrong = (y != IGNORED) & ((y < 0) | (y >= forward.outputs))
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise InputError(
+            f"{split.name}: label {int(y[where])} at {where} is out of range; the model knows 0 to "
+            f"{forward.outputs - 1} (and {IGNORED} for steps that are not scored)."
+        )
+    if not (y != IGNORED).any():
+        raise InputError(f"{split.name}: no step has a label, so nothing can be scored.")
     return y
 
 

@@ -19,9 +19,13 @@ from lastcli.evaluation.data import Split
 from lastcli.evaluation.ranking import RANKED, ranked_value, resampled_values
 from lastcli.families.base import Forward
 
-__all__ = ["METRICS", "Metric", "bootstrap_sums", "choose_metric", "wilson_interval"]
+__all__ = ["IGNORED", "METRICS", "Metric", "bootstrap_sums", "choose_metric", "wilson_interval"]
 
-METRICS = ("accuracy", *RANKED, "mse", "rmse", "mae", "fit")
+# Metrics of models with a class at every step.
+OVER_TIME = ("nll", "perplexity")
+METRICS = ("accuracy", *RANKED, "mse", "rmse", "mae", "fit", *OVER_TIME)
+# The label of a step that is not scored.
+IGNORED = -100
 Z95 = 1.959963984540054
 RESAMPLES = 2000
 # Below this many sequences their steps are cut into blocks, the units of the bootstrap (Künsch 1989).
@@ -39,6 +43,8 @@ class Metric:
             mse, rmse, mae over all kept steps and outputs; fit = 100·(1 - ‖y - ŷ‖/‖y - mean(y)‖), the fit
             index of system identification (Ljung, System Identification, 2nd ed., section 17), in percent. Of several
             outputs the sums run over all of them (`pooled`): one root and one quotient, not the mean over outputs.
+            Of models with a class at every step (next tokens) accuracy is the share of the scored steps, nll the mean
+            of -log p(label) over them, in nats, and perplexity exp(nll); a label of -100 is not scored.
         warmup: first outputs of each sequence that are left out, for outputs with a time axis.
         sequence: whether outputs have a time axis.
         blocks: time blocks an example is cut into; 1 except for few long sequences.
@@ -58,8 +64,8 @@ class Metric:
 
     @property
     def classifies(self) -> bool:
-        """Whether it is one of a classifier: a share, whose drop is a difference."""
-        return self.name == "accuracy" or self.ranked
+        """Whether it is one of a classifier: of shares the drop is a difference."""
+        return self.name == "accuracy" or self.ranked or self.name in OVER_TIME
 
     @property
     def ranked(self) -> bool:
@@ -86,6 +92,8 @@ class Metric:
             outputs their difference) and the label for `ranked`; (n, blocks, 4) Σ|e|, Σe², Σ(y - center)² and the
             number of terms.
         """
+        if self.classifies and self.sequence:
+            return self._of_steps(outputs, y, lengths, xp)
         if self.ranked:
             logit = outputs[:, -1] - outputs[:, 0] if outputs.shape[-1] > 1 else outputs[:, 0]
             return xp.stack([logit, y.astype(logit.dtype)], -1)[:, None, :]
@@ -107,6 +115,19 @@ class Metric:
         # `where`, not a product: a value that is infinite in a step left out must not become NaN
         return xp.stack([xp.where(kept, term, 0) @ block for term in sums], -1)
 
+    def _of_steps(self, outputs: Any, y: Any, lengths: Any, xp: Any) -> Any:
+        """(n, 1, 3): right answers, Σ -log p(label) and the number of scored steps."""
+        scored = self.counted(outputs.shape[1], lengths) & (y != IGNORED)
+        label = xp.where(scored, y, 0)[..., None]
+        largest = outputs.max(-1, keepdims=True)
+        # the largest may be infinite, and then nothing is a number; `finite` says so
+        normaliser = xp.log(xp.exp(outputs - largest).sum(-1)) + largest[..., 0]
+        nll = normaliser - xp.take_along_axis(outputs, label, -1)[..., 0]
+        right = (outputs.argmax(-1) == label[..., 0]) & ~xp.isnan(outputs).any(-1)
+        zero = xp.zeros_like(nll)
+        terms = (right.astype(outputs.dtype), nll, xp.ones_like(nll))
+        return xp.stack([xp.where(scored, term, zero).sum(-1) for term in terms], -1)[:, None]
+
     def counted(self, steps: int, lengths: Any = None) -> Any:
         """(1 or n, steps) bool: the outputs over time that count, behind the warm-up and within the lengths."""
         kept = (np.arange(steps) >= self.warmup)[None, :]
@@ -117,10 +138,11 @@ class Metric:
 
         A class may have the log-probability -inf, as long as another one is possible.
         """
-        if self.ranked or (self.name == "accuracy" and outputs.shape[-1] == 1):
+        if not self.sequence and (self.ranked or (self.name == "accuracy" and outputs.shape[-1] == 1)):
             return xp.isfinite(outputs).all(-1)
-        if self.name == "accuracy":
-            return ~(xp.isnan(outputs) | (outputs == np.inf)).any(-1) & (outputs > -np.inf).any(-1)
+        if self.classifies:
+            fine = ~(xp.isnan(outputs) | (outputs == np.inf)).any(-1) & (outputs > -np.inf).any(-1)
+            return (fine | ~self.counted(outputs.shape[1], lengths)).all(-1) if self.sequence else fine
         fine = xp.isfinite(outputs).all(-1)
         return (fine | ~self.counted(outputs.shape[1], lengths)).all(-1) if self.sequence else fine
 
@@ -138,6 +160,12 @@ class Metric:
 
     def from_sums(self, sums: np.ndarray, units: int) -> np.ndarray:
         """The metric from (..., S) sums of statistics over `units` units."""
+        if self.classifies and self.sequence:
+            right, nll, count = np.moveaxis(sums, -1, 0)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                if self.name == "accuracy":
+                    return right / count
+                return nll / count if self.name == "nll" else np.exp(nll / count)
         if self.name == "accuracy":
             return sums[..., 0] / units
         absolute, squared, spread, count = np.moveaxis(sums, -1, 0)
@@ -150,7 +178,8 @@ class Metric:
             return np.sqrt(mean) if self.name == "rmse" else mean
 
     def drop(self, baseline: Any, value: Any) -> Any:
-        """What is lost: baseline - value for accuracy and fit (1.0 is 100 points), the relative rise for errors.
+        """What is lost: baseline - value for accuracy and fit (1.0 is 100 points), the relative rise for errors and
+        perplexity, and for nll, which is a logarithm, the rise in nats.
 
         Infinite where the value is NaN: a model whose outputs are not finite has lost everything.
         """
@@ -158,14 +187,16 @@ class Metric:
             lost = np.subtract(baseline, value, dtype=np.float64)
             if self.name == "fit":
                 lost = lost / 100.0
-            elif not self.classifies:
+            elif self.name == "nll":
+                lost = -lost
+            elif self.name == "perplexity" or not self.classifies:
                 lost = np.where(np.equal(value, baseline), 0.0, -lost / np.asarray(baseline, np.float64))
         return np.where(np.isnan(value), np.inf, lost)[()]
 
     def interval(self, statistics: np.ndarray, *, seed: int = 0) -> tuple[float | None, float | None]:
         """95% interval of the value: Wilson for accuracy, percentile bootstrap for errors (None for one unit)."""
         units = statistics.shape[-2]
-        if self.name == "accuracy":
+        if self.name == "accuracy" and not self.sequence:
             return wilson_interval(float(statistics.sum()), units)
         if units < 2:
             return None, None
@@ -185,20 +216,25 @@ class Metric:
 
 
 def choose_metric(name: str | None, forward: Forward, split: Split, *, warmup: int = 0) -> Metric:
-    """The metric for a model and a checked split: accuracy for classifiers, mse for regression where no name is given.
+    """The metric for a model and a checked split.
+
+    Where no name is given: accuracy for classifiers, perplexity where there is a class at every step, mse for
+    regression.
 
     Raises:
         UsageError: no such metric, or it does not fit the model's task.
         InputError: the warm-up leaves no step.
     """
     classification = forward.task == "classification"
-    name = name or ("accuracy" if classification else "mse")
+    over_time = "perplexity" if forward.sequence else "accuracy"
+    name = name or (over_time if classification else "mse")
     if name not in METRICS:
         near = difflib.get_close_matches(name, METRICS, 1)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise UsageError(f"There is no metric {name!r}; known: {', '.join(METRICS)}{hint}")
-    if classification != Metric(name).classifies:
-        fitting = "accuracy, auroc, average_precision or f1" if classification else "mse, rmse, mae or fit"
+    if classification != Metric(name).classifies or (name in OVER_TIME and not forward.sequence):
+        by_class = "perplexity, nll or accuracy" if forward.sequence else "accuracy, auroc, average_precision or f1"
+        fitting = by_class if classification else "mse, rmse, mae or fit"
         raise UsageError(f"The metric {name} does not fit a {forward.task} model; use {fitting}.")
     if Metric(name).ranked and forward.outputs > 2:
         raise UsageError(f"The metric {name} is of two classes; the model has {forward.outputs}: use accuracy.")
@@ -209,6 +245,8 @@ def choose_metric(name: str | None, forward: Forward, split: Split, *, warmup: i
     steps = (split.x.shape[1] if split.lengths is None else int(split.lengths.min())) // forward.output_step
     if warmup >= steps:
         raise InputError(f"{split.name}: a warm-up of {warmup} leaves nothing of sequences with {steps} outputs.")
+    if classification:
+        return Metric(name, warmup, True, 1, forward.output_step)
     blocks = max(math.isqrt(steps - warmup), 1) if split.n < FEW_SEQUENCES else 1
     return Metric(name, warmup, True, blocks, forward.output_step)
 

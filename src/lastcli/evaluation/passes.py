@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lastcli.engine.embedding import as_precision
-from lastcli.engine.pytrees import DiagonalSystem
+from lastcli.engine.engines import engine_of
+from lastcli.engine.protocol import System
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Batch, Split
 from lastcli.evaluation.fitting import fit_split
@@ -34,7 +34,7 @@ __all__ = [
     "precision_of",
 ]
 
-Systems = Sequence[DiagonalSystem]
+Systems = Sequence[System]
 
 # One layer's activations of a batch. On a CPU they should stay in the cache: measured on S4D (784 steps, 128 channels)
 # batches of 8 are five times as fast as batches of 16, on S5 (64 steps, 48 features) batches of 150 as those of 300.
@@ -53,7 +53,7 @@ def default_mesh() -> Mesh:
 def choose_batch_size(split: Split, systems: Systems, mesh: Mesh) -> int:
     """A batch whose activations fit the cache, cut so that the last one is padded as little as possible."""
     steps = int(np.prod(split.x.shape[1 : 3 if split.x.ndim == 4 else 2]))
-    widest = max((max(s.groups * s.inputs, s.groups * s.outputs) for s in systems), default=1)
+    widest = max((system.width for system in systems), default=1)
     device_bytes = (CPU_BYTES if mesh.devices.flat[0].platform == "cpu" else ACCELERATOR_BYTES) * mesh.size
     most = max(device_bytes // (4 * steps * widest), 1 if any(s.multi for s in systems) else SMALLEST_SCANNED)
     batches = -(-split.n // min(most, LARGEST_BATCH))
@@ -64,9 +64,9 @@ def _whole_shares(size: int, mesh: Mesh) -> int:
     return -(-size // mesh.size) * mesh.size
 
 
-def in_precision(forward: Forward, systems: Systems) -> tuple[DiagonalSystem, ...]:
+def in_precision(forward: Forward, systems: Systems) -> tuple[System, ...]:
     """One model's layers in the precision of its forward pass."""
-    return tuple(as_precision(system, np.dtype(forward.precision)) for system in systems)
+    return tuple(engine_of(system).as_precision(system, np.dtype(forward.precision)) for system in systems)
 
 
 def precision_of(forward: Forward) -> contextlib.AbstractContextManager[Any]:
@@ -94,7 +94,7 @@ class Runner:
         with precision_of(self.forward):
             return jax.device_put(tree, self.replicated)
 
-    def systems(self, systems: Systems) -> tuple[DiagonalSystem, ...]:
+    def systems(self, systems: Systems) -> tuple[System, ...]:
         """Place one model's layers on every device, in the model's precision."""
         return self.everywhere(in_precision(self.forward, systems))
 

@@ -27,7 +27,7 @@ class Comparison:
             a bound on the drop is compared with. None where there is a single unit.
         p_value: two-sided, of no difference.
         wins, losses: units that only the model, or only the baseline, gets right (errors: smaller squared error; ranked
-            metrics: a logit further on the right side).
+            metrics: a logit further on the right side; classes over time: smaller -log p).
     """
 
     drop: float
@@ -45,7 +45,7 @@ def compare(
     """Compare (units, S) statistics of two models over the same units, in the same order."""
     base, value = metric.value(baseline), metric.value(model)
     drop = float(metric.drop(base, value))
-    if metric.name == "accuracy":
+    if metric.name == "accuracy" and not metric.sequence:
         right, now = baseline[:, 0] > 0.5, model[:, 0] > 0.5
         losses, wins, n = int((right & ~now).sum()), int((now & ~right).sum()), len(right)
         low, high = paired_difference_interval(losses, wins, n, confidence)

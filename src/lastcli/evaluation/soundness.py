@@ -13,7 +13,7 @@ import numpy as np
 
 from lastcli.errors import InputError
 from lastcli.evaluation.data import Split
-from lastcli.evaluation.metrics import Metric
+from lastcli.evaluation.metrics import IGNORED, Metric
 from lastcli.evaluation.sweep import Evaluation
 
 __all__ = ["beats_trivial", "count_non_finite", "first_non_finite", "require_finite", "trivial_value", "what_is_wrong"]
@@ -85,6 +85,8 @@ def trivial_value(metric: Metric, split: Split) -> float | None:
     """
     if split.y is None:
         return None
+    if metric.sequence and metric.name in ("accuracy", "nll", "perplexity"):
+        return _by_frequency(metric, split)
     if metric.name == "accuracy":
         return float(np.unique(split.y, return_counts=True)[1].max() / split.n)
     if metric.ranked:
@@ -99,3 +101,15 @@ def trivial_value(metric: Metric, split: Split) -> float | None:
     if squared == 0:
         return None
     return {"mse": squared, "rmse": squared**0.5, "mae": float(np.abs(error).mean()), "fit": 0.0}[metric.name]
+
+
+def _by_frequency(metric: Metric, split: Split) -> float | None:
+    """Classes at every step: always the most frequent label, or the labels' frequencies as probabilities."""
+    y = np.asarray(split.y)
+    scored = np.broadcast_to(metric.counted(y.shape[1], split.lengths), y.shape) & (y != IGNORED)
+    counts = np.unique(y[scored], return_counts=True)[1]
+    if counts.size < 2:
+        return None
+    share = counts / counts.sum()
+    entropy = float(-(share * np.log(share)).sum())
+    return {"accuracy": float(share.max()), "nll": entropy, "perplexity": float(np.exp(entropy))}[metric.name]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from lastcli.engine.pytrees import DiagonalSystem
+from lastcli.engine.protocol import System
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
@@ -81,7 +81,7 @@ class Evaluation:
 def evaluate_candidates(
     forward: Forward,
     params: Mapping[str, np.ndarray],
-    candidates: Sequence[Sequence[DiagonalSystem]],
+    candidates: Sequence[Sequence[System]],
     split: Split,
     metric: Metric | str | None = None,
     *,

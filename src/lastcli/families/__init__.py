@@ -34,6 +34,8 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "annotated_s4d": ("lastcli.families.annotated.family", "AnnotatedS4D"),
     "annotated_dss": ("lastcli.families.annotated.family", "AnnotatedDSS"),
     "annotated_s4": ("lastcli.families.annotated.family", "AnnotatedS4"),
+    "mamba": ("lastcli.families.mamba.family", "Mamba"),
+    "mamba2": ("lastcli.families.mamba.family", "Mamba2"),
     "complex_s4d": ("lastcli.families.complex_s4d.family", "ComplexS4D"),
     "attenuate": ("lastcli.families.attenuate.family", "Attenuate"),
 }

@@ -1,6 +1,6 @@
 """What every model family offers: its names, its options, its systems and its forward pass.
 
-A family turns named tensors into one `DiagonalSystem` a layer, turns a `Reduction` back into tensors in its own
+A family turns named tensors into one `System` a layer, turns a `Reduction` back into tensors in its own
 names, shapes and dtypes, and (where its published architecture is known) computes the model's output. It never sees
 a file. This module and the top level of every family file import neither JAX nor the engine, so that `last inspect`
 starts fast: JAX is imported inside the functions that compute.
@@ -20,9 +20,9 @@ from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
-    from lastcli.engine.system import DiagonalSystem, Reduction
+    from lastcli.engine.protocol import Reduction, System
 
-__all__ = ["Config", "Family", "Forward", "Layer", "Match", "Option", "Read", "Tensors"]
+__all__ = ["Config", "Decoding", "Family", "Forward", "Layer", "Match", "Option", "Read", "Tensors"]
 
 Tensors = Mapping[str, TensorInfo]
 Read = Callable[[str], np.ndarray]
@@ -93,13 +93,26 @@ class Match:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """What the next step of one sequence costs a model that runs as a recurrence.
+
+    Attributes:
+        state_bytes: of the states and the windows of convolutions that a sequence carries, as float32.
+        multiply_adds: of one step, the projections and the read-out of the outputs among them.
+    """
+
+    state_bytes: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
 class Forward:
     """A family's published architecture as a pure function.
 
     Attributes:
         apply: `apply(params, systems, x, lengths) -> (outputs, layer_inputs)`, traceable by `jax.jit`.
             params: {tensor name: array} of every tensor that carries no state.
-            systems: one `DiagonalSystem` a layer, of any state count, in the precision of the model; the poles, B, C
+            systems: one `System` a layer, of any state count, in the precision of the model; the poles, B, C
                 and D used are these, never the tensors'. Masks, refits and reduced layers are all just other
                 systems, so one compiled program serves every ratio and method.
             x: (n, L, F) float inputs, (n, L) integer tokens (one-hot inside), or what `layout` says.
@@ -111,9 +124,15 @@ class Forward:
         task: "classification" or "regression".
         sequence: whether the output has a time axis.
         params: names of the tensors `apply` needs.
-        layout: "single" or "pair" (x is (n, 2, L, ...): two documents to compare).
+        layout: "single", "pair" (x is (n, 2, L, ...): two documents to compare) or "series" (x is (n, S, L, F): S
+            sequences, each passing through the layers by itself; a batch runs all first ones, then all second ones).
         output_step: with a time axis, how many steps apart the outputs are: output j is that of step
             (j + 1)·output_step - 1, so that L steps give L // output_step outputs.
+        series: S.
+        tokens: whether x is (n, L) whole numbers and nothing else. With `sequence` and without labels of one's own the
+            label of a step is the next token.
+        step: `step(params, systems, cache, x) -> (outputs, cache)` of one step of n sequences, or None; x is (n,)
+            tokens or (n, F). `start(systems, n)` gives the cache of sequences that begin.
         input_step: how many steps are folded into one, so that sequences have a multiple of so many.
         precision: "float32" or "float64", what systems and parameters are given in. Whoever runs `apply` for a model in
             float64 enables JAX's 64-bit types around it (`evaluation.passes.precision_of`).
@@ -127,6 +146,10 @@ class Forward:
     params: tuple[str, ...] = ()
     layout: str = "single"
     output_step: int = 1
+    series: int = 1
+    tokens: bool = False
+    step: Callable[..., tuple[Any, Any]] | None = None
+    start: Callable[..., Any] | None = None
     input_step: int = 1
     precision: str = "float32"
 
@@ -146,6 +169,12 @@ class Family(abc.ABC):
     # Whether systems come from eigenvectors, so that the terms of a kernel may be far larger than their sum.
     diagonalises: bool = False
     options: tuple[Option, ...] = ()
+    # How the layers may differ in their state counts, the first where nothing is said.
+    layouts: tuple[str, ...] = ("ragged", "padded", "uniform")
+    # The method of a run that names none: without calibration inputs, and with some.
+    default_methods: tuple[str, str] = ("last", "last")
+    # Options that follow from the state counts, so that a reduced model has others.
+    sized: frozenset[str] = frozenset()
     # Where a stored tensor carries its states: role → (axis of the index sets or None, axis of the states). Roles
     # that are not named carry no states. An axis may hold several blocks of N states one after the other.
     axes: Mapping[str, tuple[int | None, int]] = MappingProxyType({})
@@ -197,7 +226,7 @@ class Family(abc.ABC):
             raise UnsupportedModelError(why)
 
     @abc.abstractmethod
-    def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
+    def system(self, layer: Layer, config: Config, read: Read) -> System:
         """The layer in discrete time, NumPy float64 / complex128."""
 
     @abc.abstractmethod
@@ -214,6 +243,26 @@ class Family(abc.ABC):
             `reduction.changed == "none"` every value is a plain gather of the original bytes; with "readout" only C
             (and D) is computed; with "all" the poles, B, C and D are written from `reduction.system`.
         """
+
+    def inexact(self, layer: Layer, config: Config) -> str | None:
+        """Why leaving states out changes those that stay, as a sentence; None where it does not."""
+        return None
+
+    def upstream(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that the configuration file of another program (`config.json`) settles: {key: value}."""
+        return {}
+
+    def for_sizes(self, config: Config, sizes: Sequence[int]) -> dict[str, Any]:
+        """The description of a model whose layers have these state counts."""
+        return dict(config)
+
+    def size_note(self, sizes: Sequence[int]) -> str | None:
+        """A sentence about programs that run such state counts slower, or not at all; None where there are none."""
+        return None
+
+    def decoding(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Decoding | None:
+        """What a step of one sequence costs; None where that is not how the models are run."""
+        return None
 
     def magnitudes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
         """Sum of squares of all stored parameters of every state, (sets, N) float64: the `magnitude` criterion.

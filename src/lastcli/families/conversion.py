@@ -32,10 +32,12 @@ def proven_conversion(
     Raises:
         UnsupportedModelError: a layer's kernel is another one; names it, the error and the tolerance.
     """
+    from lastcli.engine.system import diagonal
+
     full = {option.key: option.default for option in family.options} | dict(config)
     worst = allowed = 0.0
     for layer, system in zip(family.layers(tensors, full), systems, strict=True):
-        error = kernel_error(system, family.system(layer, full, read))
+        error = kernel_error(system, diagonal(family.system(layer, full, read)))
         dtype = next(np.asarray(read(name)).dtype for role, name in layer.tensors.items() if role in ("C", "W"))
         limit = largest_error_allowed(dtype)
         if not error <= limit:

@@ -13,14 +13,9 @@ __all__ = ["REFUSED", "refusal"]
 # (names that lie together under one layer, what to say); {layer} is the layer's path
 REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (
-        ("A_log", "x_proj/weight"),
-        "{layer} is a Mamba layer: its step, B and C depend on the input, so it is not a linear time-invariant system "
-        "and its states have no norms to rank them by.",
-    ),
-    (
-        ("A_log", "dt_bias", "in_proj/weight"),
-        "{layer} is a Mamba-2 layer: its step, B and C depend on the input, so it is not a linear time-invariant "
-        "system and its states have no norms to rank them by.",
+        ("A_log", "x_proj_weight"),
+        "{layer} is a mixer of Zamba's first version: every head has a projection of its own, which is not supported; "
+        "Mamba, Mamba 2 and Zamba 2 are.",
     ),
     (
         ("alpha_log", "delta_bias"),

@@ -17,17 +17,18 @@ import numpy as np
 
 from lastcli import containers, families
 from lastcli.containers.base import Reader, TensorInfo
+from lastcli.engine.system import diagonal
 from lastcli.errors import InputError, UnsupportedModelError
-from lastcli.families.base import Family, Forward, Layer
+from lastcli.families.base import Decoding, Family, Forward, Layer
 from lastcli.families.equinox.leaves import names_by_shape
 from lastcli.families.parts.cancellation import forward_precision
 from lastcli.families.parts.quantised import scale_of
-from lastcli.model.description import Description, Setting, gather, resolve
+from lastcli.model.description import Description, Setting, gather, inside_of, resolve
 from lastcli.model.sidecar import unused_note
 from lastcli.model.view import View, look, without_second_names
 
 if TYPE_CHECKING:
-    from lastcli.engine.system import DiagonalSystem
+    from lastcli.engine.protocol import System
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
@@ -75,10 +76,42 @@ class Checkpoint:
         idle = {key for key, setting in self.settings.items() if setting.source == "idle"}
         return {key: value for key, value in config.items() if key not in idle}
 
+    def resized_extras(self, states: int) -> dict[str, Any]:
+        """The leaves that are no tensors, with the configuration inside the file for another state size."""
+        extras, inside = dict(self.reader.extras), inside_of(self.reader.extras)
+        if inside is not None and self.family.sized and self.family.upstream(inside[1]):
+            path, document = inside
+            numbers = {key: value for key, value in document.items() if type(value) is int}
+            new = self.family.written_config(numbers, [states])
+            extras |= {f"{path}/{key}": value for key, value in new.items() if key in numbers}
+        return extras
+
+    def check_sizes(self, sizes: Sequence[int]) -> None:
+        """Refuse state counts that the program which wrote `config.json` cannot build a model of.
+
+        Raises:
+            UnsupportedModelError: layers differ, and the configuration has one size for all.
+        """
+        if self.description.upstream is not None and self.family.sized and len(set(sizes)) > 1:
+            where, _ = self.description.upstream
+            raise UnsupportedModelError(
+                f"{where} gives every layer one state size, so layers of {min(sizes)} to {max(sizes)} states would not "
+                "load there; use --layout uniform, or padded, which fills every layer up with inert states."
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Where the tensors lie, and what other programs put beside them."""
+        return self.path if self.path.is_dir() else self.path.parent
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What was chosen, taken for one or left out when it was opened, one sentence each."""
-        said = unused_note(self.description.beside.unused, self.config)
+        known = self.description.upstream
+        unused = dict(self.description.beside.unused)
+        if known is not None and self.family.upstream(known[1]):
+            unused = {file: said for file, said in unused.items() if str(file) != known[0]}
+        said = unused_note(unused, self.config)
         return (*self.reader.dropped, *self.view.aliases.notes, *([said] if said else []))
 
     @property
@@ -90,6 +123,11 @@ class Checkpoint:
     def parameters(self) -> int:
         """Stored elements over all tensors of the model (a complex number counts once, a tensor with two names too)."""
         return sum(info.size for name, info in self.reader.tensors.items() if name not in self.uncounted)
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """What a step of one sequence costs; None where the family's models are not run step by step."""
+        return self.family.decoding(self.reader.tensors, self.config, self.layers)
 
     @property
     def state_tensors(self) -> set[str]:
@@ -124,8 +162,8 @@ class Checkpoint:
         return self._cache[name]
 
     @cached_property
-    def systems(self) -> tuple[DiagonalSystem, ...]:
-        """One `DiagonalSystem` a layer, float64.
+    def systems(self) -> tuple[System, ...]:
+        """One `System` a layer, float64.
 
         Raises:
             InputError: a layer has NaN or infinite values.
@@ -155,7 +193,7 @@ class Checkpoint:
         forward = self.family.forward(self.reader.tensors, self.config, self.layers)
         if forward is None or not self.family.diagonalises:
             return forward
-        return dataclasses.replace(forward, precision=forward_precision(self.systems))
+        return dataclasses.replace(forward, precision=forward_precision(map(diagonal, self.systems)))
 
     def require_forward(self) -> Forward:
         """`forward`, or an error that says what to do.
@@ -241,6 +279,10 @@ def open_checkpoint(
         )
         if own_description and description.says_itself:
             description = description.of_the_file()
+        inside = inside_of(reader.extras)
+        if description.upstream is None and inside is not None:
+            document = (f"{path}: {inside[0]}", inside[1])
+            description = dataclasses.replace(description, upstream=document)
         named = description.family
         map_ = description.map
         view = look(reader, keep_others=keep_others)

@@ -25,8 +25,10 @@ __all__ = [
     "Description",
     "Setting",
     "gather",
+    "inside_of",
     "parse_settings",
     "resolve",
+    "upstream_of",
 ]
 
 PROVENANCE_KEY = RECORD_KEY
@@ -51,11 +53,13 @@ class Description:
         layers: (source, where, mapping), strongest first.
         provenance: what an earlier `last prune` wrote about itself, or an empty mapping.
         beside: the files beside the checkpoint.
+        upstream: (where, document) of the `config.json` of another program, which a family may understand.
     """
 
     layers: tuple[tuple[str, str, Mapping[str, Any]], ...]
     provenance: Mapping[str, Any]
     beside: Beside = Beside()
+    upstream: tuple[str, Mapping[str, Any]] | None = None
 
     @property
     def family(self) -> str | None:
@@ -92,7 +96,7 @@ class Description:
     def of_the_file(self) -> Description:
         """Without what flags and recipe say."""
         own = tuple(layer for layer in self.layers if layer[0] in ("file", "sidecar"))
-        return Description(own, self.provenance, self.beside)
+        return Description(own, self.provenance, self.beside, self.upstream)
 
 
 def parse_settings(items: Iterable[str]) -> dict[str, str]:
@@ -111,6 +115,24 @@ def parse_settings(items: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"--set names {key!r} twice; keep one.")
         settings[key] = value.strip()
     return settings
+
+
+def upstream_of(beside: Beside) -> tuple[str, Mapping[str, Any]] | None:
+    """The `config.json` that another program wrote beside the tensors, with its place; None where there is none."""
+    return next(((str(file), said) for file, said in beside.unused.items() if file.name == "config.json"), None)
+
+
+# Where training code keeps its configuration in the file of a model.
+_INSIDE = ("config", "model_config", "model_args", "args", "hparams", "hyper_parameters")
+
+
+def inside_of(extras: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The configuration that training code put into a file beside the tensors, with the path it has there."""
+    for path in _INSIDE:
+        found = {key.removeprefix(f"{path}/"): value for key, value in extras.items() if key.startswith(f"{path}/")}
+        if found:
+            return path, found
+    return None
 
 
 def gather(
@@ -154,7 +176,7 @@ def gather(
             _check_record(found, where)
             provenance = {key: value for key, value in found.items() if key != "metadata"}
         cleaned.append((source, where, rest))
-    return Description(tuple(cleaned), provenance, beside)
+    return Description(tuple(cleaned), provenance, beside, upstream_of(beside))
 
 
 def _check_record(record: Mapping[str, Any], where: str) -> None:
@@ -180,7 +202,11 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
     settings: dict[str, Setting] = {}
     proven = family.infer(tensors)
     idle = family.idle(tensors) - proven.keys()
-    for source, where, mapping in description.layers:
+    said = list(description.layers)
+    if description.upstream is not None:
+        where, document = description.upstream
+        said.append(("sidecar", where, family.upstream(document)))
+    for source, where, mapping in said:
         wrong: type[LastError] = UsageError if where == "--set" else InputError
         for key, raw in mapping.items():
             if key == "family" or key in MAP_KEYS or key in settings:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lastcli.families.base import Config, Family, Forward, Layer, Match, Read, Tensors
+from lastcli.families.base import Config, Decoding, Family, Forward, Layer, Match, Read, Tensors
 from lastcli.model.naming import Naming
 
 if TYPE_CHECKING:
-    from lastcli.engine.system import DiagonalSystem, Reduction
+    from lastcli.engine.protocol import Reduction, System
 
 __all__ = ["Named"]
 
 _SAME = ("name", "title", "help", "source", "page", "converts_to", "diagonalises", "options", "axes", "input_layout")
+_SIZES = ("layouts", "default_methods", "sized")
 _TOP = "layer"
 
 
@@ -33,7 +34,7 @@ class Named(Family):
 
     def __init__(self, family: Family, naming: Naming, repeated: Mapping[str, str] = MappingProxyType({})) -> None:
         self.family, self.naming, self.repeated = family, naming, repeated
-        for attribute in _SAME:
+        for attribute in (*_SAME, *_SIZES):
             setattr(self, attribute, getattr(family, attribute))
         self._files: dict[str, str] = {}
         self._inner: dict[str, str] = {}
@@ -64,7 +65,7 @@ class Named(Family):
         """See `Family.refuses_moved_poles`."""
         return self.family.refuses_moved_poles(self._inside(layer), config)
 
-    def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
+    def system(self, layer: Layer, config: Config, read: Read) -> System:
         """See `Family.system`."""
         return self.family.system(self._inside(layer), config, self._read(read))
 
@@ -78,6 +79,30 @@ class Named(Family):
     def magnitudes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
         """See `Family.magnitudes`."""
         return self.family.magnitudes(self._inside(layer), config, self._read(read))
+
+    def inexact(self, layer: Layer, config: Config) -> str | None:
+        """See `Family.inexact`."""
+        return self.family.inexact(self._inside(layer), config)
+
+    def upstream(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Family.upstream`."""
+        return self.family.upstream(document)
+
+    def written_config(self, document: Mapping[str, Any], states: Sequence[int]) -> dict[str, Any]:
+        """See `Family.written_config`."""
+        return self.family.written_config(document, states)
+
+    def for_sizes(self, config: Config, sizes: Sequence[int]) -> dict[str, Any]:
+        """See `Family.for_sizes`."""
+        return self.family.for_sizes(config, sizes)
+
+    def size_note(self, sizes: Sequence[int]) -> str | None:
+        """See `Family.size_note`."""
+        return self.family.size_note(sizes)
+
+    def decoding(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Decoding | None:
+        """See `Family.decoding`."""
+        return self.family.decoding(self._view(tensors), config, [self._inside(layer) for layer in layers])
 
     def described(self, tensors: Collection[str]) -> dict[str, Any]:
         """See `Family.described`."""

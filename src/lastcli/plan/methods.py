@@ -196,6 +196,14 @@ METHODS: dict[str, Method] = _registry(
             _SPARSE,
             criterion="magnitude",
         ),
+        Method(
+            "contribution",
+            "energy of what each state alone adds to the outputs on calibration inputs, normalised inside its layer",
+            "the score of GHOST for selective models; docs/methods.md",
+            criterion="contribution",
+            needs_calibration=True,
+            calibrated_refit="none",
+        ),
         Method("random", "seeded uniform draw", _BASELINE, criterion="random", allocation="global"),
         Method(
             "balanced",

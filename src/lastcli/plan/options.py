@@ -63,6 +63,8 @@ class _Calibrating(TypedDict, total=False):
 class _Reducing(_Calibrating, total=False):
     min_states: int
     layout: str
+    states_multiple: int
+    allow_inexact: bool
     compat: str
     allow_unstable: bool
     refuse_unstable: bool

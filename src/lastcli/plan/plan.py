@@ -18,7 +18,7 @@ from lastcli.mappings import convert, load_mapping, suggestion
 from lastcli.plan.methods import METHODS, REFITS, Method, Refit, as_method, as_refit
 from lastcli.plan.ratios import parse_ratio, parse_ratios
 
-__all__ = ["BUNDLED", "LAYOUTS", "Plan", "build_plan", "is_bundled", "load_recipe"]
+__all__ = ["BUNDLED", "LAYOUTS", "Plan", "build_plan", "is_bundled", "load_recipe", "method_of"]
 
 BUNDLED = "bundled"
 
@@ -47,7 +47,7 @@ class Plan:
         None, "path", "layer inputs that lastcli.capture recorded (.safetensors), instead of --calibration"
     )
     model: Mapping[str, Any] = _option(None, "mapping", "description of the model")
-    method: Method = _option(METHODS["last"], "method", "which states go first", tuple(METHODS))
+    method: Method | None = _option(None, "method", "which states go first; last, but for Mamba", tuple(METHODS))
     methods: tuple[Method, ...] | None = _option(None, "methods", "methods of a sweep, compared side by side")
     refit: Refit | None = _option(None, "refit", "how the read-out is re-solved", tuple(REFITS))
     refits: tuple[Refit, ...] | None = _option(None, "refits", "refits of a sweep")
@@ -60,7 +60,9 @@ class Plan:
         None, float, "drop above which a sweep fails (exit 1); so does a model no better than the most frequent class"
     )
     min_states: int = _option(1, int, "stored states every layer (multi-SISO: every channel) keeps at least")
-    layout: str = _option("ragged", str, "state counts of the layers in the output", LAYOUTS)
+    layout: str | None = _option(None, str, "state counts of the layers; ragged, but uniform for Mamba", LAYOUTS)
+    states_multiple: int = _option(1, int, "keep a multiple of so many states in every index set, such as 8")
+    allow_inexact: bool = _option(False, bool, "reduce layers whose norms run over the states (FalconMamba, Jamba)")
     compat: str | None = _option(None, str, "reproduce the published code, slips included", ("reference",))
     allow_unstable: bool = _option(False, bool, "keep states with |λ| >= 1, with --compat too (the default)")
     refuse_unstable: bool = _option(False, bool, "refuse a model with states of |λ| >= 1, which have no finite norm")
@@ -84,6 +86,11 @@ class Plan:
     def replace(self, **changes: Any) -> Plan:
         """A copy with the given fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+def method_of(plan: Plan) -> Method:
+    """The plan's method, or LAST where neither the user nor the model's family names one."""
+    return plan.method or METHODS["last"]
 
 
 _FIELDS = {item.name: item for item in dataclasses.fields(Plan)}
@@ -195,6 +202,7 @@ def _check(plan: Plan) -> None:
 
     positive("states", 1)
     positive("min_states", 0)
+    positive("states_multiple", 1)
     positive("max_drop", 0)
     positive("batch_size", 1)
     positive("warmup", 0)

@@ -24,7 +24,7 @@ from lastcli import containers
 from lastcli._version import __version__
 from lastcli.containers import Reader, TensorSource
 from lastcli.engine.moments import Moments, empty_moments
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, diagonal
 from lastcli.errors import InputError, OutputError
 from lastcli.mappings import parse_mapping
 from lastcli.model.checkpoint import Checkpoint
@@ -110,7 +110,7 @@ def read_layer_inputs(path: Path, checkpoint: Checkpoint) -> LayerInputs:
             other = f"no {missing[0]!r}" if missing else f"{len(places)} layers, the checkpoint {len(wanted)}"
             raise InputError(f"{path} has {other}: it was recorded on another model than {checkpoint.label}.")
         moments, sequences = [], []
-        for layer, key, system in zip(checkpoint.layers, wanted, checkpoint.systems):
+        for layer, key, system in zip(checkpoint.layers, wanted, map(diagonal, checkpoint.systems)):
             where = f"{path}: layer {layer.name}"
             i, entry = places[key]
             _require_same(reader, i, system, where, checkpoint.label)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lastcli.engine.moments import Moments, accumulate, empty_moments
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, diagonal
 from lastcli.errors import InputError, UsageError
 from lastcli.mappings import suggestion
 from lastcli.model.checkpoint import Checkpoint
@@ -62,7 +62,7 @@ class Capture:
         if sample < 0:
             raise UsageError(f"sample must be at least 0, not {sample}.")
         self.names = tuple(layer.name for layer in checkpoint.layers)
-        self.systems: tuple[DiagonalSystem, ...] = checkpoint.systems
+        self.systems: tuple[DiagonalSystem, ...] = tuple(map(diagonal, checkpoint.systems))
         self.moments: list[Moments] = [empty_moments(system) for system in self.systems]
         self.samples = [Sample(sample, seed) for _ in self.names]
         self.padded_backwards = False

@@ -7,19 +7,14 @@ label, and nothing grows with the number of examples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from lastcli.engine.embedding import embed
-from lastcli.engine.exchange import select_states
-from lastcli.engine.moments import Moments, accumulate, empty_moments
-from lastcli.engine.precision import in_float64
-from lastcli.engine.reductions import refit
-from lastcli.engine.simulate import simulate
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.engines import engine_of
+from lastcli.engine.protocol import Reduction, System
 from lastcli.errors import InputError
 from lastcli.evaluation.data import Batch
 from lastcli.evaluation.passes import computable, in_precision, precision_of
@@ -29,15 +24,13 @@ __all__ = [
     "Progress",
     "collect_moments",
     "layer_signals",
-    "output_of",
-    "refit_on_signals",
     "reusable",
     "sequential_refit",
     "share_of",
 ]
 
 Array = Any
-Systems = Sequence[DiagonalSystem]
+Systems = Sequence[System]
 # progress(done, total), called after every batch.
 Progress = Callable[[int, int], None]
 
@@ -54,7 +47,7 @@ def collect_moments(
     batches: Iterable[Batch],
     *,
     progress: Progress | None = None,
-) -> list[Moments]:
+) -> list[Any]:
     """Moments of every layer of the model as it is, in one pass over the batches.
 
     Args:
@@ -67,7 +60,7 @@ def collect_moments(
     Raises:
         InputError: no batches, or inputs that drive a layer to values that are not finite.
     """
-    moments = [empty_moments(system) for system in systems]
+    moments = [engine_of(system).empty_moments(system) for system in systems]
     program, placed = _program(forward.apply), in_precision(forward, systems)
     params = computable(forward, params)
     for batch in _counted(batches, progress):
@@ -75,7 +68,7 @@ def collect_moments(
             inputs = program(params, placed, batch.x, batch.lengths)
         for i, u in enumerate(inputs):
             weights = counted_steps(batch, u.shape[0], u.shape[1], systems)
-            moments[i] = accumulate(moments[i], systems[i], np.asarray(u), weights)
+            moments[i] = engine_of(systems[i]).accumulate(moments[i], systems[i], np.asarray(u), weights)
     if moments and not moments[0].weight > 0:
         raise InputError("The calibration split holds no examples; give at least one batch of inputs.")
     return moments
@@ -104,32 +97,11 @@ def sequential_refit(
     reductions: list[Reduction] = []
     for i, (system, kept) in enumerate(zip(systems, keeps)):
         report = share_of(progress, i, len(systems))
-        signals = layer_signals(forward, params, systems, current, i, batches, progress=report)
-        reductions.append(refit_on_signals(system, kept, signals))
-        current[i] = embed(system, reductions[-1])
+        signals = partial(layer_signals, forward, params, systems, list(current), i, batches, progress=report)
+        engine = engine_of(system)
+        reductions.append(engine.refit_on_signals(system, kept, signals, False, None))
+        current[i] = engine.embed(system, reductions[-1])
     return reductions
-
-
-def refit_on_signals(
-    system: DiagonalSystem,
-    kept: np.ndarray,
-    signals: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    *,
-    reselect: bool = False,
-    pinned: np.ndarray | None = None,
-) -> Reduction:
-    """One layer refitted to the targets in `signals`, (u, target, weights) as `layer_signals` yields them.
-
-    Args:
-        reselect: keep the K states that elimination and exchange on these signals leave, instead of `kept`.
-        pinned: (sets, N) bool, states that such a choice keeps in any case.
-    """
-    moments = empty_moments(system)
-    for u, target, weights in signals:
-        moments = accumulate(moments, system, u, weights, target)
-    if reselect:
-        kept = select_states(system, moments, kept.shape[1], pinned=pinned)
-    return refit(system, kept, moments)
 
 
 def counted_steps(batch: Batch, sequences: int, steps: int, systems: Systems) -> np.ndarray:
@@ -177,16 +149,8 @@ def layer_signals(
         with precision_of(forward):
             original = np.asarray(program(params, placed, batch.x, batch.lengths)[layer])
             u = original if same else np.asarray(program(params, reduced, batch.x, batch.lengths)[layer])
-        yield u, output_of(systems[layer], original), counted_steps(batch, u.shape[0], u.shape[1], systems)
-
-
-@in_float64
-def output_of(system: DiagonalSystem, u: np.ndarray) -> np.ndarray:
-    """The layer's output in float64, (n, L, p) or head-major (n, L, p·G)."""
-    return np.asarray(_simulate(system, np.asarray(u, np.float64)))
-
-
-_simulate = jax.jit(simulate)
+        target = engine_of(systems[layer]).output(systems[layer], original)
+        yield u, target, counted_steps(batch, u.shape[0], u.shape[1], systems)
 
 
 def reusable(batches: Iterable[Any]) -> Iterable[Any]:

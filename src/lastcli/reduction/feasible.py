@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lastcli.engine import criteria
+from lastcli.engine.engines import engine_of
+from lastcli.engine.system import diagonal
 from lastcli.errors import LastError, UnsupportedModelError, UsageError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Method, Plan, Refit
@@ -17,7 +18,7 @@ from lastcli.plan import Method, Plan, Refit
 if TYPE_CHECKING:
     from lastcli.reduction.recorded import LayerInputs
 
-__all__ = ["check", "misfit", "require_norms"]
+__all__ = ["check", "misfit", "require_exact", "require_norms"]
 
 _NEEDS_INPUTS = (
     "needs inputs to calibrate on; give an .npz file with --calibration, or what lastcli.capture recorded with "
@@ -27,6 +28,15 @@ _NEEDS_INPUTS = (
 
 def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | None:
     """Why this method and this refit make no sense together, or not on this model; None where they do."""
+    selective = [
+        layer.name for layer, system in zip(checkpoint.layers, checkpoint.systems) if not system.time_invariant
+    ]
+    if selective and (method.moves_poles or refit.moves_poles or refit.moments == "h2"):
+        what = f"--method {method.name}" if method.moves_poles else f"--refit {refit.name}"
+        return UnsupportedModelError(
+            f"{selective[0]} is selective: its step, B and C depend on the input, so it has no fixed poles and no "
+            f"response to white noise, which {what} needs; use obs with --calibration, or --refit calibrated."
+        )
     if method.moves_poles and refit.for_kept_states:
         return UsageError(f"--refit {refit.name} keeps the original poles, {method.name} moves them; use h2 or poles.")
     if method.moves_poles or refit.moves_poles:
@@ -38,7 +48,7 @@ def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | 
 
         try:
             for layer, system in zip(checkpoint.layers, checkpoint.systems):
-                check_balanceable(system, layer.name)
+                check_balanceable(diagonal(system), layer.name)
         except UnsupportedModelError as error:
             return error
     return None
@@ -47,7 +57,7 @@ def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | 
 def _held(checkpoint: Checkpoint, method: Method, refit: Refit) -> UnsupportedModelError | None:
     """Whether some layer's poles must stay where they are, or are bound to each other."""
     what = f"--method {method.name}" if method.moves_poles else f"--refit {refit.name}"
-    for layer, system in zip(checkpoint.layers, checkpoint.systems):
+    for layer, system in zip(checkpoint.layers, map(diagonal, checkpoint.systems)):
         if system.fixed_poles:
             why = checkpoint.family.refuses_moved_poles(layer, checkpoint.config)
             return UnsupportedModelError(f"{what} gives the states new poles. {why}")
@@ -101,6 +111,22 @@ def check(
         require_norms(checkpoint, plan)
 
 
+def require_exact(checkpoint: Checkpoint, plan: Plan) -> None:
+    """Refuse layers in which leaving states out changes those that stay, unless that is accepted.
+
+    Raises:
+        UnsupportedModelError: there is one, and `allow_inexact` is not given.
+    """
+    if plan.allow_inexact:
+        return
+    for layer in checkpoint.layers:
+        why = checkpoint.family.inexact(layer, checkpoint.config)
+        if why is not None:
+            raise UnsupportedModelError(
+                f"{why} Give --allow-inexact to reduce it all the same, and measure the result."
+            )
+
+
 def _check_recorded(method: Method, refit: Refit, plan: Plan, recorded: LayerInputs) -> None:
     """Refuse what runs the whole model, which the inputs of its layers are not enough for."""
     whole = (
@@ -134,5 +160,5 @@ def require_norms(checkpoint: Checkpoint, plan: Plan) -> None:
         InputError: a layer holds values that are not finite.
         UnsupportedModelError: a pole at or outside the unit circle, and such states are refused.
     """
-    names = [layer.name for layer in checkpoint.layers]
-    criteria.check_stable(checkpoint.systems, names, allow=not plan.refuse_unstable)
+    for layer, system in zip(checkpoint.layers, checkpoint.systems):
+        engine_of(system).check(system, layer.name, allow=not plan.refuse_unstable)

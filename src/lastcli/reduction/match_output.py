@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lastcli.engine.system import DiagonalSystem
-from lastcli.engine.variables import LayerVariables, layer_variables
+from lastcli.engine.engines import engine_of
+from lastcli.engine.protocol import System, Variables
 from lastcli.evaluation.data import Batch
 from lastcli.evaluation.passes import computable, in_precision, precision_of
 from lastcli.families.base import Forward
@@ -39,8 +39,8 @@ _CHECK_EVERY = 25
 def match_output(
     forward: Forward,
     params: Mapping[str, np.ndarray],
-    reduced: Sequence[DiagonalSystem],
-    teacher: Sequence[DiagonalSystem],
+    reduced: Sequence[System],
+    teacher: Sequence[System],
     batches: Iterable[Batch],
     *,
     steps: int = 600,
@@ -49,7 +49,7 @@ def match_output(
     patience: int = 200,
     seed: int = 0,
     progress: Progress | None = None,
-) -> list[DiagonalSystem]:
+) -> list[System]:
     """The reduced systems, fitted to the original model's outputs; never worse on the held-back part than they were.
 
     The error is the Kullback-Leibler divergence of the class probabilities for classification, and the mean squared
@@ -72,9 +72,9 @@ def match_output(
     Raises:
         InputError: too few sequences to hold any back.
     """
-    sequences = load_sequences(batches, pair=forward.layout == "pair")
+    sequences = load_sequences(batches, pair=forward.layout != "single")
     fit, held = divide(sequences, held_back, by_time=forward.sequence)
-    layers = [layer_variables(system) for system in reduced]
+    layers = [engine_of(system).variables(system) for system in reduced]
     optimiser = _adam(learning_rate, steps)
     random = np.random.default_rng(seed)
     real = np.dtype(forward.precision)
@@ -98,11 +98,11 @@ def match_output(
     return list(reduced) if best is None else [_stored(layer, value) for layer, value in zip(layers, best)]
 
 
-def _systems(layers: Sequence[LayerVariables], values: Values) -> tuple[DiagonalSystem, ...]:
+def _systems(layers: Sequence[Variables], values: Values) -> tuple[System, ...]:
     return tuple(layer.system(value) for layer, value in zip(layers, values))
 
 
-def _stored(layer: LayerVariables, value: dict[str, Array]) -> DiagonalSystem:
+def _stored(layer: Variables, value: dict[str, Array]) -> System:
     """The system as the engine keeps it: NumPy float64 (the values of the search, not rounded once more)."""
     with jax.enable_x64(True):
         system = layer.system({name: jnp.asarray(np.asarray(array, np.float64)) for name, array in value.items()})
@@ -121,8 +121,8 @@ class _Fitting:
         cls,
         forward: Forward,
         params: Mapping[str, np.ndarray],
-        layers: Sequence[LayerVariables],
-        teacher: Sequence[DiagonalSystem],
+        layers: Sequence[Variables],
+        teacher: Sequence[System],
         optimiser: optax.GradientTransformation,
     ) -> _Fitting:
         original = in_precision(forward, teacher)
@@ -151,7 +151,7 @@ class _Fitting:
         """One step on a minibatch."""
         return self.advance(values, state, (batch.x, batch.lengths, batch.weights))
 
-    def held_error(self, systems: Sequence[DiagonalSystem], held: Sequences) -> float:
+    def held_error(self, systems: Sequence[System], held: Sequences) -> float:
         """The error of a model on the held-back sequences; infinite where it is not finite."""
         total = scale = 0.0
         for start in range(0, len(held.x), _BATCH):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from lastcli.engine.diagonal import refit_on_signals
 from lastcli.engine.embedding import embed
 from lastcli.engine.poles import refit_poles
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.evaluation.data import Batch
 from lastcli.families.base import Forward
-from lastcli.reduction.calibration import Progress, layer_signals, refit_on_signals, reusable, share_of
+from lastcli.reduction.calibration import Progress, layer_signals, reusable, share_of
 from lastcli.reduction.recorded import LayerInputs
 
 __all__ = ["recorded_pole_refit", "sequential_pole_refit"]
@@ -54,12 +56,12 @@ def sequential_pole_refit(
     found: list[Reduction] = []
     for i, (system, start) in enumerate(zip(systems, reductions)):
         if start.changed != "all":
-            signals = layer_signals(forward, params, systems, current, i, batches)
+            signals = partial(layer_signals, forward, params, systems, current, i, batches)
             held = None if pinned is None else pinned[i]
-            start = refit_on_signals(system, start.kept, signals, reselect=reselect, pinned=held)
+            start = refit_on_signals(system, start.kept, signals, reselect, held)
         report = share_of(progress, i, len(systems))
-        signals = layer_signals(forward, params, systems, current, i, batches)
-        found.append(refit_poles(system, start, signals, held_back=held_back, steps=steps, progress=report))
+        arriving = layer_signals(forward, params, systems, current, i, batches)
+        found.append(refit_poles(system, start, arriving, held_back=held_back, steps=steps, progress=report))
         current[i] = embed(system, found[-1])
         if report is not None:
             report(steps, steps)

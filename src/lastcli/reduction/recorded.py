@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lastcli.engine.diagonal import output as output_of
 from lastcli.engine.moments import Moments
 from lastcli.engine.reductions import residual
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.errors import UsageError
-from lastcli.reduction.calibration import output_of
 
 __all__ = ["LayerInputs"]
 

@@ -6,20 +6,22 @@ model (layer after layer on what really arrives, new poles, the outputs end to e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.engines import engine_of
+from lastcli.engine.protocol import Reduction, System
+from lastcli.engine.system import diagonal
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Refit
 from lastcli.plan.methods import function_at
 
 if TYPE_CHECKING:
-    from lastcli.engine.moments import Moments
     from lastcli.evaluation.data import Batches
     from lastcli.reduction.recorded import LayerInputs
 
@@ -53,7 +55,7 @@ class Task:
     moved: bool
     reselect: bool
     pinned: Sequence[np.ndarray] | None
-    moments: Callable[[str], list[Moments]]
+    moments: Callable[[str], list[Any]]
     batches: Callable[[], Batches]
     progress: Progress = None
     recorded: LayerInputs | None = None
@@ -80,7 +82,7 @@ def h2(task: Task) -> list[Reduction]:
         return _on_moments(task, "h2")
     from lastcli.engine.reductions import refit_moved
 
-    return [refit_moved(system, reduction) for system, reduction in zip(task.checkpoint.systems, task.start)]
+    return [refit_moved(diagonal(system), reduction) for system, reduction in zip(task.checkpoint.systems, task.start)]
 
 
 def calibrated(task: Task) -> list[Reduction]:
@@ -89,10 +91,20 @@ def calibrated(task: Task) -> list[Reduction]:
 
 
 def _on_moments(task: Task, source: str) -> list[Reduction]:
-    from lastcli.engine.reductions import refit
+    layers = enumerate(zip(task.checkpoint.systems, task.kept, task.moments(source)))
+    return [
+        engine_of(system).refit(system, keep, moment, partial(_inputs_again, task, index))
+        for index, (system, keep, moment) in layers
+    ]
 
-    layers = zip(task.checkpoint.systems, task.kept, task.moments(source))
-    return [refit(system, keep, moment) for system, keep, moment in layers]
+
+def _inputs_again(task: Task, index: int) -> Iterable[Any]:
+    """The calibration inputs of a layer of the original model, with what it answers."""
+    from lastcli.reduction.calibration import layer_signals
+
+    checkpoint = task.checkpoint
+    forward, params, systems = checkpoint.require_forward(), checkpoint.params, checkpoint.systems
+    return layer_signals(forward, params, systems, systems, index, task.batches())
 
 
 def sequential(task: Task) -> list[Reduction]:
@@ -116,12 +128,18 @@ def poles(task: Task) -> list[Reduction]:
     if task.recorded is not None:
         start = task.start if task.moved else calibrated(task)
         with done_bar(task.progress, "Refitting poles", len(task.start) * POLE_STEPS) as advance:
-            return recorded_pole_refit(checkpoint.systems, start, task.recorded, steps=POLE_STEPS, progress=advance)
+            return recorded_pole_refit(
+                [diagonal(system) for system in checkpoint.systems],
+                start,
+                task.recorded,
+                steps=POLE_STEPS,
+                progress=advance,
+            )
     with done_bar(task.progress, "Refitting poles", len(task.start) * POLE_STEPS) as advance:
         return sequential_pole_refit(
             checkpoint.require_forward(),
             checkpoint.params,
-            checkpoint.systems,
+            [diagonal(system) for system in checkpoint.systems],
             task.start,
             task.batches(),
             steps=POLE_STEPS,
@@ -151,13 +169,11 @@ def match_output(
     return [_moved(reduction, system) for reduction, system in zip(start, matched)]
 
 
-def _moved(before: Reduction, system: DiagonalSystem) -> Reduction:
-    """A reduction whose system was fitted further; the poles of oscillators stay where they are."""
+def _moved(before: Reduction, system: System) -> Reduction:
+    """A reduction whose system was fitted further."""
     if system is before.system:
         return before
-    same = np.array_equal(system.poles, before.system.poles) and np.array_equal(system.B, before.system.B)
-    changed = "readout" if same and before.changed != "all" else "all"
-    return Reduction(before.kept, system, changed)
+    return Reduction(before.kept, system, engine_of(system).moved(before, system))
 
 
 @contextmanager
@@ -171,7 +187,7 @@ def done_bar(progress: Progress, label: str, total: int) -> Iterator[Callable[[i
 
         def advance(done: int, _: int) -> None:
             nonlocal reached
-            bar.advance(done - reached)
-            reached = done
+            bar.advance(max(done - reached, 0))
+            reached = max(done, reached)
 
         yield advance

@@ -8,18 +8,18 @@ per residual, is the layer's weight. No labels are used.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from lastcli.engine.embedding import embed
-from lastcli.engine.moments import Moments
+from lastcli.engine.engines import engine_of
 from lastcli.engine.precision import in_float64
-from lastcli.engine.reductions import refit
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.protocol import System
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.passes import model_outputs
 from lastcli.families.base import Forward
-from lastcli.reduction.calibration import Progress
+from lastcli.reduction.calibration import Progress, layer_signals
 from lastcli.reduction.divergence import kullback_leibler
 
 __all__ = ["layer_sensitivities", "output_change"]
@@ -32,9 +32,9 @@ _BATCH = 64
 def layer_sensitivities(
     forward: Forward,
     params: Mapping[str, np.ndarray],
-    systems: Sequence[DiagonalSystem],
+    systems: Sequence[System],
     energies: Sequence[np.ndarray],
-    moments: Sequence[Moments],
+    moments: Sequence[Any],
     split: Split,
     *,
     progress: Progress | None = None,
@@ -58,7 +58,10 @@ def layer_sensitivities(
         reached = np.sort(energy, axis=1).mean(axis=0)
         gone = int(np.clip(np.searchsorted(reached, RESIDUAL), 1, max(system.states - 1, 1)))
         kept = np.sort(np.argsort(-energy, axis=1, kind="stable")[:, : system.states - gone], axis=1)
-        changed = [*systems[:layer], embed(system, refit(system, kept, moment)), *systems[layer + 1 :]]
+        engine = engine_of(system)
+        again = partial(layer_signals, forward, params, systems, systems, layer, split.batches(size))
+        reduced = engine.embed(system, engine.refit(system, kept, moment, again))
+        changed = [*systems[:layer], reduced, *systems[layer + 1 :]]
         outputs = model_outputs(forward, params, changed, split, batch_size=size)
         change = output_change(zip(original, outputs), forward.task)
         weights[layer] = change / max(float(reached[gone - 1]), 1e-12)

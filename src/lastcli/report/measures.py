@@ -17,7 +17,7 @@ from lastcli.report.text import (
     seconds_text,
     shrinkage,
 )
-from lastcli.results import BenchResult, EvalResult, LayerCertificate, VerifyResult
+from lastcli.results import BenchResult, BenchRun, EvalResult, LayerCertificate, VerifyResult
 
 __all__ = [
     "bench_blocks",
@@ -136,10 +136,22 @@ def verify_blocks(result: VerifyResult) -> list[Block]:
     return blocks + notes_lines(result.notes)
 
 
+def _decoding_rows(a: BenchRun, b: BenchRun) -> list[tuple[str, str, str, str]]:
+    """What a running sequence gains: first of all for models that are run step by step."""
+    kinds = (
+        ("state a sequence", "state_bytes", bytes_text),
+        ("multiply-adds a step", "multiply_adds", count),
+        ("step, median", "step_latency", seconds_text),
+    )
+    found = [(name, getattr(a, key), getattr(b, key), show) for name, key, show in kinds]
+    return [(name, show(x), show(y), shrinkage(x, y)) for name, x, y, show in found if x is not None and y is not None]
+
+
 def bench_blocks(result: BenchResult) -> list[Block]:
     """Original and pruned side by side."""
     a, b = result.original, result.pruned
     rows = [
+        *_decoding_rows(a, b),
         ("states", count(a.states), count(b.states), shrinkage(a.states, b.states)),
         ("parameters", count(a.parameters), count(b.parameters), shrinkage(a.parameters, b.parameters)),
         ("file", bytes_text(a.bytes), bytes_text(b.bytes), shrinkage(a.bytes, b.bytes)),

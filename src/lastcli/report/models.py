@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ def inspect_blocks(result: InspectResult) -> list[Block]:
         ("container", name_text(result.container)),
         ("family", family),
         ("states", count(result.states)),
+        ("state a sequence", "–" if result.state_bytes is None else bytes_text(result.state_bytes)),
+        ("multiply-adds a step", count(result.multiply_adds)),
         ("parameters", count(result.parameters)),
         ("size", bytes_text(result.bytes)),
         ("tensors", f"{count(result.tensors)}{f' ({dtypes})' if dtypes else ''}" if result.tensors else "–"),
@@ -158,6 +160,7 @@ def prune_blocks(result: PruneResult) -> list[Block]:
     """Before → after, layer by layer, with what is known about the error."""
     sizes = [
         ("states", result.states_before, result.states_after, count),
+        *_decoding_rows(result),
         ("parameters", result.parameters_before, result.parameters_after, count),
         ("size", result.bytes_before, result.bytes_after, bytes_text),
     ]
@@ -177,6 +180,15 @@ def prune_blocks(result: PruneResult) -> list[Block]:
     elif result.out is not None:
         blocks.append(Line(f"Written: {name_text(result.out)}", "good"))
     return blocks + notes_lines(result.notes)
+
+
+def _decoding_rows(result: PruneResult) -> list[tuple[str, int, int, Callable[[Any], str]]]:
+    """What a running sequence gains, before what the file does."""
+    rows = [
+        ("state a sequence", result.state_bytes_before, result.state_bytes_after, bytes_text),
+        ("multiply-adds a step", result.multiply_adds_before, result.multiply_adds_after, count),
+    ]
+    return [(name, a, b, show) for name, a, b, show in rows if a is not None and b is not None]
 
 
 def _measured(found: Measured) -> Line:

@@ -170,6 +170,8 @@ class BenchRun:
         latency: median seconds a batch; `latency_low` and `latency_high` its 5% and 95% quantiles.
         throughput: examples a second at the median.
         peak_memory: bytes; `memory_kind` says of what.
+        state_bytes, multiply_adds: what a sequence carries from step to step, and what a step of it costs;
+            step_latency: median seconds of a step of a batch. None where the model is not run step by step.
         compile_seconds: first call; short where the compile cache knew the program.
     """
 
@@ -184,6 +186,9 @@ class BenchRun:
     peak_memory: int | None = None
     memory_kind: str | None = None
     compile_seconds: float | None = None
+    state_bytes: int | None = None
+    multiply_adds: int | None = None
+    step_latency: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

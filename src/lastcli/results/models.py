@@ -53,7 +53,11 @@ class LayerInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectResult(OfModel):
-    """What was read, and what was assumed. `states` is the budget: Σ states · sets."""
+    """What was read, and what was assumed. `states` is the budget: Σ states · sets.
+
+    `state_bytes` is what a sequence carries from step to step as float32, `multiply_adds` of one step; None where
+    models are not run step by step.
+    """
 
     command: ClassVar[str] = "inspect"
 
@@ -62,6 +66,8 @@ class InspectResult(OfModel):
     states: int
     parameters: int
     bytes: int
+    state_bytes: int | None = None
+    multiply_adds: int | None = None
     config: Mapping[str, ConfigValue] = field(default_factory=dict)
     title: str = ""
     tensors: int | None = None
@@ -196,6 +202,10 @@ class PruneResult(OfModel):
     bytes_after: int
     layers: tuple[LayerPruned, ...]
     out: str | None
+    state_bytes_before: int | None = None
+    state_bytes_after: int | None = None
+    multiply_adds_before: int | None = None
+    multiply_adds_after: int | None = None
     layout: str = "ragged"
     dry_run: bool = False
     compat: str | None = None

@@ -114,4 +114,7 @@ def _run(checkpoint: Checkpoint, timing: Timing, overhead: int) -> BenchRun:
         peak_memory=timing.peak_memory,
         memory_kind=None if timing.peak_memory is None else "compiled program",
         compile_seconds=timing.compile_seconds,
+        state_bytes=None if checkpoint.decoding is None else checkpoint.decoding.state_bytes,
+        multiply_adds=None if checkpoint.decoding is None else checkpoint.decoding.multiply_adds,
+        step_latency=timing.step,
     )

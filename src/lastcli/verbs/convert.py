@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lastcli import containers, families
 from lastcli.containers.base import Reader, TensorSource
+from lastcli.engine.system import diagonal
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.conversion import proven_conversion
 from lastcli.model import description
@@ -41,6 +42,7 @@ def convert(
         checkpoint = None
     reader, view = (checkpoint.reader, checkpoint.view) if checkpoint is not None else _unknown(session)
     metadata = dict(reader.metadata)
+    folder = reader.path if reader.path.is_dir() else reader.path.parent
     if view.name is not None:
         metadata[containers.MODEL_KEY] = view.name
     family_after = checkpoint.family.name if checkpoint is not None else None
@@ -51,7 +53,7 @@ def convert(
         family_after = str(config.pop("family", to_family))
         new = {source.info.name: source for source in sources}
         error, allowed = proven_conversion(
-            checkpoint.systems,
+            [diagonal(system) for system in checkpoint.systems],
             checkpoint.view.over(families.successor(checkpoint.family, family_after, new)),
             {name: source.info for name, source in new.items()},
             config,
@@ -74,6 +76,7 @@ def convert(
         force=force,
         template=reader,
         shard_bytes=shard_bytes,
+        companions=containers.companions_of(folder) if reader.kind == "safetensors" and to_family is None else None,
         config=None if checkpoint is None or family_after != checkpoint.family.name else config_text(checkpoint),
     )
     return ConvertResult(

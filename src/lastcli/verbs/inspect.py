@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
-
 from lastcli import containers
+from lastcli.engine.engines import engine_of
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.results import ConfigValue, InspectResult, LayerInfo
 
@@ -40,6 +39,8 @@ def inspect(checkpoint: Checkpoint) -> InspectResult:
         states=states,
         parameters=checkpoint.parameters,
         bytes=containers.stored_bytes(checkpoint.path),
+        state_bytes=None if checkpoint.decoding is None else checkpoint.decoding.state_bytes,
+        multiply_adds=None if checkpoint.decoding is None else checkpoint.decoding.multiply_adds,
         config={
             key: ConfigValue(value=s.value, source=s.source)
             for key, s in checkpoint.settings.items()
@@ -56,14 +57,15 @@ def _layer(checkpoint: Checkpoint, index: int) -> LayerInfo:
     layer = checkpoint.layers[index]
     tensors = checkpoint.reader.tensors
     system = checkpoint.family.system(layer, checkpoint.config, checkpoint.read)
+    form = system.form
     own = [tensors[name] for name in layer.tensors.values() if name in tensors]
     return LayerInfo(
         name=layer.name,
         states=system.states,
         sets=system.sets,
-        inputs=system.inputs * (system.groups if system.multi else 1),
-        outputs=system.outputs * (system.groups if system.multi else 1),
-        directions=system.directions,
-        max_abs_pole=float(np.max(np.abs(system.poles))),
+        inputs=form["inputs"] * (form["groups"] if system.multi else 1),
+        outputs=form["outputs"] * (form["groups"] if system.multi else 1),
+        directions=form["directions"],
+        max_abs_pole=engine_of(system).largest_pole(system),
         parameters=sum(info.size for info in own),
     )

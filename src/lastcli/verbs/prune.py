@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from lastcli import containers
-from lastcli.engine.system import Reduction
+from lastcli.engine.protocol import Reduction
 from lastcli.errors import GateError, UsageError
 from lastcli.evaluation.significance import compare
-from lastcli.plan import Method, Refit
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.plan import Method, Refit, method_of
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import LayerCertificate, LayerPruned, Measured, PruneResult, SearchResult
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
@@ -26,7 +27,7 @@ from lastcli.verbs.shared.certificates import (
 )
 from lastcli.verbs.shared.kept_states import kept_note
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
-from lastcli.verbs.shared.rebuilding import Rebuilt, rebuild, write_checkpoint
+from lastcli.verbs.shared.rebuilding import Rebuilt, as_checkpoint, rebuild, shards_for, write_checkpoint
 from lastcli.verbs.shared.record import provenance
 from lastcli.verbs.shared.search import search
 from lastcli.verbs.shared.session import Session
@@ -63,20 +64,21 @@ def prune(
             from the original over all inputs and neither data nor `force` says that this does not matter.
         OutputError: the output is the input, exists, or cannot be written.
     """
-    plan, checkpoint = session.plan, session.checkpoint
+    plan, checkpoint = session.reducing, session.checkpoint
     if out is None and not dry_run:
         raise UsageError("Say where the smaller checkpoint goes with --out, or look first with --dry-run.")
     if out is not None:
+        shard_bytes = shards_for(checkpoint, out, shard_bytes)
         containers.check_output(out, inputs=[checkpoint.path], shard_bytes=shard_bytes, force=force or dry_run)
     compressor, goal = _reduce(session)
-    rebuilt = rebuild(checkpoint, goal.reductions, plan.layout)
+    rebuilt = rebuild(checkpoint, goal.reductions, compressor.layout)
     stored = as_stored(checkpoint, rebuilt, goal.reductions)
     before = sum(system.stored_states for system in compressor.systems)
     after = sum(reduction.system.stored_states for reduction in goal.reductions)
     ratio = float(plan.ratio) if plan.ratio is not None else 1 - after / before
     size_before = carried_bytes(checkpoint)
     found = certificates(compressor.names, compressor.systems, stored, compressor.data_errors(stored))
-    notes = _notes(session, compressor, after)
+    notes = _notes(session, compressor, after, rebuilt.sizes)
     fitted = goal.refit.needs_calibration or plan.match_output
     notes += [
         *error_notes(found, calibrated=fitted),
@@ -106,9 +108,10 @@ def prune(
         parameters_after=rebuilt.parameters,
         bytes_before=size_before,
         bytes_after=size_after,
+        **_decoding(checkpoint, rebuilt),
         layers=_layers(compressor, stored, found),
         out=written,
-        layout=plan.layout,
+        layout=compressor.layout,
         dry_run=dry_run,
         compat=plan.compat,
         search=goal.search,
@@ -118,15 +121,29 @@ def prune(
     )
 
 
-def _notes(session: Session, compressor: Compressor, after: int) -> list[str]:
+def _decoding(checkpoint: Checkpoint, rebuilt: Rebuilt) -> dict[str, int]:
+    """What a step of one sequence cost, and will cost; nothing where models are not run step by step."""
+    before, after = checkpoint.decoding, as_checkpoint(checkpoint, rebuilt).decoding
+    if before is None or after is None:
+        return {}
+    return {
+        "state_bytes_before": before.state_bytes,
+        "state_bytes_after": after.state_bytes,
+        "multiply_adds_before": before.multiply_adds,
+        "multiply_adds_after": after.multiply_adds,
+    }
+
+
+def _notes(session: Session, compressor: Compressor, after: int, sizes: Sequence[int]) -> list[str]:
     """What is not as the plan, the file or the name of the metric would have it."""
     kept = kept_note(
-        compressor.systems, session.plan, after, pinned=bool(compressor.unstable) and compressor.pins_unstable
+        compressor.systems, session.reducing, after, pinned=bool(compressor.unstable) and compressor.pins_unstable
     )
     if kept is not None:
         session.note(kept)
     measures = session.plan.data is not None or session.plan.max_drop is not None
     found = (
+        session.checkpoint.family.size_note(sizes),
         unstable_note(compressor),
         kept,
         size_note(session.checkpoint),
@@ -136,8 +153,8 @@ def _notes(session: Session, compressor: Compressor, after: int) -> list[str]:
 
 
 def _reduce(session: Session) -> tuple[Compressor, _Goal]:
-    plan = session.plan
-    method = plan.method
+    plan = session.reducing
+    method = method_of(plan)
     available = session.has_calibration
     refit = plan.refit or method.refit(calibrated=available)
     compressor = session.compressor([(method, refit)])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from lastcli.engine.engines import engine_of
 from lastcli.errors import UsageError
-from lastcli.plan import REFITS
+from lastcli.plan import REFITS, method_of
 from lastcli.results import LayerScore, ScoreResult
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.shared.unstable import unstable_note, unstable_states
@@ -20,7 +19,7 @@ def score(session: Session) -> ScoreResult:
         UnsupportedModelError: a state has |λ| >= 1 and no finite norm.
         UsageError: the method does not rank single states.
     """
-    method = session.plan.method
+    method = method_of(session.reducing)
     if method.moves_poles:
         raise UsageError(f"--method {method.name} moves the poles and ranks no states; use it with prune or sweep.")
     compressor = session.compressor([(method, REFITS["none"])])
@@ -34,7 +33,7 @@ def score(session: Session) -> ScoreResult:
             multi=system.multi,
             energy=energy,
             score=value,
-            max_abs_pole=float(np.max(np.abs(system.poles))),
+            max_abs_pole=engine_of(system).largest_pole(system),
         )
         for name, system, energy, value in zip(compressor.names, compressor.systems, energies, scores)
     )
@@ -47,5 +46,5 @@ def score(session: Session) -> ScoreResult:
         compat=session.plan.compat,
         layers=layers,
         unstable=unstable_states(compressor),
-        notes=tuple(note for note in [unstable_note(compressor)] if note),
+        notes=tuple(note for note in [*compressor.decisions, unstable_note(compressor)] if note),
     )

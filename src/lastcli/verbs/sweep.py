@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from lastcli.engine.system import Reduction
+from lastcli.engine.protocol import Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import Evaluation
-from lastcli.plan import Method, Plan, Refit
+from lastcli.plan import Method, Plan, Refit, method_of
 from lastcli.plan.ratios import parse_ratios
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.feasible import misfit
@@ -96,10 +96,10 @@ def _runs(session: Session) -> tuple[list[Run], list[str]]:
     Raises:
         LastError: no pair is left.
     """
-    plan = session.plan
+    plan = session.reducing
     ratios = plan.ratios or ((plan.ratio,) if plan.ratio is not None else parse_ratios(DEFAULT_RATIOS))
     pairs: list[tuple[Method, Refit]] = []
-    for method in plan.methods or (plan.method,):
+    for method in plan.methods or (method_of(plan),):
         own = plan.refits or (plan.refit or method.refit(calibrated=session.has_calibration),)
         pairs += [(method, refit) for refit in own]
     wrong = {pair: error for pair in pairs if (error := misfit(session.checkpoint, *pair)) is not None}
@@ -134,7 +134,7 @@ def _reduce(
             method, refit, ratio = run
             try:
                 reductions = compressor.reduce(method, refit, ratio=ratio)
-                rebuilt = rebuild(session.checkpoint, reductions, session.plan.layout)
+                rebuilt = rebuild(session.checkpoint, reductions, compressor.layout)
             except UnsupportedModelError as error:
                 errors[f"{method.name} + {refit.name} at {float(ratio):g}"] = error
             else:

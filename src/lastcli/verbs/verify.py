@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from lastcli.containers.base import TensorInfo
-from lastcli.engine.system import Reduction
+from lastcli.engine.engines import engine_of
+from lastcli.engine.protocol import Reduction
 from lastcli.errors import InputError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import METHODS, REFITS
@@ -121,7 +122,8 @@ def _description(before: Checkpoint, after: Checkpoint) -> Check:
     if after.family.name != family:
         return Check(name="description", ok=True, detail=f"{before.family.name} written as {after.family.name}")
     idle = {key for model in (before, after) for key, setting in model.settings.items() if setting.source == "idle"}
-    odd = [key for key in said if key in after.config and key not in idle and said[key] != after.config[key]]
+    alike = [key for key in said if key in after.config and key not in idle | before.family.sized]
+    odd = [key for key in alike if said[key] != after.config[key]]
     if odd:
         shown = "; ".join(f"{key} is {said[key]!r} of ORIGINAL, {after.config[key]!r} of PRUNED" for key in odd)
         return Check(name="description", ok=False, detail=f"{shown}; say it with --set, or describe the right one")
@@ -182,9 +184,9 @@ def _layer_counts(before: Checkpoint, after: Checkpoint) -> Check:
 
 def _stable(before: Checkpoint, after: Checkpoint) -> Check:
     """No pole of PRUNED is at or outside the unit circle, unless ORIGINAL had such poles already."""
-    largest = [float(np.abs(system.poles).max(initial=0.0)) for system in after.systems]
+    largest = [engine_of(system).largest_pole(system) for system in after.systems]
     worst = int(np.argmax(largest))
-    limit = max(1.0, max(float(np.abs(system.poles).max(initial=0.0)) for system in before.systems) * (1 + 1e-6))
+    limit = max(1.0, max(engine_of(system).largest_pole(system) for system in before.systems) * (1 + 1e-6))
     ok = largest[worst] < limit or limit > 1.0 >= largest[worst]
     detail = f"largest |λ| {largest[worst]:.6f} in {after.layers[worst].name}"
     return Check(name="stable", ok=ok, detail=detail, how=PROVED)
@@ -206,8 +208,9 @@ def _shapes(before: Checkpoint, after: Checkpoint, claims: Sequence[Claim], step
 def _agreement(before: Checkpoint, steps: Sequence[Record]) -> Check:
     """Method, refit, ratio and what changed fit each other in every record."""
     states = sum(system.stored_states for system in before.systems)
+    selective = not all(system.time_invariant for system in before.systems)
     for step in reversed(steps):
-        wrong = _contradiction(step, states)
+        wrong = _contradiction(step, states, selective)
         if wrong is not None:
             return Check(name="agreement", ok=False, detail=f"the record contradicts itself: {wrong}")
         states = step.states_after if step.states_after is not None else states
@@ -215,7 +218,7 @@ def _agreement(before: Checkpoint, steps: Sequence[Record]) -> Check:
     return Check(name="agreement", ok=True, detail=f"method {step.method}, refit {step.refit}", how=PROVED)
 
 
-def _contradiction(step: Record, states: int) -> str | None:
+def _contradiction(step: Record, states: int, selective: bool) -> str | None:
     if step.states_before is not None and step.states_before != states:
         return f"{step.states_before} states are said to have been there before, and there were {states}"
     if step.states_after is not None and step.ratio is not None:
@@ -229,7 +232,8 @@ def _contradiction(step: Record, states: int) -> str | None:
         return None  # a method or refit of the user's own
     changed = {layer.changed for layer in step.layers}
     may_match = step.options.get("match_output", refit.needs_calibration)
-    if may_match or method.moves_poles or refit.moves_poles:
+    # a selective layer may be fitted whole: what makes its B and C is no read-out
+    if may_match or method.moves_poles or refit.moves_poles or (selective and refit.needs_calibration):
         return None
     allowed = {"none"} if refit.name == "none" else {"none", "readout"}
     if changed - allowed:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lastcli.containers.base import Reader, TensorInfo
+from lastcli.containers.companions import is_companion
 from lastcli.containers.inputs import read_small, shown
 from lastcli.containers.safetensors.reader import MAX_HEADER, SafetensorsReader
 from lastcli.containers.structure import take_metadata
@@ -45,7 +46,7 @@ def open_safetensors(path: Path) -> Reader:
 
 
 def stranger(folder: Path) -> str | None:
-    """The first file that is neither the one index nor a shard it names; see `base.Folder`.
+    """The first file that is neither the one index, a shard it names, nor a companion of it; see `base.Folder`.
 
     Raises:
         InputError: the index is damaged.
@@ -56,9 +57,8 @@ def stranger(folder: Path) -> str | None:
         return next((name for name in names if name.endswith(".safetensors")), names[0] if names else None)
     reader = ShardedReader(folder / indexes[0])
     reader.close()
-    # from config.json other libraries build the model of these tensors
-    own = {indexes[0], "config.json", *reader.shards}
-    return next((name for name in names if name not in own), None)
+    own = {indexes[0], *reader.shards}
+    return next((name for name in names if name not in own and not is_companion(name)), None)
 
 
 def _find_index(folder: Path) -> Path | None:

@@ -16,7 +16,7 @@ from lastcli.families.mapped.map import Map, Part
 from lastcli.families.parts.storage import store
 
 if TYPE_CHECKING:
-    from lastcli.engine.system import DiagonalSystem, Reduction
+    from lastcli.engine.protocol import Reduction, System
 
 __all__ = ["Mapped"]
 
@@ -84,7 +84,7 @@ class Mapped(Family):
         """As the family does."""
         return self.family.refuses_moved_poles(_inner(layer), config)
 
-    def system(self, layer: Layer, config: Config, read: Read) -> DiagonalSystem:
+    def system(self, layer: Layer, config: Config, read: Read) -> System:
         """The family's system of the parts."""
         return self.family.system(_inner(layer), config, _reads(layer, read))
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["activation", "along", "as_features", "glu", "layer_norm", "linear", "pool"]
+__all__ = ["activation", "along", "as_features", "glu", "layer_norm", "linear", "pool", "rms_norm"]
 
 Array = Any
 
@@ -43,6 +43,11 @@ def layer_norm(x: Array, scale: Array, bias: Array | None, eps: float) -> Array:
     variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
     y = (x - mean) * lax.rsqrt(variance + eps) * along(scale, x.ndim)
     return y if bias is None else y + along(bias, x.ndim)
+
+
+def rms_norm(x: Array, scale: Array, eps: float) -> Array:
+    """Root mean square normalisation over the last axis."""
+    return x * lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + eps) * along(scale, x.ndim)
 
 
 def glu(x: Array) -> Array:

@@ -118,9 +118,11 @@ class Convertible(Family):
         """
         if target not in self.converts_to:
             return super().convert(tensors, config, read, target)
+        from lastcli.engine.system import diagonal
+
         changes: dict[str, np.ndarray | None] = {}
         for layer in self.layers(tensors, config):
-            system = self.system(layer, config, read)
+            system = diagonal(self.system(layer, config, read))
             step = self.step_sizes(layer, config, read)
             changes |= s4d_layer(with_output(layer, tensors), system, step, system.states, read)
         return changes, s4d_config(config)

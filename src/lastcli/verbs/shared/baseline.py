@@ -58,7 +58,11 @@ def baseline_fault(session: Session, found: Evaluation) -> str | None:
         return None
     name = found.metric.name
     value, blind = (_shown(name, v) for v in (found.value, trivial_value(found.metric, split)))
-    trivial = "the most frequent class" if name == "accuracy" else "the mean of the targets"
+    trivial = {
+        "accuracy": "the most frequent class",
+        "nll": "the frequencies of the labels",
+        "perplexity": "the frequencies of the labels",
+    }.get(name, "the mean of the targets")
     trivial = "an answer that looks at no input" if found.metric.ranked else trivial
     return (
         f"The full model does not beat {trivial} on {split.name}: {name} {value}, and {blind} for always answering "

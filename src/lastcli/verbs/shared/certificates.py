@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.engines import engine_of, first_states
+from lastcli.engine.protocol import Reduction, System
+from lastcli.engine.system import diagonal
 from lastcli.errors import UnsupportedModelError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Method
 from lastcli.results import LayerCertificate
-from lastcli.verbs.shared.matching import first_states
 from lastcli.verbs.shared.rebuilding import Rebuilt, as_checkpoint
 
 __all__ = [
@@ -32,8 +33,6 @@ __all__ = [
 _USELESS = 1.0
 # Above this, `prune` writes nothing that no data has shown to work.
 HOPELESS = 10.0
-# Two values computed from the same bytes in another order of the array differ by no more.
-_SAME = 8 * np.finfo(float).eps
 # Rounding of a response to constant inputs in float32.
 _CONSTANT = 1e-4
 # A change of 1 - |λ| by this share is worth a word.
@@ -41,42 +40,36 @@ _SPOILT = 0.1
 
 
 def as_stored(checkpoint: Checkpoint, rebuilt: Rebuilt, reductions: Sequence[Reduction]) -> list[Reduction]:
-    """The reductions with the values that are read back from the rebuilt tensors.
-
-    Poles and input maps that are the original's own bytes keep the original's values to the last bit, so that a kept
-    pole beside the unit circle is not told apart from itself.
-    """
+    """The reductions with the values that are read back from the rebuilt tensors."""
     stored = as_checkpoint(checkpoint, rebuilt)
     found = []
     for old, read, reduction in zip(checkpoint.systems, stored.systems, reductions):
-        own, read = reduction.system, first_states(read, reduction.system.states)
-        # the form stays the reduction's: one compiled program serves the masked models of every ratio
-        system = own.replace(poles=read.poles, B=read.B, C=read.C * (read.pairing / own.pairing), D=read.D)
-        if reduction.changed != "all" and _near(system.poles, own.poles) and _near(system.B, own.B):
-            system = system.replace(poles=own.poles, B=own.B)
-            if reduction.changed == "none" and _near(system.C, own.C):
-                system = system.replace(C=own.C, D=old.D)
+        read = first_states(read, reduction.system.states)
+        system = engine_of(old).stored(old, reduction, read)
         found.append(Reduction(reduction.kept, system, reduction.changed, reduction.bound))
     return found
 
 
-def _near(first: np.ndarray, second: np.ndarray) -> bool:
-    return first.shape == second.shape and bool((np.abs(first - second) <= _SAME * np.abs(second)).all())
-
-
 def certificates(
     names: Sequence[str],
-    systems: Sequence[DiagonalSystem],
+    systems: Sequence[System],
     reductions: Sequence[Reduction],
     data_errors: Sequence[float | None] = (),
 ) -> tuple[LayerCertificate, ...]:
-    """Bound, H∞ error, relative H2 error and error at frequency zero of each layer; on data where that was measured."""
+    """Bound, H∞ error, relative H2 error and error at frequency zero of each layer; on data where that was measured.
+
+    Of a layer that has no norms only the states, and the error on data.
+    """
     from lastcli.engine.certificates import certify
 
     found = []
     measured = data_errors or [None] * len(names)
     for name, system, reduction, data_error in zip(names, systems, reductions, measured):
-        certificate = certify(system, reduction)
+        if not system.time_invariant:
+            counts = {"states_before": system.states, "states_after": reduction.system.states}
+            found.append(LayerCertificate(name=name, data_error=data_error, **counts))
+            continue
+        certificate = certify(diagonal(system), reduction)
         found.append(
             LayerCertificate(
                 name=name,
@@ -110,7 +103,7 @@ def error_notes(found: Sequence[LayerCertificate], *, calibrated: bool) -> list[
         )
     if unbounded:
         notes.append(f"The error is not bounded in {', '.join(unbounded)}: a state with |λ| >= 1 was changed.")
-    if calibrated:
+    if calibrated and any(layer.h2_error is not None for layer in found):
         notes.append(
             "Errors and bounds are over all inputs; the read-outs were fitted to the calibration inputs, on which they "
             "can be far smaller."
@@ -150,6 +143,8 @@ def storage_notes(checkpoint: Checkpoint, reductions: Sequence[Reduction], store
     """Sentences about poles that rounding to the checkpoint's dtype moves towards or over the unit circle."""
     notes = []
     for layer, exact, kept in zip(checkpoint.layers, reductions, stored):
+        if not exact.system.time_invariant:
+            continue
         before, after = 1 - np.abs(exact.system.poles), 1 - np.abs(kept.system.poles)
         if exact.changed == "none" or before.shape != after.shape or not before.size:
             continue

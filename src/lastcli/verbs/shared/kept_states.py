@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.protocol import System
 from lastcli.plan import Plan
 
 __all__ = ["kept_note"]
 
 
-def kept_note(systems: Sequence[DiagonalSystem], plan: Plan, after: int, *, pinned: bool) -> str | None:
+def kept_note(systems: Sequence[System], plan: Plan, after: int, *, pinned: bool) -> str | None:
     """A sentence where a number of states or a ratio could not be met, with the reason; None where it was.
 
     Args:
@@ -34,7 +34,7 @@ def kept_note(systems: Sequence[DiagonalSystem], plan: Plan, after: int, *, pinn
     return f"{stays}, {'fewer' if after < asked else 'more'} than the {asked} of {flag}: {', and '.join(reasons)}."
 
 
-def _fewer(systems: Sequence[DiagonalSystem], plan: Plan) -> list[str]:
+def _fewer(systems: Sequence[System], plan: Plan) -> list[str]:
     reasons = []
     if plan.layout == "uniform":
         reasons.append("every layer keeps the same number (--layout uniform)")
@@ -44,14 +44,18 @@ def _fewer(systems: Sequence[DiagonalSystem], plan: Plan) -> list[str]:
     if channels:
         cost = " or ".join(map(str, channels))
         reasons.append(f"all channels of a layer keep the same number, so that its states go {cost} at a time")
+    if plan.states_multiple > 1:
+        reasons.append(f"every index set keeps a multiple of {plan.states_multiple} (--states-multiple)")
     return reasons or ["the next ones would not fit"]
 
 
-def _more(systems: Sequence[DiagonalSystem], plan: Plan, pinned: bool) -> list[str]:
+def _more(systems: Sequence[System], plan: Plan, pinned: bool) -> list[str]:
     reasons = []
     if plan.min_states > 0:
         where = "every channel of every layer" if any(system.sets > 1 for system in systems) else "every layer"
         reasons.append(f"{where} keeps at least {plan.min_states} (--min-states)")
+    if plan.states_multiple > 1:
+        reasons.append(f"every index set keeps a multiple of {plan.states_multiple} (--states-multiple)")
     if pinned:
         reasons.append("states with |λ| ≥ 1 stay")
     if plan.compat is not None:

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.engines import engine_of
+from lastcli.engine.protocol import System
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.verbs.shared.record import Record
 
-__all__ = ["Claim", "first_states", "match_layers"]
-
-# Two ways to the same pole agree to this part of its distance from the unit circle, whatever dtype lies between.
-_RELATIVE = 1e-3
+__all__ = ["Claim", "match_layers"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,12 @@ def match_layers(before: Checkpoint, after: Checkpoint, steps: Sequence[Record])
     """One claim a layer; `steps` are the prunings that led from ORIGINAL to PRUNED, the newest first."""
     claims = []
     for index, (old, new) in enumerate(zip(before.systems, after.systems)):
-        claim = _by_record(old, index, steps) if steps else _by_poles(old, new)
+        claim = _by_record(old, index, steps) if steps else _by_dynamics(old, new)
         claims.append(claim if claim.wrong else _checked(claim, old, new))
     return claims
 
 
-def _by_record(old: DiagonalSystem, index: int, steps: Sequence[Record]) -> Claim:
+def _by_record(old: System, index: int, steps: Sequence[Record]) -> Claim:
     """The indices of every pruning, put one into the other."""
     kept, states, changed = None, old.states, "none"
     for step in reversed(steps):
@@ -74,58 +72,20 @@ def _wrong_indices(kept: np.ndarray, sets: int, states: int) -> str | None:
     return None
 
 
-def _checked(claim: Claim, old: DiagonalSystem, new: DiagonalSystem) -> Claim:
-    widths = ("groups", "inputs", "outputs", "directions", "modes", "sets")
-    for width in widths:
-        if getattr(old, width) != getattr(new, width):
-            return Claim(claim.kept, claim.changed, f"it has {getattr(new, width)} {width}, not {getattr(old, width)}")
+def _checked(claim: Claim, old: System, new: System) -> Claim:
+    for what, width in old.form.items():
+        if new.form.get(what) != width:
+            return Claim(claim.kept, claim.changed, f"it has {new.form.get(what)} {what}, not {width}")
     if claim.states > new.states:
         return Claim(claim.kept, claim.changed, f"{claim.states} states are said to stay, the layer has {new.states}")
-    rest = claim.states * new.modes
-    if bool(np.any(new.B[:, rest:]) and np.any(new.C[..., rest:])):
+    if not engine_of(new).inert(new)[:, claim.states :].all():
         return Claim(claim.kept, claim.changed, f"states beyond the {claim.states} kept ones are not inert")
     return claim
 
 
-def first_states(system: DiagonalSystem, count: int) -> DiagonalSystem:
-    """The first `count` states of every group: what is not inert in a padded layer."""
-    width = count * system.modes
-    return system.replace(poles=system.poles[:, :width], B=system.B[:, :width], C=system.C[..., :width])
-
-
-def _by_poles(old: DiagonalSystem, new: DiagonalSystem) -> Claim:
-    """Indices of `old` whose poles and inputs are those of `new`, in ascending order as prune writes them."""
-    if (old.groups, old.modes, old.inputs) != (new.groups, new.modes, new.inputs):
-        return Claim(np.zeros((old.sets, 0), int), None, "the layer has another width")
-    live = np.any(new.B != 0, axis=2) & np.any(new.C != 0, axis=(1, 2))
-    width = int(live.any(axis=0).reshape(-1, new.modes).any(axis=1).sum())
-    kept = np.zeros((old.sets, width), int)
-    for group in range(old.sets):
-        position = 0
-        for state in range(width):
-            wanted = slice(state * new.modes, (state + 1) * new.modes)
-            while position < old.states:
-                own = slice(position * old.modes, (position + 1) * old.modes)
-                same = poles_agree(old.poles[group, own], new.poles[group, wanted]) and _inputs_agree(
-                    old.B[group, own], new.B[group, wanted]
-                )
-                position += 1
-                if same:
-                    break
-            else:
-                return Claim(kept, None, "its poles are not ORIGINAL's, and no record says what was done")
-            kept[group, state] = position - 1
+def _by_dynamics(old: System, new: System) -> Claim:
+    """The states whose dynamics are those of `new`."""
+    kept = engine_of(old).locate(old, new)
+    if isinstance(kept, str):
+        return Claim(np.zeros((old.sets, 0), int), None, kept)
     return Claim(kept, None)
-
-
-def poles_agree(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two sets of poles are the same, each measured by its own distance 1 - |λ| from the unit circle."""
-    distance = np.abs(1 - np.abs(first))
-    return first.shape == second.shape and bool(
-        (np.abs(first - second) <= _RELATIVE * np.maximum(distance, 1e-300)).all()
-    )
-
-
-def _inputs_agree(first: np.ndarray, second: np.ndarray) -> bool:
-    scale = float(np.abs(first).max(initial=0.0))
-    return bool(np.abs(first - second).max(initial=0.0) <= _RELATIVE * max(scale, 1e-30))

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lastcli.engine.system import Reduction
+from lastcli.engine.engines import engine_of
+from lastcli.engine.protocol import Reduction
 from lastcli.evaluation.significance import compare
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Plan
@@ -62,7 +63,6 @@ def measure(
 def _measure(
     session: Session, candidates: Sequence[Sequence[Reduction] | None], label: str, *, compare_outputs: bool
 ) -> list[Evaluation]:
-    from lastcli.engine.embedding import embed
     from lastcli.evaluation.sweep import evaluate_candidates
 
     if session.external is not None:
@@ -71,7 +71,7 @@ def _measure(
     checkpoint = session.checkpoint
     original = checkpoint.systems
     systems = [
-        original if reductions is None else tuple(embed(s, r) for s, r in zip(original, reductions))
+        original if reductions is None else tuple(engine_of(s).embed(s, r) for s, r in zip(original, reductions))
         for reductions in candidates
     ]
     with session.bar(label, session.split.n * len(systems)) as bar:
@@ -109,7 +109,7 @@ def _external(
     session: Session, external: ExternalForward, checkpoint: Checkpoint, reductions: Sequence[Reduction] | None
 ) -> Evaluation:
     if reductions is not None:
-        checkpoint = as_checkpoint(checkpoint, rebuild(checkpoint, reductions, session.plan.layout))
+        checkpoint = as_checkpoint(checkpoint, rebuild(checkpoint, reductions, session.layout))
     tensors = {name: checkpoint.read(name) for name in checkpoint.reader.tensors}
     split = session.measured_on
     with session.bar("Evaluating", 1 if split is None else split.n) as bar:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lastcli.engine.system import DiagonalSystem, Reduction
+from lastcli.engine.engines import engine_of
+from lastcli.engine.protocol import Reduction, System
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.results import Check
 from lastcli.verbs.shared.proof import RECOMPUTED
@@ -59,25 +60,19 @@ def compare_outputs(
     session: Session, before: Checkpoint, after: Checkpoint, reductions: Sequence[Reduction]
 ) -> Compared:
     """Outputs on the plan's data where it names any, else on random inputs; of each layer where no forward is known."""
-    from lastcli.engine.embedding import embed
-
-    masked = tuple(embed(system, reduction) for system, reduction in zip(before.systems, reductions))
+    masked = tuple(engine_of(system).embed(system, reduction) for system, reduction in zip(before.systems, reductions))
     if before.forward is None or after.forward is None:
         triples = zip(*(map(_answer, layers) for layers in (masked, after.systems, before.systems)), strict=True)
         return Compared.of("each layer on random inputs", triples)
     return _model_outputs(session, before, after, masked)
 
 
-def _answer(system: DiagonalSystem) -> np.ndarray:
-    from lastcli.reduction.calibration import output_of
-
-    width = system.groups if system.multi else system.inputs
-    return output_of(system, np.random.default_rng(0).standard_normal((2, 64, width)))
+def _answer(system: System) -> np.ndarray:
+    width = system.form["groups"] if system.multi else system.form["inputs"]
+    return engine_of(system).output(system, np.random.default_rng(0).standard_normal((2, 64, width)))
 
 
-def _model_outputs(
-    session: Session, before: Checkpoint, after: Checkpoint, masked: Sequence[DiagonalSystem]
-) -> Compared:
+def _model_outputs(session: Session, before: Checkpoint, after: Checkpoint, masked: Sequence[System]) -> Compared:
     from lastcli.evaluation.fitting import random_split
     from lastcli.evaluation.passes import model_outputs
 

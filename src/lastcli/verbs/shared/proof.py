@@ -20,14 +20,13 @@ from functools import cached_property
 
 import numpy as np
 
-from lastcli.engine.certificates import relative_h2_error
-from lastcli.engine.reductions import refit, refit_moved, truncate
-from lastcli.engine.system import DiagonalSystem, Reduction
-from lastcli.engine.white_noise import white_noise_moments
+from lastcli.engine.engines import engine_of, first_states
+from lastcli.engine.protocol import Reduction, System
+from lastcli.engine.system import diagonal
 from lastcli.errors import LastError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import METHODS, REFITS
-from lastcli.verbs.shared.matching import Claim, first_states, poles_agree
+from lastcli.verbs.shared.matching import Claim
 from lastcli.verbs.shared.rebuilding import Rebuilt, as_checkpoint, changed_sources, rebuild
 from lastcli.verbs.shared.record import Record
 
@@ -37,6 +36,8 @@ PROVED, RECOMPUTED, TRUSTED = "proved", "recomputed", "trusted"
 
 # Two computations of one reduction agree to this part of the layer, and what both are stored in rounds no worse.
 _AGREE = 1e-4
+# Values computed from the same bytes in another order of an array differ by no more.
+_SAME = 1e-12
 _ROUNDING = {"bfloat16": 2.0**-6, "float16": 2.0**-9}
 
 _UNKNOWN = "its read-out is not ORIGINAL's, nor the H2-optimal one, and no record says what was done"
@@ -104,21 +105,25 @@ class Prover:
         """The proof of layer `index`; `claim` must not be wrong already."""
         old, new = self.before.systems[index], self.after.systems[index]
         active = first_states(new, claim.states)
-        plain = truncate(old, claim.kept)
+        plain = engine_of(old).truncate(old, claim.kept)
         found = self._by_bytes(index, claim, plain, active)
         return found if found is not None else self._by_systems(index, claim, plain, active)
 
-    def _by_bytes(self, index: int, claim: Claim, plain: Reduction, active: DiagonalSystem) -> LayerProof | None:
+    def _by_bytes(self, index: int, claim: Claim, plain: Reduction, active: System) -> LayerProof | None:
         """A proof over the tensors; None in families whose tensors are computed anew whatever is removed."""
         if not self._gathers(index):
             return None
+        engine = engine_of(active)
         wanted = {**self._own(index), **self._tensors(index, plain)}
         odd = self._differing(wanted)
         if not odd:
             return LayerProof(True, PROVED, PROVED, "none", plain)
         if claim.changed != "all" and odd <= self._readout_names(index, plain, wanted):
-            own = active.replace(poles=plain.system.poles, B=plain.system.B)
-            reduction = Reduction(claim.kept, own, "readout")
+            # a tensor may hold what is read beside what drives: of that nothing may differ
+            if not engine.same_dynamics(plain.system, active, _SAME):
+                detail = "what drives its states is not ORIGINAL's"
+                return LayerProof(False, "", "", "all", Reduction(claim.kept, active, "all"), detail)
+            reduction = Reduction(claim.kept, engine.with_dynamics(active, plain.system), "readout")
             if claim.changed == "none":
                 return LayerProof(False, PROVED, "", "readout", reduction, f"{min(odd)} is not ORIGINAL's")
             return self._readout(index, claim, reduction, PROVED)
@@ -127,18 +132,18 @@ class Prover:
         detail = f"{min(odd - self._readout_names(index, plain, wanted))} is not ORIGINAL's with states removed"
         return LayerProof(False, "", "", "all", Reduction(claim.kept, active, "all"), detail)
 
-    def _by_systems(self, index: int, claim: Claim, plain: Reduction, active: DiagonalSystem) -> LayerProof:
+    def _by_systems(self, index: int, claim: Claim, plain: Reduction, active: System) -> LayerProof:
         """A proof over poles, B, C and D as they are read from the two files."""
         as_found = Reduction(claim.kept, active, claim.changed or "readout")
         if claim.changed == "all":
-            if self.before.systems[index].fixed_poles:
+            if getattr(self.before.systems[index], "fixed_poles", False):
                 return LayerProof(False, "", "", "all", as_found, _FIXED)
             expected = self._moved(index, claim)
             if expected is not None:
                 return self._agreeing(index, as_found, expected)
             return self._unless_hashed(index, as_found, "")
         stored = self._stored(index, plain)
-        if not (poles_agree(stored.poles, active.poles) and _close(stored.B, active.B, self._rounding(index))):
+        if not engine_of(active).same_dynamics(stored, active, self._rounding(index)):
             detail = "its poles or input maps are not ORIGINAL's"
             return LayerProof(False, "", "", "all", Reduction(claim.kept, active, "all"), detail)
         proof = self._agreeing(index, Reduction(claim.kept, active, "none"), plain)
@@ -161,15 +166,15 @@ class Prover:
             stored = self._stored(index, expected)
         except LastError as error:
             return LayerProof(False, "", "", found.changed, found, f"what is computed anew cannot be stored: {error}")
-        apart = relative_h2_error(stored, found.system)
+        apart = engine_of(stored).distance(stored, found.system)
         limit = max(_AGREE, self._rounding(index))
         if apart <= limit and np.array_equal(found.kept, expected.kept):
             return LayerProof(True, RECOMPUTED, RECOMPUTED, found.changed, found)
         if apart <= limit:
             return LayerProof(False, "", "", found.changed, found, "other states stay than are kept when computed anew")
-        return LayerProof(
-            False, "", "", found.changed, found, f"it is {apart:.2g} (relative H2) from what is computed anew"
-        )
+        measure = "relative H2" if stored.time_invariant else "relative"
+        detail = f"it is {apart:.2g} ({measure}) from what is computed anew"
+        return LayerProof(False, "", "", found.changed, found, detail)
 
     def _unless_hashed(self, index: int, found: Reduction, poles: str) -> LayerProof:
         names = self.after.layers[index].tensors.values()
@@ -184,7 +189,12 @@ class Prover:
             return self._recalibrated[index]
         if len(self.steps) > 1 or (self.steps and not _on_white_noise(self.steps[0])):
             return None
-        system = self.before.systems[index]
+        if not self.before.systems[index].time_invariant:
+            return None
+        from lastcli.engine.reductions import refit
+        from lastcli.engine.white_noise import white_noise_moments
+
+        system = diagonal(self.before.systems[index])
         return refit(system, claim.kept, white_noise_moments(system, allow_unstable=True))
 
     def _moved(self, index: int, claim: Claim) -> Reduction | None:
@@ -198,8 +208,9 @@ class Prover:
         if step.refit not in REFITS or REFITS[step.refit].needs_calibration:
             return None
         from lastcli.engine.balanced import balance
+        from lastcli.engine.reductions import refit_moved
 
-        layer, system = self.before.layers[index], self.before.systems[index]
+        layer, system = self.before.layers[index], diagonal(self.before.systems[index])
         mode = "perturbation" if method.settles else "truncation"
         try:
             reduction = balance(system, layer.name, mode).reduce(claim.states)
@@ -224,7 +235,7 @@ class Prover:
         if self.after.family.name != self.before.family.name:
             return False
         layer, system = self.before.layers[index], self.before.systems[index]
-        every = truncate(system, np.tile(np.arange(system.states), (system.sets, 1)))
+        every = _whole(system)
         again = self.before.family.rebuild(layer, self.before.config, self.before.read, every, layer.states)
         tensors = self.before.reader.tensors
         return all(
@@ -243,12 +254,11 @@ class Prover:
 
     def _readout_names(self, index: int, plain: Reduction, wanted: Tensors) -> set[str]:
         """The tensors in which the family stores C and D: those that another read-out changes."""
-        system = plain.system
-        other = system.replace(C=0.5 * system.C, D=None if system.D is None else 0.5 * system.D + _eye(system))
+        other = engine_of(plain.system).other_readout(plain.system)
         probe = self._tensors(index, Reduction(plain.kept, other, "readout"))
         return {name for name, array in probe.items() if not _same_or_absent(array, wanted.get(name))}
 
-    def _stored(self, index: int, reduction: Reduction) -> DiagonalSystem:
+    def _stored(self, index: int, reduction: Reduction) -> System:
         """A reduction as it is read back from the dtypes of ORIGINAL's form; converted by other means, as it is."""
         before = self.before
         written = before.family.rebuilt_config(before.config).get("family", before.family.name)
@@ -265,7 +275,7 @@ class Prover:
     @cached_property
     def _plain(self) -> list[Reduction]:
         """Every layer with some states of its own, where a whole model has to be written to read one layer."""
-        return [truncate(system, np.tile(np.arange(system.states), (system.sets, 1))) for system in self.before.systems]
+        return [_whole(system) for system in self.before.systems]
 
     def _rounding(self, index: int) -> float:
         """What the coarsest dtype of the layer loses, relative."""
@@ -282,13 +292,9 @@ def _same_or_absent(first: np.ndarray | None, second: np.ndarray | None) -> bool
     return first is second if first is None or second is None else _same_bytes(first, second)
 
 
-def _close(first: np.ndarray, second: np.ndarray, relative: float) -> bool:
-    scale = float(np.abs(first).max(initial=0.0))
-    return bool(np.abs(first - second).max(initial=0.0) <= relative * max(scale, 1e-30))
-
-
-def _eye(system: DiagonalSystem) -> np.ndarray:
-    return np.broadcast_to(np.eye(system.outputs, system.inputs), (system.groups, system.outputs, system.inputs))
+def _whole(system: System) -> Reduction:
+    """The layer with all its states."""
+    return engine_of(system).truncate(system, np.tile(np.arange(system.states), (system.sets, 1)))
 
 
 def _on_white_noise(step: Record) -> bool:

@@ -12,14 +12,19 @@ import numpy as np
 from lastcli import containers
 from lastcli.containers.base import TensorSource
 from lastcli.containers.memory import MemoryReader
-from lastcli.engine.system import Reduction
+from lastcli.engine.protocol import Reduction
 from lastcli.errors import UsageError
 from lastcli.families.parts.leaves import canonical, split
 from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.model.description import Setting
 from lastcli.verbs.shared.upstream_config import config_text
 
-__all__ = ["Rebuilt", "as_checkpoint", "changed_sources", "rebuild", "write_checkpoint"]
+__all__ = ["Rebuilt", "as_checkpoint", "changed_sources", "rebuild", "shards_for", "write_checkpoint"]
+
+
+# The largest shard of a folder that is written for other programs, as transformers has it.
+HUB_SHARDS = 5 * 10**9
 
 # What the code of a layer calls the number of its states.
 _COUNTS = {"N", "P", "d_state", "num_states", "ssm_size", "state_dim", "state_size"}
@@ -61,6 +66,7 @@ def rebuild(checkpoint: Checkpoint, reductions: Sequence[Reduction], layout: str
     """
     counts = [reduction.system.states for reduction in reductions]
     sizes = [max(counts)] * len(counts) if layout == "padded" else counts
+    checkpoint.check_sizes(sizes)
     changed: dict[str, np.ndarray | None] = {}
     for layer, reduction, size in zip(checkpoint.layers, reductions, sizes):
         new = checkpoint.family.rebuild(layer, checkpoint.config, checkpoint.read, reduction, size)
@@ -103,15 +109,24 @@ def _source(checkpoint: Checkpoint, name: str, changed: Mapping[str, np.ndarray 
 def as_checkpoint(checkpoint: Checkpoint, rebuilt: Rebuilt) -> Checkpoint:
     """The reduced model as an open checkpoint in memory, read through its family like any file."""
     reader = MemoryReader(checkpoint.path, rebuilt.sources)
-    family, settings = checkpoint.family, checkpoint.settings
+    family = checkpoint.family
+    # what follows from the state counts is told by the tensors again
+    defaults = {option.key: option.default for option in family.options}
+    follows = {key: Setting(defaults[key], "assumed") for key in family.sized}
+    settings = {**checkpoint.settings, **follows}
     changed = family.rebuilt_config(checkpoint.config)
     if changed.get("family", family.name) != family.name:
         from lastcli.families import successor
-        from lastcli.model.description import Setting
 
         family = checkpoint.view.over(successor(family, changed.pop("family"), reader.tensors))
         settings = {key: Setting(value, "file") for key, value in changed.items()}
     return Checkpoint(reader, family, settings, checkpoint.description, checkpoint.view)
+
+
+def shards_for(checkpoint: Checkpoint, out: Path, shard_bytes: int | None) -> int | None:
+    """The shards of an output: as asked for, and where a folder that other programs load becomes a folder, theirs."""
+    hub = checkpoint.description.upstream is not None and checkpoint.reader.kind == "safetensors"
+    return HUB_SHARDS if shard_bytes is None and hub and not out.suffix else shard_bytes
 
 
 def write_checkpoint(
@@ -129,11 +144,14 @@ def write_checkpoint(
     Raises:
         OutputError: `out` is the input, exists (without force), or cannot be written.
     """
-    config = checkpoint.without_idle(checkpoint.family.rebuilt_config(checkpoint.config))
+    config = checkpoint.family.for_sizes(checkpoint.family.rebuilt_config(checkpoint.config), rebuilt.sizes)
+    config = checkpoint.without_idle(config)
     family = config.pop("family", checkpoint.family.name)
     config |= checkpoint.family.described([source.info.name for source in rebuilt.sources])
     metadata = dict(checkpoint.reader.metadata)
     metadata[containers.DESCRIPTION_KEY] = description.to_json(family, config, record)
+    companions = dict(containers.companions_of(checkpoint.folder)) if checkpoint.reader.kind == "safetensors" else {}
+    companions.pop(containers.CONFIG, None)  # written for the new sizes
     if checkpoint.view.name is not None:
         metadata[containers.MODEL_KEY] = checkpoint.view.name
     return containers.write(
@@ -144,6 +162,7 @@ def write_checkpoint(
         force=force,
         template=checkpoint.reader,
         shard_bytes=shard_bytes,
+        companions=companions,
         progress=progress,
         config=config_text(checkpoint, rebuilt.sizes),
     )
@@ -154,7 +173,7 @@ def _recounted(checkpoint: Checkpoint, sizes: Sequence[int]) -> dict[str, Any]:
 
     equinox saves such a field of a module (`P`, `d_state`) beside the layer's arrays.
     """
-    extras = dict(checkpoint.reader.extras)
+    extras = checkpoint.resized_extras(max(sizes))
     new = {
         canonical(split(name)[0]): (layer.states, size)
         for layer, size in zip(checkpoint.layers, sizes)

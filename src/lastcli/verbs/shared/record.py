@@ -14,7 +14,7 @@ import numpy as np
 
 from lastcli._version import __version__
 from lastcli.containers.inputs import shown
-from lastcli.engine.system import Reduction
+from lastcli.engine.protocol import Reduction
 from lastcli.errors import InputError, UsageError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Method, Plan, Refit, build_plan
@@ -22,7 +22,15 @@ from lastcli.plan import Method, Plan, Refit, build_plan
 __all__ = ["LayerRecord", "Record", "chain", "provenance"]
 
 # Options that decide what a reduction is, beside method, refit and ratio.
-_OPTIONS = ("min_states", "seed", "allow_unstable", "refuse_unstable", "match_output")
+_OPTIONS = (
+    "min_states",
+    "seed",
+    "allow_unstable",
+    "refuse_unstable",
+    "match_output",
+    "states_multiple",
+    "allow_inexact",
+)
 _CHANGED = ("none", "readout", "all")
 # Counts and indices beyond this fit no array.
 _LIMIT = 2**63

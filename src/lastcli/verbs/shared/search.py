@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from lastcli.engine.system import Reduction
+from lastcli.engine.protocol import Reduction
 from lastcli.errors import GateError
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import Evaluation
@@ -111,7 +111,7 @@ class _Search:
     def _confirm(self, count: int) -> SearchStep | None:
         """The compact model itself on the split; None if it misses the bound."""
         checkpoint = self.session.checkpoint
-        compact = as_checkpoint(checkpoint, rebuild(checkpoint, self.reduced[count], self.session.plan.layout))
+        compact = as_checkpoint(checkpoint, rebuild(checkpoint, self.reduced[count], self.compressor.layout))
         found = measure_checkpoint(self.session, compact, "Confirming")
         return self.steps[-1] if self._record(count, found, compact=True) else None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lastcli.containers import CONTAINERS, MODEL_KEY
 from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint, open_checkpoint
-from lastcli.plan import BUNDLED, Method, Plan, Refit
+from lastcli.plan import BUNDLED, METHODS, Method, Plan, Refit
 from lastcli.verbs.shared.finite import require_finite_outputs
 from lastcli.verbs.shared.skeleton import load_skeleton
 from lastcli.verbs.shared.sources import (
@@ -27,7 +27,7 @@ from lastcli.verbs.shared.sources import (
 
 if TYPE_CHECKING:
     from lastcli.containers.base import TensorInfo
-    from lastcli.engine.system import Reduction
+    from lastcli.engine.protocol import Reduction
     from lastcli.evaluation.data import Split
     from lastcli.evaluation.external import ExternalForward
     from lastcli.reduction.compressor import Compressor
@@ -87,6 +87,18 @@ class Session:
         for sentence in checkpoint.notes:
             self.note(sentence)
         return checkpoint
+
+    @cached_property
+    def reducing(self) -> Plan:
+        """The plan with what the model's family decides where the user did not: method and layout."""
+        plan, family = self.plan, self.checkpoint.family
+        method = plan.method or METHODS[family.default_methods[int(self.has_calibration)]]
+        return plan.replace(method=method, layout=plan.layout or family.layouts[0])
+
+    @property
+    def layout(self) -> str:
+        """How the layers' state counts may differ."""
+        return self.reducing.layout or "ragged"
 
     def open(self, model: str | Path | Checkpoint, *, own_description: bool = False) -> Checkpoint:
         """Whatever a run names: a path or `bundled`, described by its flags and recipe; closed with the session.
@@ -231,8 +243,12 @@ class Session:
 
     def _load(self, source: DataSource, limit: str | None, what: str) -> Split:
         from lastcli.evaluation.data import load_split
+        from lastcli.evaluation.text import is_text, load_text
 
-        split = load_split(source.location, scale=self.plan.scale, limit=limit)
+        if is_text(source.location.path):
+            split = load_text(source.location.path, self.checkpoint.folder / "tokenizer.json").part(limit)
+        else:
+            split = load_split(source.location, scale=self.plan.scale, limit=limit)
         if source.bundled:
             split = dataclasses.replace(split, name=f"{BUNDLED}:{source.location.path.stem}")
         if source.how != "as named":
@@ -264,9 +280,11 @@ class Session:
 
         available = self.has_calibration
         reads = any(method.reads_calibration(refit, available=available) for method, refit in pairs)
+        # a frozen selective layer has norms at the mean step of its inputs
+        reads = reads or (available and any(not system.time_invariant for system in self.checkpoint.systems))
         calibration = self.calibration if reads or self.plan.match_output else None
         recorded = self.recorded if reads or self.plan.match_output else None
-        compressor = Compressor(self.checkpoint, self.plan, calibration, progress=self.progress, recorded=recorded)
+        compressor = Compressor(self.checkpoint, self.reducing, calibration, progress=self.progress, recorded=recorded)
         for method, refit in pairs:
             compressor.check(method, refit)
         if calibration is not None and (
@@ -295,7 +313,10 @@ class Session:
         recorded = self._recorded_of(checkpoint)
         if recorded is None:
             return [None] * len(reductions)
-        return [recorded.error(i, *layer) for i, layer in enumerate(zip(checkpoint.systems, reductions))]
+        from lastcli.engine.system import diagonal
+
+        layers = enumerate(zip(map(diagonal, checkpoint.systems), reductions))
+        return [recorded.error(i, system, reduction) for i, (system, reduction) in layers]
 
     def reduce_again(
         self, checkpoint: Checkpoint, plan: Plan, pair: tuple[Method, Refit], states: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lastcli.engine.state_norms import horizon_energy
+from lastcli.engine.system import diagonal
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import UnstableStates
 
@@ -26,7 +27,7 @@ def unstable_states(compressor: Compressor) -> tuple[UnstableStates, ...]:
     for name, mask, largest in compressor.unstable:
         places = np.argwhere(mask)
         states = [int(place[1]) if mask.shape[0] == 1 else [int(i) for i in place] for place in places]
-        energy = horizon_energy(systems[name], steps)[mask]
+        energy = horizon_energy(diagonal(systems[name]), steps)[mask]
         found.append(
             UnstableStates(
                 layer=name, states=tuple(states), largest=largest, energy=tuple(map(float, energy)), steps=steps

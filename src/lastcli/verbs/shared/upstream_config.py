@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lastcli import containers
 from lastcli.model.checkpoint import Checkpoint
@@ -19,7 +20,7 @@ def config_text(checkpoint: Checkpoint, sizes: Sequence[int] | None = None) -> s
         checkpoint: what was read.
         sizes: stored states of each layer as they are written; None for those of the checkpoint.
     """
-    document = checkpoint.description.beside.config
+    document = _document(checkpoint)
     if document is None:
         return None
     if sizes is not None:
@@ -31,7 +32,7 @@ def config_note(
     checkpoint: Checkpoint, out: Path | None, shard_bytes: int | None, sizes: Sequence[int] = ()
 ) -> str | None:
     """What keeps the library from building the output from its `config.json`, in one sentence; or None."""
-    if checkpoint.description.beside.config is None or out is None:
+    if _document(checkpoint) is None or out is None:
         return None
     if containers.config_place(out, shard_bytes=shard_bytes) is None:
         return (
@@ -44,3 +45,14 @@ def config_note(
             "built from it they need --layout padded or uniform."
         )
     return None
+
+
+def _document(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
+    """What `config.json` beside the checkpoint says, where its family understands it."""
+    description = checkpoint.description
+    if description.beside.config is not None:
+        return description.beside.config
+    if description.upstream is None or not checkpoint.family.upstream(description.upstream[1]):
+        return None
+    where, document = description.upstream
+    return document if where.endswith(containers.CONFIG) else None

@@ -1,0 +1,114 @@
+"""Mamba 1's tensors and an `S6System`, either way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lastcli.families.base import Layer, Read, Tensors
+from lastcli.families.mamba.names import MIXER_NORMS
+from lastcli.families.parts.leaves import expect_shape, layer_name
+from lastcli.families.parts.storage import gather, pad_states, store
+
+if TYPE_CHECKING:
+    from lastcli.engine.protocol import Reduction
+    from lastcli.engine.selective.system import S6System
+
+__all__ = ["layer_of", "magnitudes", "rebuilt", "system_of"]
+
+
+def layer_of(base: str, roles: Mapping[str, str], tensors: Tensors) -> Layer:
+    """The layer, its shapes checked against those of `A_log` (d, N) and `dt_proj` (d, r)."""
+    d, N = tensors[roles["A_log"]].shape
+    rank = tensors[roles["dt_proj"]].shape[-1]
+    H = tensors[roles["out_proj"]].shape[0]
+    shapes = {
+        "D": (d,), "in_proj": (2 * d, H), "in_bias": (2 * d,), "conv_bias": (d,), "dt_proj": (d, rank),
+        "dt_bias": (d,), "x_proj": (rank + 2 * N, d), "out_proj": (H, d), "out_bias": (H,),
+        "step_norm": (rank,), "B_norm": (N,), "C_norm": (N,),
+    }  # fmt: skip
+    for role, shape in shapes.items():
+        if role in roles:
+            expect_shape(tensors[roles[role]], shape)
+    taps = tensors[roles["conv"]]
+    expect_shape(taps, (d, 1, taps.shape[-1]), (d, taps.shape[-1]))
+    return Layer(layer_name(base), N, 1, dict(roles))
+
+
+def system_of(layer: Layer, read: Read, inner_norms: bool, inner_eps: float) -> S6System:
+    """The mixer; large projections stay in float32 where they are stored in no wider type."""
+    from lastcli.engine.selective.system import S6System
+
+    names = layer.tensors
+
+    def exact(role: str) -> Any:
+        return read(names[role]).astype(np.float64) if role in names else None
+
+    def large(role: str) -> Any:
+        return _at_least_float32(read(names[role])) if role in names else None
+
+    rank, N = read(names["dt_proj"]).shape[1], layer.states
+    x_proj = exact("x_proj")
+    norms: dict[str, Any] = {role: exact(role) for role in MIXER_NORMS}
+    if inner_norms and norms["B_norm"] is None:
+        norms = {"step_norm": np.ones(rank), "B_norm": np.ones(N), "C_norm": np.ones(N)}
+    d = len(x_proj[0])
+    return S6System(
+        out_proj=large("out_proj"),
+        out_bias=exact("out_bias"),
+        D=exact("D"),
+        in_proj=large("in_proj"),
+        in_bias=exact("in_bias"),
+        conv=exact("conv").reshape(d, -1),
+        conv_bias=exact("conv_bias"),
+        to_step=x_proj[:rank],
+        to_B=x_proj[rank : rank + N],
+        to_C=x_proj[rank + N :],
+        step_proj=exact("dt_proj"),
+        step_bias=exact("dt_bias"),
+        A=-np.exp(exact("A_log")),
+        norm_eps=inner_eps,
+        **norms,
+    )
+
+
+def _at_least_float32(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+
+
+def rebuilt(layer: Layer, read: Read, reduction: Reduction, size: int) -> dict[str, np.ndarray | None]:
+    """A column of `A_log` and two rows of `x_proj` a state; the rows of C, D and `out_proj` where they were refitted.
+
+    An inert state has B = C = 0, and A = -1 so that it is finite.
+    """
+    names, stored = layer.tensors, {role: read(name) for role, name in layer.tensors.items()}
+    kept, reduced, N = np.asarray(reduction.kept), reduction.system, layer.states
+    rank = stored["dt_proj"].shape[1]
+    new: dict[str, Any] = {"A_log": gather(stored["A_log"], kept, size, state=1)}
+    rows = {"step": stored["x_proj"][:rank]}
+    for block, start in (("B", rank), ("C", rank + N)):
+        rows[block] = gather(stored["x_proj"][start : start + N], kept, size, state=0)
+    for role in ("B_norm", "C_norm"):
+        if role in stored:
+            new[role] = gather(stored[role], kept, size, state=0)
+    if reduction.changed != "none":
+        x_proj = names["x_proj"]
+        rows["C"] = store(pad_states(np.asarray(reduced.to_C), size, axis=0), stored["x_proj"], x_proj)
+        new["D"] = store(np.asarray(reduced.D), stored["D"], names["D"])
+        new["out_proj"] = store(np.asarray(reduced.out_proj), stored["out_proj"], names["out_proj"])
+    if reduction.changed == "all":
+        rows["B"] = store(pad_states(np.asarray(reduced.to_B), size, axis=0), stored["x_proj"], names["x_proj"])
+        new["A_log"] = store(pad_states(np.log(-np.asarray(reduced.A)), size, axis=1), stored["A_log"], names["A_log"])
+    new["x_proj"] = np.concatenate([rows["step"], rows["B"], rows["C"]])
+    return {names[role]: array for role, array in new.items()}
+
+
+def magnitudes(layer: Layer, read: Read) -> np.ndarray:
+    """Sums of squares of a column of `A_log` and the rows of B and C, (1, N)."""
+    rank, N = read(layer.tensors["dt_proj"]).shape[1], layer.states
+    x_proj = read(layer.tensors["x_proj"]).astype(np.float64)
+    A_log = read(layer.tensors["A_log"]).astype(np.float64)
+    rows = (x_proj**2).sum(axis=1)
+    return ((A_log**2).sum(axis=0) + rows[rank : rank + N] + rows[rank + N :])[None]
