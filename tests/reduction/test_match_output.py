@@ -9,7 +9,7 @@ from lastcli.engine.reductions import truncate
 from lastcli.engine.variables import layer_variables
 from lastcli.reduction import match_output as matching
 from lastcli.reduction.match_output import match_output
-from lastcli.reduction.sequences import divide, load_sequences, minibatch
+from lastcli.reduction.sequences import divide, minibatch, source_of
 from tests.evaluation.models import Counted, forward, parameters, reference, split, systems
 
 
@@ -112,7 +112,7 @@ def test_the_steps_are_those_of_adam_on_the_divergence():
     data, steps = split(n=8, y=None), 3
     start = [truncate(system, np.array([[1]])).system for system in layers]
     free = [layer_variables(system) for system in start]
-    fit, _ = divide(load_sequences(data.batches(8)), 0.2, by_time=False)
+    fit, _ = divide(source_of(data.batches(8)), 0.2, by_time=False)
     shapes = [{name: zero.shape for name, zero in layer.start.items()} for layer in free]
     size = sum(int(np.prod(shape)) for layer in shapes for shape in layer.values())
 

@@ -3,7 +3,7 @@ import pytest
 
 from lastcli.errors import InputError
 from lastcli.evaluation.data import Split
-from lastcli.reduction.sequences import divide, load_sequences, minibatch
+from lastcli.reduction.sequences import divide, minibatch, source_of
 
 
 def loaded(n=12, length=10, *, lengths=None, features=2, pair=False, tokens=False):
@@ -14,23 +14,23 @@ def loaded(n=12, length=10, *, lengths=None, features=2, pair=False, tokens=Fals
         x = np.repeat(x[..., None], features, axis=2)
     if pair:
         x = np.stack([x, x + 5000], axis=1)
-    return load_sequences(Split(x, lengths=lengths).batches(5), pair=pair)
+    return source_of(Split(x, lengths=lengths).batches(5), pair=pair)
 
 
 def test_padded_examples_are_left_out():
-    assert len(loaded(n=12).x) == 12
+    assert len(loaded(n=12)) == 12
 
 
 def test_held_back_sequences_are_others_than_the_fitted_ones():
     fit, held = divide(loaded(n=20), 0.2, by_time=False)
-    assert (len(fit.x), len(held.x)) == (16, 4)
-    assert not set(fit.x[:, 0, 0]) & set(held.x[:, 0, 0])
+    assert (len(fit), len(held)) == (16, 4)
+    assert not set(fit.index) & set(held.index)
 
 
 def test_few_sequences_hold_back_their_last_steps():
     fit, held = divide(loaded(n=1), 0.2, by_time=True)
-    np.testing.assert_array_equal(fit.weights, [[1] * 8 + [0] * 2])
-    np.testing.assert_array_equal(held.weights, [[0] * 8 + [1] * 2])
+    np.testing.assert_array_equal(fit.rows(np.arange(1)).weights, [[1] * 8 + [0] * 2])
+    np.testing.assert_array_equal(held.rows(np.arange(1)).weights, [[0] * 8 + [1] * 2])
     with pytest.raises(InputError, match="at least two"):
         divide(loaded(n=1), 0.2, by_time=False)
 

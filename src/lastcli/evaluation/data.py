@@ -105,6 +105,11 @@ class Split:
         lengths = None if self.lengths is None else self.lengths[index].astype(np.int32)
         return Batch(self._inputs(index), self._targets(index), lengths, weights)
 
+    def rows(self, index: np.ndarray) -> Batch:
+        """Any examples by number, as one batch without padding."""
+        lengths = None if self.lengths is None else self.lengths[index].astype(np.int32)
+        return Batch(self._inputs(index), self._targets(index), lengths, np.ones(len(index), np.float32))
+
     def _inputs(self, index: np.ndarray) -> np.ndarray:
         x = self.x[index]
         if self.scale is not None:

@@ -103,6 +103,7 @@ class Refit:
         for_kept_states: whether it re-solves the read-out of the original's states, so that a method which moves the
             poles cannot come before it.
         moves_poles: whether it gives the reduced layers poles of their own.
+        matches_output: whether it ends by fitting all layers together to the original model's outputs.
         slow: whether one reduction takes long, so that a search tries fewer of them.
         needs_model: whether it runs the model around the layers, so that recorded layer inputs are not enough.
     """
@@ -115,6 +116,7 @@ class Refit:
     needs_calibration: bool = False
     for_kept_states: bool = False
     moves_poles: bool = False
+    matches_output: bool = False
     slow: bool = False
     needs_model: bool = False
 
@@ -125,6 +127,7 @@ def _registry(entries: Iterable[Any]) -> dict[str, Any]:
 
 _SPARSE = "layer-adaptive magnitude pruning, Lee et al., arXiv 2010.07611"
 _BASELINE = "a baseline of LAST, Gwak et al., arXiv 2411.02824, section 5"
+_MATCHING = "distillation, Hinton et al., arXiv 1503.02531; docs/methods.md"
 _BALANCED = "Antoulas, Approximation of Large-Scale Dynamical Systems, 2005, chapter 7"
 
 METHODS: dict[str, Method] = _registry(
@@ -260,6 +263,29 @@ REFITS: dict[str, Refit] = _registry(
             moments="calibrated",
             needs_calibration=True,
             moves_poles=True,
+            slow=True,
+        ),
+        Refit(
+            "match",
+            "sequential, then all layers fitted together to the original model's outputs; needs no labels",
+            _MATCHING,
+            "lastcli.reduction.refits:match",
+            moments="calibrated",
+            needs_calibration=True,
+            needs_model=True,
+            matches_output=True,
+            slow=True,
+        ),
+        Refit(
+            "poles+match",
+            "poles, then all layers fitted together to the original model's outputs; needs no labels",
+            _MATCHING,
+            "lastcli.reduction.refits:poles_match",
+            moments="calibrated",
+            needs_calibration=True,
+            moves_poles=True,
+            needs_model=True,
+            matches_output=True,
             slow=True,
         ),
     )

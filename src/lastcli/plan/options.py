@@ -69,6 +69,7 @@ class _Reducing(_Calibrating, total=False):
     allow_unstable: bool
     refuse_unstable: bool
     match_output: bool
+    steps: int
     seed: int
 
 

@@ -67,6 +67,7 @@ class Plan:
     allow_unstable: bool = _option(False, bool, "keep states with |λ| >= 1, with --compat too (the default)")
     refuse_unstable: bool = _option(False, bool, "refuse a model with states of |λ| >= 1, which have no finite norm")
     match_output: bool = _option(False, bool, "after the refit, fit the model's outputs end to end (no labels)")
+    steps: int = _option(1, int, "stages of one pruning; the states that go are chosen anew in each")
     seed: int = _option(0, int, "seed of whatever is random")
     metric: str | None = _option(
         None, str, "accuracy, auroc, average_precision, f1, mse, rmse, mae or fit; several outputs are pooled"
@@ -201,6 +202,7 @@ def _check(plan: Plan) -> None:
             raise UsageError(f"--{key.replace('_', '-')} must be at least {least}, not {value}.")
 
     positive("states", 1)
+    positive("steps", 1)
     positive("min_states", 0)
     positive("states_multiple", 1)
     positive("max_drop", 0)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lastcli.engine.elimination import Elimination
     from lastcli.evaluation.data import Batches, Split
     from lastcli.reduction.recorded import LayerInputs
+    from lastcli.reduction.stages import Stages
 
 __all__ = ["Compressor"]
 
@@ -47,9 +48,11 @@ class Compressor:
         calibration: unlabelled inputs, or None.
         recorded: inputs of the layers instead, which need no forward pass, or None.
         progress: called as `progress(label, total)` for long steps; gives a context manager with `.advance(n)`.
+        systems: the layers to reduce; those of the checkpoint, if None. An earlier stage of one pruning gives its own.
 
     Attributes:
         names: of the layers.
+        systems: the layers that are reduced, float64.
         decisions: sentences about what was decided for the user.
     """
 
@@ -60,8 +63,10 @@ class Compressor:
         calibration: Split | None = None,
         progress: Callable[..., Any] | None = None,
         recorded: LayerInputs | None = None,
+        systems: Sequence[System] | None = None,
     ):
         self.checkpoint = checkpoint
+        self.systems = checkpoint.systems if systems is None else tuple(systems)
         self.plan = plan
         self.calibration = calibration
         self.recorded = recorded
@@ -73,11 +78,7 @@ class Compressor:
         self._eliminated: dict[str, list[Elimination]] = {}
         self._moments: dict[str, list[Any]] = {}
         self._balanced_layers: dict[str, list[Balanced]] = {}
-
-    @property
-    def systems(self) -> tuple[System, ...]:
-        """The original layers, float64."""
-        return self.checkpoint.systems
+        self._stages: dict[Any, Stages] = {}
 
     @property
     def states(self) -> int:
@@ -205,6 +206,14 @@ class Compressor:
         """
         self.check(method, refit)
         require_exact(self.checkpoint, self.plan)
+        if self.plan.steps > 1:
+            return self._staged(method, refit).reduce(ratio=ratio, states=states)
+        return self.reduce_at_once(method, refit, ratio=ratio, states=states)
+
+    def reduce_at_once(
+        self, method: Method, refit: Refit, *, ratio: Decimal | None = None, states: int | None = None
+    ) -> list[Reduction]:
+        """`reduce` in one stage, nothing checked."""
         if method.moves_poles:
             start = self._balanced(method, ratio, states)
         else:
@@ -212,20 +221,33 @@ class Compressor:
             start = [engine_of(system).truncate(system, keep) for system, keep in zip(self.systems, kept)]
         task = refits.Task(
             checkpoint=self.checkpoint,
+            systems=self.systems,
             start=start,
             moved=method.moves_poles,
             reselect=method.eliminates,
             pinned=self.pinned(method, refit),
             moments=self.moments,
             batches=lambda: self.batches,
+            seed=self.plan.seed,
             progress=self.progress,
             recorded=self.recorded,
         )
         reductions = refits.apply(refit, task)
-        if self.plan.match_output:
+        if self.plan.match_output and not refit.matches_output:
             seed = self.plan.seed
             reductions = refits.match_output(self.checkpoint, reductions, self.batches, self.progress, seed=seed)
         return reductions
+
+    def on(self, systems: Sequence[System]) -> Compressor:
+        """The same for layers that stand in the places of these, of any state count."""
+        return Compressor(self.checkpoint, self.plan, self.calibration, self.progress, systems=systems)
+
+    def _staged(self, method: Method, refit: Refit) -> Stages:
+        if (method, refit) not in self._stages:
+            from lastcli.reduction.stages import Stages
+
+            self._stages[method, refit] = Stages(self, method, refit)
+        return self._stages[method, refit]
 
     def moments(self, source: str) -> list[Any]:
         """Second moments of every layer: "h2" under white noise, "calibrated" on the calibration inputs."""

@@ -98,11 +98,16 @@ def check(
             raise UsageError(f"--refit {refit.name} {_NEEDS_INPUTS}")
         if method.needs_calibration:
             raise UsageError(f"{method.name} {_NEEDS_INPUTS}")
-        if plan.match_output:
+        if plan.match_output and not refit.matches_output:
             raise UsageError("This needs inputs to calibrate on; give an .npz file with --calibration.")
     found = misfit(checkpoint, method, refit)
     if found is not None:
         raise found
+    if plan.steps > 1 and method.criterion == "magnitude":
+        raise UsageError(
+            f"--steps measures what each stage made of the layers, and {method.name} ranks by the tensors of the file; "
+            "leave --steps out, or take --method obs."
+        )
     if recorded is not None:
         _check_recorded(method, refit, plan, recorded)
     elif method.reads_calibration(refit, available=calibrated) or plan.match_output:
@@ -133,6 +138,7 @@ def _check_recorded(method: Method, refit: Refit, plan: Plan, recorded: LayerInp
         (refit.needs_model, f"--refit {refit.name}", "take calibrated or poles"),
         (method.allocation == "sensitivity", f"--method {method.name}", "take obs"),
         (plan.match_output, "--match-output", "leave it out"),
+        (plan.steps > 1, "--steps", "leave it out"),
     )
     for wanted, what, instead in whole:
         if wanted:

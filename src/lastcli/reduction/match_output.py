@@ -9,7 +9,7 @@ held-back part of the split decides which systems are returned; the start is one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,12 @@ import optax
 
 from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import System, Variables
-from lastcli.evaluation.data import Batch
+from lastcli.evaluation.data import Batches
 from lastcli.evaluation.passes import computable, in_precision, precision_of
 from lastcli.families.base import Forward
 from lastcli.reduction.calibration import Progress
 from lastcli.reduction.divergence import kullback_leibler
-from lastcli.reduction.sequences import Sequences, divide, load_sequences, minibatch
+from lastcli.reduction.sequences import Sequences, Source, divide, minibatch, source_of
 
 __all__ = ["match_output"]
 
@@ -34,6 +34,7 @@ Values = list[dict[str, Array]]
 
 _BATCH = 64
 _CHECK_EVERY = 25
+_RATES = (3e-3, 1e-2, 3e-2)
 
 
 def match_output(
@@ -41,11 +42,11 @@ def match_output(
     params: Mapping[str, np.ndarray],
     reduced: Sequence[System],
     teacher: Sequence[System],
-    batches: Iterable[Batch],
+    batches: Batches,
     *,
     steps: int = 600,
     held_back: float = 0.2,
-    learning_rate: float = 1e-2,
+    learning_rate: float | None = None,
     patience: int = 200,
     seed: int = 0,
     progress: Progress | None = None,
@@ -64,7 +65,8 @@ def match_output(
         steps: most Adam steps, on minibatches of 64 sequences.
         held_back: share of the sequences that only decide what is returned; of fewer than five sequences with an
             output at every step, the share of the last steps.
-        learning_rate: Adam's, in units of each layer's own parameters; falls to zero over `steps`.
+        learning_rate: Adam's, in units of each layer's own parameters; falls to zero over `steps`. None tries several
+            for a tenth of the steps each, and goes on with the one whose held-back error is smallest.
         patience: steps without a better held-back error after which it stops.
         seed: of the minibatches, their splices and mixtures.
         progress: called with (steps done, `steps`).
@@ -72,30 +74,72 @@ def match_output(
     Raises:
         InputError: too few sequences to hold any back.
     """
-    sequences = load_sequences(batches, pair=forward.layout != "single")
-    fit, held = divide(sequences, held_back, by_time=forward.sequence)
+    fit, held = divide(source_of(batches, pair=forward.layout != "single"), held_back, by_time=forward.sequence)
     layers = [engine_of(system).variables(system) for system in reduced]
-    optimiser = _adam(learning_rate, steps)
-    random = np.random.default_rng(seed)
+    rates = _RATES if learning_rate is None else (learning_rate,)
     real = np.dtype(forward.precision)
     with precision_of(forward):
-        fitting = _Fitting.of(forward, computable(forward, params), layers, teacher, optimiser)
-        values = [{name: jnp.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in layers]
-        state = optimiser.init(values)
-        best: Values | None = None
-        best_error, since = fitting.held_error(in_precision(forward, reduced), held), 0
-        for done in range(1, steps + 1):
-            values, state = fitting.step(values, state, minibatch(fit, _BATCH, random))
-            if done % _CHECK_EVERY and done != steps:
-                continue
-            error = fitting.held_error(_systems(layers, values), held)
-            better = error < best_error
-            best, best_error, since = (values, error, 0) if better else (best, best_error, since + _CHECK_EVERY)
-            if progress is not None:
-                progress(done, steps)
-            if since >= patience:
-                break
+        zeros = [{name: jnp.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in layers]
+        optimisers = [_adam(rate, steps) for rate in rates]
+        fitting = _Fitting.of(forward, computable(forward, params), layers, teacher, optimisers[0])
+        start = fitting.held_error(in_precision(forward, reduced), held)
+        runs = [_Run(zeros, one.init(zeros), start, random=np.random.default_rng(seed)) for one in optimisers]
+        trial = steps if len(runs) == 1 else max(steps // 10 // _CHECK_EVERY, 1) * _CHECK_EVERY
+        for run in runs:
+            _advance(run, fitting, layers, fit, held, min(trial, steps), steps, patience, None)
+        chosen = min(runs, key=lambda run: run.best_error)
+        if progress is not None:
+            progress(chosen.done, steps)
+        _advance(chosen, fitting, layers, fit, held, steps, steps, patience, progress)
+    best = chosen.best
     return list(reduced) if best is None else [_stored(layer, value) for layer, value in zip(layers, best)]
+
+
+@dataclass
+class _Run:
+    """One descent: where it is, and the best it has seen.
+
+    Attributes:
+        values: of every layer.
+        state: the optimiser's.
+        best_error: on the held-back sequences, of `best`; of the start at first.
+        random: draws the minibatches.
+        best: None where nothing was better than the start.
+        done, since: steps done, and since the last better one.
+    """
+
+    values: Values
+    state: Any
+    best_error: float
+    random: np.random.Generator
+    best: Values | None = None
+    done: int = 0
+    since: int = 0
+
+
+def _advance(
+    run: _Run,
+    fitting: _Fitting,
+    layers: Sequence[Variables],
+    fit: Source,
+    held: Source,
+    until: int,
+    steps: int,
+    patience: int,
+    progress: Progress | None,
+) -> None:
+    while run.done < until and run.since < patience:
+        run.values, run.state = fitting.step(run.values, run.state, minibatch(fit, _BATCH, run.random))
+        run.done += 1
+        if run.done % _CHECK_EVERY and run.done != until:
+            continue
+        error = fitting.held_error(_systems(layers, run.values), held)
+        if error < run.best_error:
+            run.best, run.best_error, run.since = run.values, error, 0
+        else:
+            run.since += _CHECK_EVERY
+        if progress is not None:
+            progress(run.done, steps)
 
 
 def _systems(layers: Sequence[Variables], values: Values) -> tuple[System, ...]:
@@ -151,11 +195,10 @@ class _Fitting:
         """One step on a minibatch."""
         return self.advance(values, state, (batch.x, batch.lengths, batch.weights))
 
-    def held_error(self, systems: Sequence[System], held: Sequences) -> float:
+    def held_error(self, systems: Sequence[System], held: Source) -> float:
         """The error of a model on the held-back sequences; infinite where it is not finite."""
         total = scale = 0.0
-        for start in range(0, len(held.x), _BATCH):
-            part = held.rows(np.arange(start, min(start + _BATCH, len(held.x))))
+        for part in held.parts(_BATCH):
             sums = self.error(tuple(systems), part.x, part.lengths, part.weights)
             total, scale = total + float(sums[0]), scale + float(sums[1])
         return total / scale if np.isfinite(total) and scale > 0 else np.inf
@@ -178,7 +221,11 @@ def _squared_error(wanted: Array, got: Array, weights: Array) -> tuple[Array, Ar
 def _adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Adam (Kingma and Ba, arXiv 1412.6980), its rate falling to zero as a half cosine over `steps`.
 
-    A gradient that is not finite moves nothing.
+    A gradient that is not finite moves nothing. The rate lies in the state, so that one compiled step serves several.
     """
-    adam = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    return optax.apply_if_finite(adam, max_consecutive_errors=steps)
+
+    def at(rate: Array) -> optax.GradientTransformation:
+        adam = optax.adam(lambda count: rate * optax.cosine_decay_schedule(1.0, steps)(count))
+        return optax.apply_if_finite(adam, max_consecutive_errors=steps)
+
+    return optax.inject_hyperparams(at)(rate=learning_rate)

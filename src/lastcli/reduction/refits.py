@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     from lastcli.evaluation.data import Batches
     from lastcli.reduction.recorded import LayerInputs
 
-__all__ = ["Task", "apply", "calibrated", "done_bar", "h2", "match_output", "none", "poles", "sequential"]
+__all__ = [
+    "Task",
+    "apply",
+    "calibrated",
+    "done_bar",
+    "h2",
+    "match",
+    "match_output",
+    "none",
+    "poles",
+    "poles_match",
+    "sequential",
+]
 
 # Iterations at most; both searches stop earlier where a held-back part of the calibration split says so.
 POLE_STEPS = 200
@@ -43,20 +55,24 @@ class Task:
         start: one reduction a layer: the kept states as they are, or what a method that moves the poles made.
         moved: whether the poles of `start` are its own.
         reselect: whether a refit that goes layer after layer may choose the kept states anew on what really arrives.
+        systems: the layers that `start` was cut from; those of the checkpoint, or of an earlier stage of one pruning.
         pinned: (sets, N) bool a layer, states that stay as they are whatever happens; None for no such states.
         moments: second moments of every original layer, "h2" or "calibrated".
         batches: the calibration inputs; raises UsageError where there are none.
+        seed: of whatever is drawn.
         progress: the factory of progress bars, or None.
         recorded: inputs of the layers alone, where there are no batches of the model's; None elsewhere.
     """
 
     checkpoint: Checkpoint
+    systems: Sequence[System]
     start: Sequence[Reduction]
     moved: bool
     reselect: bool
     pinned: Sequence[np.ndarray] | None
     moments: Callable[[str], list[Any]]
     batches: Callable[[], Batches]
+    seed: int = 0
     progress: Progress = None
     recorded: LayerInputs | None = None
 
@@ -82,7 +98,7 @@ def h2(task: Task) -> list[Reduction]:
         return _on_moments(task, "h2")
     from lastcli.engine.reductions import refit_moved
 
-    return [refit_moved(diagonal(system), reduction) for system, reduction in zip(task.checkpoint.systems, task.start)]
+    return [refit_moved(diagonal(system), reduction) for system, reduction in zip(task.systems, task.start)]
 
 
 def calibrated(task: Task) -> list[Reduction]:
@@ -91,7 +107,7 @@ def calibrated(task: Task) -> list[Reduction]:
 
 
 def _on_moments(task: Task, source: str) -> list[Reduction]:
-    layers = enumerate(zip(task.checkpoint.systems, task.kept, task.moments(source)))
+    layers = enumerate(zip(task.systems, task.kept, task.moments(source)))
     return [
         engine_of(system).refit(system, keep, moment, partial(_inputs_again, task, index))
         for index, (system, keep, moment) in layers
@@ -99,11 +115,11 @@ def _on_moments(task: Task, source: str) -> list[Reduction]:
 
 
 def _inputs_again(task: Task, index: int) -> Iterable[Any]:
-    """The calibration inputs of a layer of the original model, with what it answers."""
+    """The calibration inputs of a layer of the model that is cut, with what it answers."""
     from lastcli.reduction.calibration import layer_signals
 
     checkpoint = task.checkpoint
-    forward, params, systems = checkpoint.require_forward(), checkpoint.params, checkpoint.systems
+    forward, params, systems = checkpoint.require_forward(), checkpoint.params, task.systems
     return layer_signals(forward, params, systems, systems, index, task.batches())
 
 
@@ -114,7 +130,7 @@ def sequential(task: Task) -> list[Reduction]:
     checkpoint, kept, batches = task.checkpoint, task.kept, task.batches()
     forward, params = checkpoint.require_forward(), checkpoint.params
     with done_bar(task.progress, "Refitting", len(batches) * len(kept)) as advance:
-        return sequential_refit(forward, params, checkpoint.systems, kept, batches, progress=advance)
+        return sequential_refit(forward, params, task.systems, kept, batches, progress=advance)
 
 
 def poles(task: Task) -> list[Reduction]:
@@ -129,7 +145,7 @@ def poles(task: Task) -> list[Reduction]:
         start = task.start if task.moved else calibrated(task)
         with done_bar(task.progress, "Refitting poles", len(task.start) * POLE_STEPS) as advance:
             return recorded_pole_refit(
-                [diagonal(system) for system in checkpoint.systems],
+                [diagonal(system) for system in task.systems],
                 start,
                 task.recorded,
                 steps=POLE_STEPS,
@@ -139,7 +155,7 @@ def poles(task: Task) -> list[Reduction]:
         return sequential_pole_refit(
             checkpoint.require_forward(),
             checkpoint.params,
-            [diagonal(system) for system in checkpoint.systems],
+            [diagonal(system) for system in task.systems],
             task.start,
             task.batches(),
             steps=POLE_STEPS,
@@ -147,6 +163,20 @@ def poles(task: Task) -> list[Reduction]:
             pinned=task.pinned,
             progress=advance,
         )
+
+
+def match(task: Task) -> list[Reduction]:
+    """All layers fitted together to the original's outputs, from a sequential refit; from new poles as they are."""
+    return _matched(task, list(task.start) if task.moved else sequential(task))
+
+
+def poles_match(task: Task) -> list[Reduction]:
+    """All layers fitted together to the original's outputs, from poles identified layer after layer."""
+    return _matched(task, poles(task))
+
+
+def _matched(task: Task, start: Sequence[Reduction]) -> list[Reduction]:
+    return match_output(task.checkpoint, start, task.batches(), task.progress, seed=task.seed)
 
 
 def match_output(

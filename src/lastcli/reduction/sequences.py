@@ -1,27 +1,29 @@
-"""Calibration sequences in memory: a part to fit, a part to hold back, and minibatches with splices and mixtures."""
+"""Calibration sequences: a part to fit, a part to hold back, and minibatches with splices and mixtures.
+
+Rows are read from the split when a batch needs them, so that memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lastcli.errors import InputError
-from lastcli.evaluation.data import Batch
+from lastcli.evaluation.data import Batches, Split
 
-__all__ = ["Sequences", "divide", "load_sequences", "minibatch"]
+__all__ = ["Sequences", "Source", "divide", "minibatch", "source_of"]
 
-# Of larger calibration splits only the first sequences are used.
-_INPUT_BYTES = 512 * 2**20
+# More sequences than these tell little more about when to stop, and each check costs a pass over all of them.
+_MOST_HELD = 512
 # Shares of a minibatch that are spliced and mixed; the rest stays as it is.
 _SPLICED, _MIXED = 0.4, 0.4
 
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Inputs of a model.
+    """Inputs of a model, in memory.
 
     Attributes:
         x: (n, L, ...), or (n, 2, L, ...) for two-tower models.
@@ -35,11 +37,6 @@ class Sequences:
     time: int
     counted: np.ndarray
 
-    def rows(self, index: np.ndarray) -> Sequences:
-        """Some of the sequences."""
-        lengths = None if self.lengths is None else self.lengths[index]
-        return dataclasses.replace(self, x=self.x[index], lengths=lengths)
-
     @property
     def weights(self) -> np.ndarray:
         """(n, L) float32: 0 beyond the true length and at steps that do not count."""
@@ -50,61 +47,89 @@ class Sequences:
         return (inside * self.counted).astype(np.float32)
 
 
-def load_sequences(batches: Iterable[Batch], *, pair: bool = False) -> Sequences:
-    """The sequences of the batches that count, as many as memory should hold.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Sequences of a split, read when asked for.
+
+    Attributes:
+        split: where they come from.
+        index: (n,) which examples of it.
+        time: the axis of an example's batch that is time.
+        counted: as `Sequences.counted`.
+    """
+
+    split: Split
+    index: np.ndarray
+    time: int
+    counted: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def length(self) -> int:
+        """Time steps of the array, L."""
+        return int(self.split.x.shape[self.time])
+
+    def rows(self, which: np.ndarray) -> Sequences:
+        """Some of the sequences."""
+        taken = self.split.rows(self.index[which])
+        return Sequences(taken.x, taken.lengths, self.time, self.counted)
+
+    def parts(self, size: int) -> list[Sequences]:
+        """All sequences in their order, `size` at a time."""
+        return [self.rows(np.arange(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
+
+
+def source_of(batches: Batches, *, pair: bool = False) -> Source:
+    """Every sequence of the split behind some batches.
 
     Raises:
         InputError: there are none.
     """
-    xs: list[np.ndarray] = []
-    lengths: list[np.ndarray] = []
-    room = _INPUT_BYTES
-    for batch in batches:
-        x = np.asarray(batch.x)
-        take = np.flatnonzero(batch.weights > 0)[: max(room // max(x[0].nbytes, 1), 0 if xs else 2)]
-        if len(take) == 0:
-            break
-        xs.append(x[take])
-        if batch.lengths is not None:
-            lengths.append(np.asarray(batch.lengths)[take])
-        room -= xs[-1].nbytes
-    if not xs:
+    split = batches.split
+    if split.n == 0:
         raise InputError("Matching the output needs calibration inputs, and there are none that count.")
-    x, time = np.concatenate(xs), 2 if pair else 1
-    return Sequences(x, np.concatenate(lengths) if lengths else None, time, np.ones(x.shape[time]))
+    time = 2 if pair else 1
+    return Source(split, np.arange(split.n), time, np.ones(split.x.shape[time]))
 
 
-def divide(sequences: Sequences, held_back: float, *, by_time: bool) -> tuple[Sequences, Sequences]:
+def divide(source: Source, held_back: float, *, by_time: bool) -> tuple[Source, Source]:
     """What is fitted and what is held back: every k-th sequence, or of fewer than five the last steps of each.
 
     Args:
+        held_back: share to hold back, 512 sequences at most.
         by_time: whether steps can be held back: the model has an output at every step.
 
     Raises:
         InputError: one sequence, and only one output for it.
     """
-    n, length = len(sequences.x), sequences.x.shape[sequences.time]
+    n, length = len(source), source.length
     if n >= 5 or (n > 1 and not by_time):
-        rows = np.linspace(0, n - 1, min(max(round(held_back * n), 1), n - 1)).round().astype(int)
+        count = min(max(round(held_back * n), 1), n - 1, _MOST_HELD)
+        rows = np.linspace(0, n - 1, count).round().astype(int)
         held = np.isin(np.arange(n), rows)
-        return sequences.rows(np.flatnonzero(~held)), sequences.rows(np.flatnonzero(held))
+        return (
+            dataclasses.replace(source, index=source.index[~held]),
+            dataclasses.replace(source, index=source.index[held]),
+        )
     if not by_time:
         raise InputError("Matching the output needs at least two calibration sequences: one to fit, one to hold back.")
     late = np.arange(length) >= length - max(round(held_back * length), 1)
     return (
-        dataclasses.replace(sequences, counted=(~late).astype(float)),
-        dataclasses.replace(sequences, counted=late.astype(float)),
+        dataclasses.replace(source, counted=(~late).astype(float)),
+        dataclasses.replace(source, counted=late.astype(float)),
     )
 
 
-def minibatch(sequences: Sequences, size: int, random: np.random.Generator) -> Sequences:
+def minibatch(source: Source, size: int, random: np.random.Generator) -> Sequences:
     """A random minibatch; some sequences are spliced from two at a random step, some are mixtures of two.
 
     A splice takes the head of one sequence and the tail (and the true length) of another. Tokens are never mixed.
     """
-    n = len(sequences.x)
-    first, second = (sequences.rows(random.integers(0, n, min(size, n))) for _ in range(2))
-    x, other, time = first.x, second.x, sequences.time
+    n = len(source)
+    first, second = (source.rows(random.integers(0, n, min(size, n))) for _ in range(2))
+    x, other, time = first.x, second.x, source.time
     what = random.random(len(x))
     spliced = what < _SPLICED
     lead, length = x.shape[:time], x.shape[time]

@@ -231,7 +231,7 @@ def _contradiction(step: Record, states: int, selective: bool) -> str | None:
     if method is None or refit is None:
         return None  # a method or refit of the user's own
     changed = {layer.changed for layer in step.layers}
-    may_match = step.options.get("match_output", refit.needs_calibration)
+    may_match = refit.matches_output or step.options.get("match_output", refit.needs_calibration)
     # a selective layer may be fitted whole: what makes its B and C is no read-out
     if may_match or method.moves_poles or refit.moves_poles or (selective and refit.needs_calibration):
         return None

@@ -30,6 +30,7 @@ _OPTIONS = (
     "match_output",
     "states_multiple",
     "allow_inexact",
+    "steps",
 )
 _CHANGED = ("none", "readout", "all")
 # Counts and indices beyond this fit no array.

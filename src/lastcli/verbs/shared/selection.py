@@ -32,7 +32,8 @@ def check_selection(before: Checkpoint, step: Record, claims: Sequence[Claim]) -
     method = METHODS.get(step.method)
     if method is None or method.moves_poles:
         return None
-    if method.eliminates or not step.options or step.states_after is None:
+    staged = step.options.get("steps") not in (None, 1)
+    if method.eliminates or staged or not step.options or step.states_after is None:
         return Check(name="selection", ok=True, detail=f"which states {step.method} keeps is its word", how=TRUSTED)
     compressor = Compressor(before, plan_of(step))
     try:

@@ -288,7 +288,8 @@ class Session:
         for method, refit in pairs:
             compressor.check(method, refit)
         if calibration is not None and (
-            self.plan.match_output or any(method.allocation == "sensitivity" for method, _ in pairs)
+            self.plan.match_output
+            or any(refit.matches_output or method.allocation == "sensitivity" for method, refit in pairs)
         ):
             require_finite_outputs(self.checkpoint, calibration, self.plan.batch_size)
         backwards = any(system.bidirectional for system in compressor.systems)

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from lastcli import api
+from lastcli.engine.reductions import truncate
+from lastcli.errors import UsageError
+from lastcli.model.checkpoint import open_checkpoint
+from lastcli.plan import METHODS, REFITS, Plan
+from lastcli.plan.ratios import parse_ratio, parse_ratios
+from lastcli.reduction.compressor import Compressor
+from lastcli.reduction.stages import ladder
+from tests.conftest import write_s5
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    write_s5(tmp_path / "m.safetensors")
+    with open_checkpoint(tmp_path / "m.safetensors") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(("states", "target", "steps"), [(128, 12, 3), (10, 9, 4), (5, 5, 3), (100, 1, 6)])
+def test_every_stage_keeps_the_same_share_of_the_one_before(states, target, steps):
+    counts = ladder(states, target, steps)
+    assert counts[-1] == target
+    assert len(counts) <= steps
+    assert all(earlier > later for earlier, later in zip([states, *counts], counts) if states > target)
+    for stage, count in enumerate(counts[:-1], start=1):
+        if len(counts) == steps:
+            assert abs(count - states * (target / states) ** (stage / steps)) <= 0.5
+
+
+@pytest.mark.parametrize("method", ["last", "obs", "random"])
+def test_kept_states_are_numbered_as_in_the_original(checkpoint, method):
+    compressor = Compressor(checkpoint, Plan(steps=3))
+    found = compressor.reduce(METHODS[method], REFITS["none"], ratio=parse_ratio("0.6"))
+    total = sum(reduction.system.stored_states for reduction in found)
+    assert total == compressor.states - int(0.6 * compressor.states + 0.999)
+    for system, reduction in zip(compressor.systems, found):
+        plain = truncate(system, reduction.kept)
+        np.testing.assert_array_equal(plain.system.poles, reduction.system.poles)
+        np.testing.assert_array_equal(plain.system.C, reduction.system.C)
+        assert reduction.changed == "none"
+
+
+def test_the_second_stage_ranks_what_the_first_one_made(checkpoint):
+    """After a refit other states are worth less: the later stages of obs + h2 see the new read-outs."""
+    one, three = (
+        Compressor(checkpoint, Plan(steps=steps)).reduce(METHODS["last"], REFITS["h2"], ratio=parse_ratio("0.7"))
+        for steps in (1, 3)
+    )
+    assert {reduction.changed for reduction in three} <= {"none", "readout"}
+    assert any(not np.array_equal(a.system.C, b.system.C) for a, b in zip(one, three))
+
+
+def test_the_ratios_of_a_sweep_share_one_descent(checkpoint, monkeypatch):
+    plan = Plan(steps=2, ratios=parse_ratios("0.3,0.6,0.8"))
+    compressor, counts = Compressor(checkpoint, plan), []
+    real = Compressor.reduce_at_once
+
+    def counted(self, method, refit, **goal):
+        counts.append((self.states, goal["states"]))
+        return real(self, method, refit, **goal)
+
+    monkeypatch.setattr(Compressor, "reduce_at_once", counted)
+    rows = [compressor.reduce(METHODS["obs"], REFITS["h2"], ratio=ratio) for ratio in plan.ratios]
+    alone = Compressor(checkpoint, Plan(steps=2)).reduce(METHODS["obs"], REFITS["h2"], ratio=plan.ratios[-1])
+    assert [before for before, _ in counts[: len(rows) + 1]].count(compressor.states) == 1
+    assert len({states for _, states in counts[: len(rows) + 1]}) == len(counts[: len(rows) + 1])
+    assert [sum(r.system.stored_states for r in row) for row in rows] == sorted(
+        (sum(r.system.stored_states for r in row) for row in rows), reverse=True
+    )
+    assert sum(r.system.stored_states for r in alone) == sum(r.system.stored_states for r in rows[-1])
+
+
+def test_a_criterion_of_the_stored_tensors_has_no_stages(checkpoint):
+    compressor = Compressor(checkpoint, Plan(steps=2))
+    with pytest.raises(UsageError, match="--steps"):
+        compressor.reduce(METHODS["global-magnitude"], REFITS["none"], ratio=parse_ratio("0.5"))
+
+
+@pytest.mark.parametrize(("method", "refit"), [("obs", "h2"), ("last", "none"), ("last", "h2"), ("aire", "h2")])
+def test_what_stages_write_is_verified(tmp_path, method, refit):
+    write_s5(tmp_path / "m.safetensors")
+    api.prune(tmp_path / "m.safetensors", tmp_path / "s.safetensors", ratio=0.5, method=method, refit=refit, steps=3)
+    found = api.verify(tmp_path / "m.safetensors", tmp_path / "s.safetensors")
+    failed = [(check.name, check.detail) for check in found.checks if not check.ok]
+    assert failed == []
