@@ -197,3 +197,22 @@ def test_statistics_beside_the_model_are_carried(beside: str, tmp_path: Path) ->
     assert back["data"][beside]["deep"]["std"].tolist() == [1, 1, 1]
     assert back["data"][beside]["kind"] == "standard"
     assert api.verify(path, out, name="model_state_dict").ok
+
+
+def test_only_what_holds_a_state_space_layer_is_a_candidate(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    model = wrapped(torch_model(np.random.default_rng(1)), "model.")
+    kept = {"EarlyStopping{'monitor': 'val_loss'}": {"best_score": np.array(0.5, "f4"), "patience": 3}}
+    tree = {"epoch": 4, "state_dict": model, "callbacks": kept, "curriculum": {"thresholds": np.ones(3, "f4")}}
+    path, out = torch_file(tmp_path / "best.ckpt", tree), tmp_path / "small.ckpt"
+    assert api.inspect(path).states == 12
+    api.prune(path, out, ratio=0.5)
+    back = torch.load(out, weights_only=True)
+    assert back["curriculum"]["thresholds"].tolist() == [1, 1, 1]
+    assert back["callbacks"].keys() == kept.keys()
+    assert api.verify(path, out).ok
+    both_ = torch_file(tmp_path / "two.ckpt", {"actor": model, "critic": model, "curriculum": tree["curriculum"]})
+    with pytest.raises(UsageError, match=r"holds 2 models; name one of them with --name: 'actor', 'critic'\.$"):
+        api.inspect(both_)
+    with pytest.raises(UsageError, match="'actor', 'critic', 'curriculum'"):
+        containers.open_reader(both_)

@@ -10,9 +10,11 @@ from typing import Any
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
 from lastcli.containers.jobs import Job
 
-__all__ = ["Container", "Folder"]
+__all__ = ["Container", "Folder", "IsModel"]
 
 Sources = tuple[TensorSource, ...]
+IsModel = Callable[[Mapping[str, TensorInfo]], bool]
+"""Whether there is a model among tensors, as one who knows models says."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Container:
         folder: how a folder of this kind is known; None where a checkpoint is always one file.
         open: (path, which of several models or None) → the open checkpoint.
         write: writes a `Job` to the temporary path given.
+        open_known: as `open`, and what tells a model from other tensors; None where one file never holds several.
         open_like: (path, leaves in order) → the open checkpoint, for files whose leaves have no names; None where they
             have.
         arrange: (tensors, extras to write) → the same as the file will show them when it is read back.
@@ -71,6 +74,7 @@ class Container:
     write: Callable[[Path, Job], None]
     native: Callable[[Any], bool]
     keeps_metadata: bool
+    open_known: Callable[[Path, str | None, IsModel], Reader] | None = None
     open_like: Callable[[Path, Sequence[TensorInfo]], Reader] | None = None
     arrange: Callable[[Sources, dict[str, Any]], tuple[Sources, dict[str, Any]]] = lambda sources, extras: (
         sources,

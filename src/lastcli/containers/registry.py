@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.boxes import finish_left
-from lastcli.containers.container import Container
+from lastcli.containers.container import Container, IsModel
 from lastcli.containers.folders import model_file
 from lastcli.containers.inputs import RandomAccess, is_folder, shown
 from lastcli.errors import InputError, OutputError, UsageError
@@ -124,7 +124,12 @@ def kind_of(path: Path) -> str:
 
 
 def open_reader(
-    path: Path, *, name: str | None = None, like: Sequence[TensorInfo] | None = None, keep_others: bool = False
+    path: Path,
+    *,
+    name: str | None = None,
+    like: Sequence[TensorInfo] | None = None,
+    keep_others: bool = False,
+    is_model: IsModel | None = None,
 ) -> Reader:
     """Open a checkpoint, whatever its container.
 
@@ -134,6 +139,8 @@ def open_reader(
             in `Reader.asked` for whoever does.
         like: the leaves of the file in order, where it may be one without names; else it is not looked at.
         keep_others: read the other models that the container tells apart beside it; else they are left out.
+        is_model: what tells a model from other tensors, where one file may hold several; else all tensors in one
+            dictionary are taken for one.
 
     Raises:
         InputError: the checkpoint is missing, unfinished, damaged or of no known kind.
@@ -146,6 +153,8 @@ def open_reader(
     container = container_of(path)
     if like is not None and container.open_like is not None:
         reader = container.open_like(path, like)
+    elif is_model is not None and container.open_known is not None:
+        reader = container.open_known(path, name, is_model)
     else:
         reader = container.open(path, name)
     if not container.several_models:

@@ -255,9 +255,9 @@ def _compare(temp: Path, job: Job, container: Container) -> None:
 
 
 def _own_name(job: Job) -> str | None:
-    """What a container with several models calls the one that was written, if there are others."""
+    """What a container with several models calls the one that was written, if other tensors may be taken for one."""
     form = of(job.extras).get("torch", {})
-    return "/".join(form.get("at", [])) if form.get("others") else None
+    return "/".join(form.get("at", [])) if form.get("others") or form.get("beside") else None
 
 
 def _text(extras: Mapping[str, Any], held: set[str]) -> str:

@@ -6,6 +6,7 @@ Nothing here decodes a weight until somebody asks: names, shapes and the descrip
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -25,7 +26,7 @@ from lastcli.families.parts.cancellation import forward_precision
 from lastcli.families.parts.quantised import scale_of
 from lastcli.model.description import Description, Setting, gather, inside_of, resolve
 from lastcli.model.sidecar import unused_note
-from lastcli.model.view import View, look, without_second_names
+from lastcli.model.view import View, holds_model, look, without_second_names
 
 if TYPE_CHECKING:
     from lastcli.engine.protocol import System
@@ -267,16 +268,19 @@ def open_checkpoint(
         UsageError: a flag names an unknown option or family.
     """
     path = Path(path)
-    reader = _named(containers.open_reader(path, name=name, like=like, keep_others=keep_others))
-    try:
-        description = gather(
+    said = functools.partial(gather, path, flags=flags or {}, model_config=model_config, recipe=recipe or {})
+    before = functools.cache(lambda: said({}))
+    reader = _named(
+        containers.open_reader(
             path,
-            reader.metadata,
-            flags=flags or {},
-            model_config=model_config,
-            recipe=recipe or {},
-            opened=reader.path,
+            name=name,
+            like=like,
+            keep_others=keep_others,
+            is_model=lambda tensors: holds_model(tensors, before),
         )
+    )
+    try:
+        description = said(reader.metadata, opened=reader.path)
         if own_description and description.says_itself:
             description = description.of_the_file()
         inside = inside_of(reader.extras)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,11 @@ from lastcli.families.base import Family, Tensors
 from lastcli.families.mapped.family import Mapped
 from lastcli.model.aliases import Aliases, find_aliases
 from lastcli.model.copies import Chosen, choose
+from lastcli.model.description import Description
 from lastcli.model.named import Named
 from lastcli.model.naming import Naming
 
-__all__ = ["View", "look", "without_second_names"]
+__all__ = ["View", "holds_model", "look", "without_second_names"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,22 @@ def _choose(reader: Reader, own: Tensors, where: str) -> Chosen:
         except UsageError:
             pass  # it was alone in the file that was written
     return choose(own, reader.asked, _holds_layers, where)
+
+
+def holds_model(tensors: Tensors, describe: Callable[[], Description]) -> bool:
+    """Whether a dictionary of a file holds a state space layer of a known family, or a model that is refused by name.
+
+    Args:
+        tensors: as the container names them.
+        describe: what is said of the model; a family that it names is the only one asked.
+    """
+    description = describe()
+    if description.map is not None and description.family:
+        return bool(families.mapped(families.family_named(description.family), description.map).match(tensors).layers)
+    seen, _ = Naming.of(tensors).view(tensors)
+    if description.family:
+        return bool(families.family_named(description.family).match(seen).layers)
+    return _holds_layers(seen) or families.refusal(seen) is not None
 
 
 def _holds_layers(tensors: Tensors) -> bool:

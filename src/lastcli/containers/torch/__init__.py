@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lastcli.containers.base import Reader
-from lastcli.containers.container import Container
+from lastcli.containers.container import Container, IsModel
 from lastcli.containers.jobs import Job
 
 __all__ = ["CONTAINER"]
@@ -23,6 +23,12 @@ def _open(path: Path, name: str | None) -> Reader:
     from lastcli.containers.torch.reader import TorchReader
 
     return TorchReader(path, name)
+
+
+def _open_known(path: Path, name: str | None, is_model: IsModel) -> Reader:
+    from lastcli.containers.torch.reader import TorchReader
+
+    return TorchReader(path, name, is_model)
 
 
 def _write(temp: Path, job: Job) -> None:
@@ -44,6 +50,7 @@ CONTAINER = Container(
     suffixes=(".pt", ".pth", ".ckpt"),
     begins=_begins,
     open=_open,
+    open_known=_open_known,
     write=_write,
     native=_native,
     shows=("torch",),

@@ -27,8 +27,6 @@ _WRAPPER = re.compile(r"model|module|net|network|weights|params|ema|.*state_dict
 _TRAINING = re.compile(r".*(optim|sched).*", re.IGNORECASE)
 # Keys of a gradient scaler (PyTorch's, Apex' and DeepSpeed's); a scaler of data has none of them.
 _GRADIENT_SCALER = {"growth_factor", "_growth_tracker", "loss_scale", "cur_scale"}
-# What holds tensors and is no model, where there is one.
-_BESIDE = re.compile(r".*scaler|.*normali[sz]er|.*stats?|.*statistics|metrics?|callbacks|loops|.*rng.*", re.IGNORECASE)
 _MAX_DEPTH = 64
 _MAX_NODES = 1_000_000
 
@@ -60,8 +58,14 @@ class Contents:
     others: list[str] = field(default_factory=list)
 
 
-def find_models(tree: Any, is_tensor: IsTensor, where: str) -> dict[str, tuple[str, ...]]:
+def find_models(
+    tree: Any, is_tensor: IsTensor, where: str, is_model: Callable[[dict[str, Any]], bool] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Every state_dict of the file: its path joined with "/" (the empty text for the top itself) → its path.
+
+    Args:
+        is_model: whether tensors, by unwrapped name, are a model's. Where it is true of some dictionaries, the others
+            (of callbacks, scalers, statistics) are none; where it is true of none, all of them count.
 
     Raises:
         InputError: the file is nested without end.
@@ -70,8 +74,8 @@ def find_models(tree: Any, is_tensor: IsTensor, where: str) -> dict[str, tuple[s
         return {}
     check_size(tree, where)
     found = _models(tree, (), is_tensor)
-    models = [path for path in found if not any(map(_BESIDE.fullmatch, path))]
-    found = models or found
+    if is_model is not None and len(found) > 1:
+        found = [path for path in found if is_model(_tensors(tree, path, is_tensor))] or found
     return {"/".join(path): path for path in found}
 
 
@@ -132,6 +136,16 @@ def check_size(tree: Any, where: str) -> None:
             stack.extend((item, depth + 1) for item in value.values())
         elif isinstance(value, list | tuple | set | frozenset):
             stack.extend((item, depth + 1) for item in value)
+
+
+def _tensors(tree: dict[Any, Any], at: tuple[str, ...], is_tensor: IsTensor) -> dict[str, Any]:
+    """The tensors of the dictionary at a path, by unwrapped name."""
+    node: Any = tree
+    for key in at:
+        node = node[key]
+    named = {"/".join(map(str, path)): value for path, value in _leaves(node, (), is_tensor) if is_tensor(value)}
+    prefix = _common_prefix(list(named))
+    return {name.removeprefix(prefix): tensor for name, tensor in named.items()}
 
 
 def _models(node: dict[Any, Any], path: tuple[str, ...], is_tensor: IsTensor) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lastcli.containers.base import MODEL_KEY, Reader, TensorInfo
+from lastcli.containers.container import IsModel
 from lastcli.containers.dtypes import ITEMSIZE, dtype_of, safe_nbytes
 from lastcli.containers.extras import STRUCTURE_KEY
 from lastcli.containers.inputs import shown
@@ -37,7 +39,7 @@ class TorchReader(Reader):
 
     shares = True
 
-    def __init__(self, path: Path, name: str | None = None) -> None:
+    def __init__(self, path: Path, name: str | None = None, is_model: IsModel | None = None) -> None:
         """Load the structure; with a memory map the tensors' bytes stay in the file.
 
         Raises:
@@ -48,7 +50,7 @@ class TorchReader(Reader):
         is_zip = check_archive(path)
         torch = _import_torch(where)
         tree = _load(torch, path, is_zip)
-        models = find_models(tree, torch.is_tensor, where)
+        models = find_models(tree, torch.is_tensor, where, _known(is_model))
         self.models: tuple[str, ...] = tuple(models)
         recorded = sidecar_metadata(path, "torch").get(MODEL_KEY)
         chosen, asked = _choose(self.models, name, recorded, where)
@@ -87,6 +89,24 @@ class TorchReader(Reader):
     def close(self) -> None:
         """Let go of the tensors, and with them of the mapped file."""
         self._tensors = {}
+
+
+def _known(is_model: IsModel | None) -> Callable[[dict[str, Any]], bool] | None:
+    """`is_model` of tensors as PyTorch has them; what last does not read is no reason to refuse yet."""
+    if is_model is None:
+        return None
+
+    def known(tensors: dict[str, Any]) -> bool:
+        dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+        return is_model(
+            {
+                name: TensorInfo(name, tuple(tensor.shape), dtypes[name], tensor.numel() * ITEMSIZE[dtypes[name]])
+                for name, tensor in tensors.items()
+                if dtypes[name] in ITEMSIZE
+            }
+        )
+
+    return known
 
 
 def _import_torch(where: str) -> ModuleType:
