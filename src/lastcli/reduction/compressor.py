@@ -238,15 +238,18 @@ class Compressor:
             reductions = refits.match_output(self.checkpoint, reductions, self.batches, self.progress, seed=seed)
         return reductions
 
-    def on(self, systems: Sequence[System]) -> Compressor:
-        """The same for layers that stand in the places of these, of any state count."""
-        return Compressor(self.checkpoint, self.plan, self.calibration, self.progress, systems=systems)
-
     def _staged(self, method: Method, refit: Refit) -> Stages:
+        """The stages of one method and refit; every stage reduces the layers that the one before it made."""
         if (method, refit) not in self._stages:
             from lastcli.reduction.stages import Stages
 
-            self._stages[method, refit] = Stages(self, method, refit)
+            def reduce(systems: Sequence[System], states: int) -> list[Reduction]:
+                layers = None if systems is first else systems
+                stage = Compressor(self.checkpoint, self.plan, self.calibration, self.progress, systems=layers)
+                return stage.reduce_at_once(method, refit, states=states)
+
+            first = tuple(self.systems)
+            self._stages[method, refit] = Stages(first, self.plan.steps, self.plan.ratios or (), reduce)
         return self._stages[method, refit]
 
     def moments(self, source: str) -> list[Any]:

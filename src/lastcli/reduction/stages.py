@@ -7,18 +7,13 @@ teacher of every stage that matches outputs, and every stage is kept: the ratios
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lastcli.engine.allocation import states_to_keep
-from lastcli.engine.system import Reduction
-
-if TYPE_CHECKING:
-    from lastcli.plan import Method, Refit
-    from lastcli.reduction.compressor import Compressor
+from lastcli.engine.protocol import Reduction, System
 
 __all__ = ["Stages", "ladder"]
 
@@ -36,37 +31,41 @@ class Stages:
     the largest ratio is what `prune --ratio` with as many steps writes.
 
     Args:
-        compressor: of the original model.
-        method, refit: of every stage.
+        systems: the original layers.
+        steps: how many stages.
+        ratios: of a sweep, or none.
+        reduce: (layers, states to keep) → one reduction of each of these layers, in one stage.
     """
 
-    def __init__(self, compressor: Compressor, method: Method, refit: Refit):
-        self._compressor, self._method, self._refit = compressor, method, refit
+    def __init__(
+        self,
+        systems: Sequence[System],
+        steps: int,
+        ratios: Sequence[Decimal],
+        reduce: Callable[[Sequence[System], int], list[Reduction]],
+    ):
+        self._systems, self._steps, self._ratios, self._reduce = tuple(systems), steps, tuple(ratios), reduce
+        self._total = sum(system.stored_states for system in systems)
         self._done: dict[int, list[Reduction]] = {}
 
     def reduce(self, *, ratio: Decimal | None = None, states: int | None = None) -> list[Reduction]:
-        """One `Reduction` a layer, of the original layers; see `Compressor.reduce`."""
-        compressor = self._compressor
-        total = compressor.states
-        target = states if states is not None else states_to_keep(total, ratio if ratio is not None else Decimal(0))
-        rungs = ladder(total, self._lowest(target), compressor.plan.steps)
-        for count in sorted({*(rung for rung in rungs if rung > target), target}, reverse=True):
+        """One `Reduction` a layer, of the original layers, for a ratio or a number of states to keep."""
+        target = states if states is not None else states_to_keep(self._total, ratio or Decimal(0))
+        lowest = min([target, *(states_to_keep(self._total, other) for other in self._ratios)])
+        rungs = {rung for rung in ladder(self._total, lowest, self._steps) if rung > target}
+        for count in sorted({*rungs, target}, reverse=True):
             if count not in self._done:
                 self._done[count] = self._next(count)
         return self._done[target]
 
-    def _lowest(self, target: int) -> int:
-        ratios = self._compressor.plan.ratios or ()
-        return min([target, *(states_to_keep(self._compressor.states, ratio) for ratio in ratios)])
-
     def _next(self, count: int) -> list[Reduction]:
         """From the smallest stage that is larger."""
-        compressor = self._compressor
         before = self._done.get(min((done for done in self._done if done > count), default=-1))
         if before is None:
-            return compressor.reduce_at_once(self._method, self._refit, states=count)
-        stage = compressor.on([reduction.system for reduction in before])
-        return _composed(before, stage.reduce_at_once(self._method, self._refit, states=min(count, stage.states)))
+            return self._reduce(self._systems, count)
+        layers = [reduction.system for reduction in before]
+        # floors may have kept more than was asked for, never less
+        return _composed(before, self._reduce(layers, min(count, sum(layer.stored_states for layer in layers))))
 
 
 def _composed(before: Sequence[Reduction], after: Sequence[Reduction]) -> list[Reduction]:
