@@ -10,6 +10,7 @@ from typing import Any
 from lastcli.containers.atomic import check_sidecar, staged
 from lastcli.containers.base import Reader, TensorSource
 from lastcli.containers.boxes import finish_left
+from lastcli.containers.companions import is_companion
 from lastcli.containers.container import Container
 from lastcli.containers.digests import DIGESTS_KEY, fingerprint
 from lastcli.containers.dtypes import ITEMSIZE, safe_nbytes
@@ -104,6 +105,7 @@ def write(
     _check(job)
     inputs = () if template is None else (template.path,)
     check_output(path, inputs=inputs, kind=container.name, shard_bytes=shard_bytes, force=force)
+    _refuse_lost_companions(path, companions or {})
     beside = None if container.keeps_metadata else sidecar_path(path)
     place = None if config is None else config_place(path, kind=container.name, shard_bytes=shard_bytes)
     inside = place is not None and place.parent == path
@@ -154,6 +156,18 @@ def check_output(
     with writing_errors(path):
         if folder and target.is_dir() and any(target.iterdir()):
             _refuse_loss(path, target, container)
+
+
+def _refuse_lost_companions(path: Path, written: Collection[str]) -> None:
+    """A tokenizer in a folder that is replaced belongs to it only where the new folder brings its own."""
+    if not path.is_dir():
+        return
+    for name in sorted(item.name for item in path.iterdir()):
+        if is_companion(name) and name != CONFIG and name not in written:
+            raise OutputError(
+                f"{shown(path, 1000)} holds {name}, which the new checkpoint does not bring, so the folder is not "
+                "replaced; move the file away, or choose another place."
+            )
 
 
 def config_place(path: Path, *, kind: str | None = None, shard_bytes: int | None = None) -> Path | None:
