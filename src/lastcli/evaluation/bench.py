@@ -145,8 +145,8 @@ class _StepRun:
         forward = contender.forward
         runner = Runner(forward, contender.params)
         step, start = forward.step, forward.start
-        assert step is not None
-        assert start is not None
+        if step is None or start is None:
+            raise ValueError("this model is not run step by step")
         systems = runner.systems(contender.systems)
         x = np.zeros(size, np.int32) if forward.tokens else np.zeros((size, forward.features), np.float32)
         self.precision = functools.partial(precision_of, forward)

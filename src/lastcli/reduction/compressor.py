@@ -143,8 +143,7 @@ class Compressor:
         """What norms at the mean step are worth on selective layers."""
         return (
             "Warning: a selective layer has no norms; last and aire rank it frozen at the mean step of the calibration "
-            "inputs (of the bias without any) and are baselines only. Measured on a Mamba 1 (validation MSE 0.0117) "
-            "both reach 0.0168 with 4 of 16 states, obs with the folded read-out 0.0117."
+            "inputs (of the bias without any) and are baselines only; obs and contribution measure what its states do."
         )
 
     def scores(self, method: Method) -> list[np.ndarray]:

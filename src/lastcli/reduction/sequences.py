@@ -1,6 +1,6 @@
 """Calibration sequences: a part to fit, a part to hold back, and minibatches with splices and mixtures.
 
-Rows are read from the split when a batch needs them, so that memory does not grow with their number.
+A batch takes its rows from the split as they are stored; nothing is converted or copied for all of them at once.
 """
 
 from __future__ import annotations

@@ -52,7 +52,8 @@ def h2(system: SelectiveSystem, *, compat: bool = False, moments: Moments = None
 
 def mean_poles(system: SelectiveSystem, step: np.ndarray | None = None) -> np.ndarray:
     """exp(δ A): (d, N), or (heads, 1); at the step that the bias alone gives where none is named."""
-    assert isinstance(system, (S6System, SSDSystem))
+    if not isinstance(system, (S6System, SSDSystem)):
+        raise TypeError(type(system))
     bias = np.asarray(system.step_bias, np.float64)
     step = np.logaddexp(0.0, bias) if step is None else step
     return np.exp(np.asarray(step)[:, None] * np.asarray(system.A, np.float64).reshape(len(bias), -1))

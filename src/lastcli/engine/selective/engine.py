@@ -122,7 +122,8 @@ def refit(system: SelectiveSystem, kept: np.ndarray, moments: Any, signals: Sign
     if isinstance(system, SSDSystem):
         fitted = fit.fit_layer(truncate(system, kept).system, signals)
         return Reduction(np.asarray(kept), fitted, "all")
-    assert isinstance(system, S6System)
+    if not isinstance(system, S6System):
+        raise TypeError(type(system))
     reduced = readout.fold(system, kept, moments) if _folds(system) else truncate(system, kept).system
     return Reduction(np.asarray(kept), fit.fit_projection(reduced, signals), "readout")
 

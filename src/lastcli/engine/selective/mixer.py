@@ -51,7 +51,8 @@ class Inner(NamedTuple):
 
 def mix(system: SelectiveSystem, u: Array) -> Array:
     """The mixer's answer (n, L, H) to (n, L, H), all states starting at zero; traceable."""
-    assert isinstance(system, (S6System, SSDSystem))
+    if not isinstance(system, (S6System, SSDSystem)):
+        raise TypeError(type(system))
     inner = inner_of(system, u)
     if isinstance(system, S6System):
         y = s6_scan(system.A, inner.step, inner.x, inner.B, inner.C) + along(system.D, 3) * inner.x
@@ -80,7 +81,8 @@ def normalised(system: SelectiveSystem, y: Array, gate: Array) -> Array:
 def inner_of(system: SelectiveSystem, u: Array) -> Inner:
     """The signals before the recurrence."""
     u = jnp.asarray(u, system.out_proj.dtype)
-    assert isinstance(system, (S6System, SSDSystem))
+    if not isinstance(system, (S6System, SSDSystem)):
+        raise TypeError(type(system))
     return inner_after(system, projected(system, u))
 
 
