@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from lastcli.engine.simulate import _chunked_scan, kernel, powers, simulate, states
+from lastcli.engine.scans import _chunked_scan, powers
+from lastcli.engine.simulate import kernel, simulate, states
 from tests import oracles
 from tests.systems import KINDS, embed, system_of
 
@@ -17,7 +18,7 @@ def inputs_of(system, length, n=2, seed=3):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("length", [1, 97])
+@pytest.mark.parametrize("length", [1, 32, 97])
 def test_output_is_that_of_the_plain_recurrence(kind, length):
     system = system_of(kind, seed=length)
     u = inputs_of(system, length)

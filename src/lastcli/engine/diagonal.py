@@ -76,11 +76,11 @@ def truncate(system: DiagonalSystem, kept: np.ndarray) -> Reduction:
     return embedding.truncate(system, kept)
 
 
-def embed(original: DiagonalSystem, reduction: Reduction) -> DiagonalSystem:
+def embed(original: DiagonalSystem, reduction: Reduction, states: int | None = None) -> DiagonalSystem:
     """See `embedding.embed`."""
     from lastcli.engine import embedding
 
-    return embedding.embed(original, reduction)
+    return embedding.embed(original, reduction, states)
 
 
 def as_precision(system: DiagonalSystem, real: Any) -> DiagonalSystem:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lastcli.engine.system import DiagonalSystem, Reduction
 
-__all__ = ["as_precision", "embed", "kept_indices", "pole_indices", "truncate", "truncate_system"]
+__all__ = ["as_precision", "embed", "first_slots", "kept_indices", "pole_indices", "truncate", "truncate_system"]
 
 Array = Any
 
@@ -50,16 +50,18 @@ def truncate(system: DiagonalSystem, kept: Array) -> Reduction:
     return Reduction(kept=kept, system=truncate_system(system, kept), changed="none")
 
 
-def embed(original: DiagonalSystem, reduction: Reduction) -> DiagonalSystem:
+def embed(original: DiagonalSystem, reduction: Reduction, states: int | None = None) -> DiagonalSystem:
     """The reduced system in the shapes of the original, kept states in their own slots.
 
     Args:
         original: the layer before the reduction; only its shapes count.
         reduction: what became of it; at most as many states as the original.
+        states: in shapes of so many states instead, the kept ones first.
     """
     reduced = reduction.system
-    where = pole_indices(original, reduction.kept)
-    G, width = original.poles.shape
+    kept = reduction.kept if states is None else first_slots(reduction.kept)
+    where = pole_indices(original, kept)
+    G, width = len(original.poles), original.modes * (original.states if states is None else states)
     rows = np.arange(G)[:, None]
     poles = np.zeros((G, width), np.complex128)
     B = np.zeros((G, width, original.inputs), np.complex128)
@@ -72,6 +74,11 @@ def embed(original: DiagonalSystem, reduction: Reduction) -> DiagonalSystem:
     if D is None and original.D is not None:
         D = np.zeros_like(original.D)
     return reduced.replace(poles=poles, B=B, C=C, D=D)
+
+
+def first_slots(kept: Array) -> np.ndarray:
+    """As many indices (sets, K) as are kept, from 0 on."""
+    return np.broadcast_to(np.arange(np.shape(kept)[1]), np.shape(kept))
 
 
 def as_precision(system: DiagonalSystem, real: Any) -> DiagonalSystem:

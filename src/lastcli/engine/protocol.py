@@ -114,8 +114,8 @@ class Engine(Protocol):
     def truncate(self, system: Any, kept: np.ndarray) -> Reduction:
         """The kept states (sets, K) as they are."""
 
-    def embed(self, original: Any, reduction: Reduction) -> Any:
-        """The reduced system in the shapes of the original, the other states inert."""
+    def embed(self, original: Any, reduction: Reduction, states: int | None = None) -> Any:
+        """The reduced system in the shapes of the original (or of `states` states), the other states inert."""
 
     def as_precision(self, system: Any, real: Any) -> Any:
         """The arrays in the precision of the real dtype `real`."""

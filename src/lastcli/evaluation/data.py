@@ -83,6 +83,11 @@ class Split:
         return int(self.x.shape[0])
 
     @property
+    def steps(self) -> int:
+        """Time steps of an example, those of both documents of a pair together."""
+        return int(np.prod(self.x.shape[1 : 3 if self.x.ndim == 4 else 2]))
+
+    @property
     def padded(self) -> bool:
         """Whether a sequence is shorter than the array, by its true length."""
         if self.lengths is None:

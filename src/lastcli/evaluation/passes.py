@@ -52,10 +52,9 @@ def default_mesh() -> Mesh:
 
 def choose_batch_size(split: Split, systems: Systems, mesh: Mesh) -> int:
     """A batch whose activations fit the cache, cut so that the last one is padded as little as possible."""
-    steps = int(np.prod(split.x.shape[1 : 3 if split.x.ndim == 4 else 2]))
     widest = max((system.width for system in systems), default=1)
     device_bytes = (CPU_BYTES if mesh.devices.flat[0].platform == "cpu" else ACCELERATOR_BYTES) * mesh.size
-    most = max(device_bytes // (4 * steps * widest), 1 if any(s.multi for s in systems) else SMALLEST_SCANNED)
+    most = max(device_bytes // (4 * split.steps * widest), 1 if any(s.multi for s in systems) else SMALLEST_SCANNED)
     batches = -(-split.n // min(most, LARGEST_BATCH))
     return _whole_shares(-(-split.n // batches), mesh)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lastcli.engine.embedding import first_slots
 from lastcli.engine.protocol import Reduction
 from lastcli.engine.selective.system import S6System, SelectiveSystem
 
@@ -42,15 +43,17 @@ def _picked(array: Any, index: Any) -> Any:
     return None if array is None else np.asarray(array)[index]
 
 
-def embed(original: SelectiveSystem, reduction: Reduction) -> Any:
+def embed(original: SelectiveSystem, reduction: Reduction, states: int | None = None) -> Any:
     """The reduced system in the shapes of the original; the other states have B = C = 0 and do nothing.
+
+    With `states`, in shapes of so many states instead, the kept ones first.
 
     Where norms couple the states, an inert one still counts among those whose mean square is taken; the weights of the
     norms make up for it.
     """
-    reduced, kept = reduction.system, np.asarray(reduction.kept)
+    reduced, kept = reduction.system, np.asarray(reduction.kept if states is None else first_slots(reduction.kept))
+    N, K = states or original.states, kept.shape[1]
     if isinstance(original, S6System):
-        N, K = original.states, kept.shape[1]
         new: dict[str, Any] = {name: _spread_rows(getattr(reduced, name), kept[0], N) for name in ROWS}
         new["A"] = _spread_rows(np.asarray(reduced.A).T, kept[0], N, fill=-1.0).T
         for name in ("B_norm", "C_norm"):
@@ -61,7 +64,7 @@ def embed(original: SelectiveSystem, reduction: Reduction) -> Any:
     new = {}
     for name in BLOCKS:
         small = getattr(reduced, name)
-        new[name] = None if small is None else np.zeros((original.sets, original.states, *np.shape(small)[2:]))
+        new[name] = None if small is None else np.zeros((original.sets, N, *np.shape(small)[2:]))
         if small is not None:
             new[name][rows, kept] = small
     return reduced.replace(**new)

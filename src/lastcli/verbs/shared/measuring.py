@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import Reduction
 from lastcli.evaluation.significance import compare
 from lastcli.model.checkpoint import Checkpoint
@@ -46,9 +45,9 @@ def data_name(session: Session) -> str:
 def measure(
     session: Session, candidates: Sequence[Sequence[Reduction] | None], label: str, *, compare_outputs: bool = False
 ) -> list[Evaluation]:
-    """Evaluate reductions of the session's checkpoint, masked at full size; None stands for the unpruned model.
+    """Evaluate reductions of the session's checkpoint, masked; None stands for the unpruned model.
 
-    One compiled program serves all of them.
+    One compiled program serves all of one size, see `evaluation.widths`.
 
     Raises:
         InputError: outputs of the unpruned model are not finite.
@@ -64,16 +63,15 @@ def _measure(
     session: Session, candidates: Sequence[Sequence[Reduction] | None], label: str, *, compare_outputs: bool
 ) -> list[Evaluation]:
     from lastcli.evaluation.sweep import evaluate_candidates
+    from lastcli.evaluation.widths import embedded
 
     if session.external is not None:
         external = session.external
         return [_external(session, external, session.checkpoint, reductions) for reductions in candidates]
     checkpoint = session.checkpoint
     original = checkpoint.systems
-    systems = [
-        original if reductions is None else tuple(engine_of(s).embed(s, r) for s, r in zip(original, reductions))
-        for reductions in candidates
-    ]
+    steps = session.split.n * session.split.steps
+    systems = [original if one is None else embedded(original, one, steps) for one in candidates]
     with session.bar(label, session.split.n * len(systems)) as bar:
         return evaluate_candidates(
             checkpoint.require_forward(),

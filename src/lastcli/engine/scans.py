@@ -1,0 +1,160 @@
+"""The linear recurrence of a `DiagonalSystem` over a sequence: x ↦ λ ∘ x + B u, step by step, and what is read of it.
+
+On a CPU one long loop wins. The read-out of a MIMO layer goes through it in blocks of a few dozen steps: B u of a block
+is one product, the loop inside is elementwise, and C x is one product again, so that the states of a block stay in the
+cache and the products are as fast as the machine's. Elsewhere a step costs a launch: the sequence is cut into √L
+chunks that are scanned side by side, and the chunk ends are linked by a second scan; 3√L steps in a row instead of L,
+without the log₂ L passes over memory of an associative scan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from lastcli.engine.pytrees import DiagonalSystem
+
+__all__ = ["EXACT", "powers", "read_out", "scan"]
+
+Array = Any
+Pair = tuple[Array, Array]  # real and imaginary part
+Read = Callable[[int, Array, Array], Array]
+
+# A GPU multiplies float32 matrices in a shorter format unless told not to; 1e-3 would be lost.
+EXACT = lax.Precision.HIGHEST
+# Steps a product on a CPU, and steps of the loop inside that are compiled as one: benchmarks/speed.py measures both.
+_BLOCK, _UNROLLED = 32, 4
+
+
+def powers(poles: Array, length: int) -> Array:
+    """λ^0 … λ^(length-1) along a new last axis, by doubling; 0^0 = 1."""
+    result = jnp.ones_like(poles)[..., None]
+    factor = poles[..., None]
+    while result.shape[-1] < length:
+        result = jnp.concatenate([result, result * factor], axis=-1)
+        factor = factor * factor
+    return result[..., :length]
+
+
+def read_out(system: DiagonalSystem, u: Array) -> tuple[Array, ...]:
+    """s·Re(C_d x[k - delay]) of a MIMO layer at every step.
+
+    Args:
+        system: the layer, one group.
+        u: (n, L, m) real.
+
+    Returns:
+        (L, n, p) for each direction, in its own order of time.
+    """
+    C = system.pairing * system.C[0]
+    weights = jnp.swapaxes(jnp.concatenate([C.real, -C.imag], axis=-1), 1, 2)
+
+    def read(d: int, re: Array, im: Array) -> Array:
+        return jnp.dot(jnp.concatenate([re[:, 0], im[:, 0]], axis=-1), weights[d], precision=EXACT)
+
+    return lax.platform_dependent(cpu=lambda: _blocked(system, u, weights), default=lambda: scan(system, u, read))
+
+
+def _blocked(system: DiagonalSystem, u: Array, weights: Array) -> tuple[Array, ...]:
+    """`read_out` with a product a block; weights (R, 2P, p) read the real and imaginary parts side by side."""
+    n, length, width = u.shape
+    R, P = system.directions, system.poles.shape[1]
+    B, poles = system.B[0], system.poles[0]
+    drives = jnp.concatenate([B.real, B.imag], axis=0).T
+    size = min(_BLOCK, length)
+    blocks = -(-length // size)
+    u = jnp.concatenate([u, u[:, ::-1]]) if system.bidirectional else u
+    u = jnp.pad(u, [(0, 0), (0, blocks * size - length), (0, 0)])
+    u = jnp.swapaxes(u, 0, 1).reshape(blocks, size * R * n, width)
+
+    def step(x: Pair, v: Array) -> tuple[Pair, Array]:
+        after = _times(poles, x, (v[:, :P], v[:, P:]))
+        return after, jnp.concatenate(x if system.delay else after, axis=-1)
+
+    def block(x: Pair, v: Array) -> tuple[Pair, tuple[Array, ...]]:
+        drive = jnp.dot(v, drives, precision=EXACT).reshape(size, R * n, 2 * P)
+        x, passed = lax.scan(step, x, drive, unroll=min(_UNROLLED, size))
+        read = (passed[:, d * n : (d + 1) * n].reshape(size * n, 2 * P) for d in range(R))
+        return x, tuple(jnp.dot(part, weights[d], precision=EXACT) for d, part in enumerate(read))
+
+    parts = lax.scan(block, _zero((R * n, P), u), u)[1]
+    return tuple(part.reshape(blocks * size, n, -1)[:length] for part in parts)
+
+
+def scan(system: DiagonalSystem, u: Array, read: Read) -> tuple[Array, ...]:
+    """read(d, Re x, Im x) of x[k - delay] at every step: an array (L, n, ...) a direction, in its own order of time."""
+    length = u.shape[1]
+    if length < 64:
+        return _chunked_scan(system, u, read, 1)
+    return lax.platform_dependent(
+        cpu=lambda: _chunked_scan(system, u, read, 1),
+        default=lambda: _chunked_scan(system, u, read, math.isqrt(length)),
+    )
+
+
+def _chunked_scan(system: DiagonalSystem, u: Array, read: Read, chunks: int) -> tuple[Array, ...]:
+    n, length, width = u.shape
+    R, G, P = system.directions, system.groups, system.poles.shape[1]
+    advance = _advance(system)
+    u = jnp.concatenate([u, u[:, ::-1]]) if system.bidirectional else u
+    if chunks > 1:
+        size = -(-length // chunks)
+        u = jnp.pad(u, [(0, 0), (0, size * chunks - length), (0, 0)]).reshape(R * n * chunks, size, width)
+    u = jnp.swapaxes(u, 0, 1)
+    start = _zero((u.shape[1], G, P), u)
+
+    if chunks > 1:  # where each chunk starts: scan the chunks from zero, then link their ends
+        ends = lax.scan(lambda x, v: (advance(x, v), None), start, u)[0]
+        re, im = (jnp.swapaxes(end.reshape(R * n, chunks, G, P), 0, 1) for end in ends)
+        leap = powers(system.poles, u.shape[0] + 1)[..., -1]
+        starts = lax.scan(lambda x, end: (_times(leap, x, end), x), _zero((R * n, G, P), u), (re, im))[1]
+        start = _joined(starts[0]), _joined(starts[1])
+
+    def step(x: Pair, v: Array) -> tuple[Pair, tuple[Array, ...]]:
+        after = advance(x, v)
+        re, im = (jnp.split(part, R) for part in (x if system.delay else after))
+        return after, tuple(read(d, re[d], im[d]) for d in range(R))
+
+    out = lax.scan(step, start, u)[1]
+    if chunks == 1:
+        return out
+    return tuple(
+        jnp.moveaxis(part.reshape(-1, n, chunks, *part.shape[2:]), 0, 2)  # (n, chunks, size, ...)
+        .reshape(n, -1, *part.shape[2:])[:, :length]
+        .swapaxes(0, 1)
+        for part in out
+    )
+
+
+def _advance(system: DiagonalSystem) -> Callable[[Pair, Array], Pair]:
+    """x, u → λ ∘ x + B u for the parts of x (n, G, N·modes) each, and u (n, F)."""
+    if system.multi:
+        B = system.B[..., 0]
+        return lambda x, u: _times(system.poles, x, (u[..., None] * B.real[None], u[..., None] * B.imag[None]))
+    B = system.B[0]
+    both, split = jnp.concatenate([B.real, B.imag], axis=0).T, B.shape[0]
+
+    def advance(x: Pair, u: Array) -> Pair:
+        drive = jnp.dot(u, both, precision=EXACT)[:, None]
+        return _times(system.poles, x, (drive[..., :split], drive[..., split:]))
+
+    return advance
+
+
+def _joined(starts: Array) -> Array:
+    return jnp.swapaxes(starts, 0, 1).reshape(-1, *starts.shape[2:])
+
+
+def _zero(shape: tuple[int, ...], like: Array) -> Pair:
+    return jnp.zeros(shape, like.dtype), jnp.zeros(shape, like.dtype)
+
+
+def _times(poles: Array, x: Pair, add: Pair) -> Pair:
+    """λ x + add in real and imaginary parts: complex loops are several times slower on a CPU."""
+    re = poles.real[None] * x[0] - poles.imag[None] * x[1]
+    im = poles.real[None] * x[1] + poles.imag[None] * x[0]
+    return re + add[0], im + add[1]
