@@ -243,4 +243,4 @@ def test_a_metric_must_be_named_and_fit() -> None:
     with pytest.raises(InputError, match="no labels"):
         forward.metric(None, Split(np.ones((2, 3, 1), "f4")))
     with pytest.raises(InputError, match="labels y have shape"):
-        forward.metric(None, Split(np.ones((2, 3, 1), "f4"), np.zeros((2, 3), int)))
+        forward.metric(None, Split(np.ones((2, 3, 1), "f4"), np.full((2, 3, 2), 7)))

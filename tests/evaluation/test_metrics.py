@@ -8,8 +8,9 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from lastcli.errors import InputError, UsageError
+from lastcli.evaluation.choice import choose_metric
 from lastcli.evaluation.data import Split
-from lastcli.evaluation.metrics import Metric, bootstrap_sums, choose_metric, wilson_interval
+from lastcli.evaluation.metrics import Metric, bootstrap_sums, wilson_interval
 from lastcli.evaluation.significance import compare, mcnemar_exact, paired_difference_interval
 from lastcli.families.base import Forward
 

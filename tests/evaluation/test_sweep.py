@@ -84,7 +84,7 @@ def test_regression_over_time_with_lengths() -> None:
     split = models.split(5, y=y, lengths=lengths)
     outputs = models.reference(models.parameters(), models.systems(), split.x, sequence=True)
     kept = (np.arange(9) < lengths[:, None]) & (np.arange(9) >= 2)
-    from lastcli.evaluation.metrics import choose_metric
+    from lastcli.evaluation.choice import choose_metric
 
     forward = models.forward(architecture, "regression")
     metric = choose_metric("mse", forward, split, warmup=2)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from lastcli.errors import InputError, UsageError
+from lastcli.evaluation.choice import choose_metric
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split, random_split
-from lastcli.evaluation.metrics import Metric, choose_metric
+from lastcli.evaluation.metrics import Metric
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.soundness import trivial_value
 from lastcli.evaluation.text import load_text

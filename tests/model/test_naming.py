@@ -98,6 +98,30 @@ def test_the_model_around_the_layers_answers_alike(model: str, tmp_path: Path) -
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("prefix", ["foo.", "my.own."])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_holder_of_any_name_is_taken_away_and_written_back(model: str, prefix: str, tmp_path: Path) -> None:
+    arrays = MODELS[model](np.random.default_rng(3))
+    plain = written(tmp_path / "plain.safetensors", arrays)
+    held = written(tmp_path / "held.safetensors", wrapped(arrays, prefix))
+    with api.open(plain) as one, api.open(held) as other:
+        assert other.config == one.config
+        assert [layer.states for layer in other.layers] == [layer.states for layer in one.layers]
+        assert len(other.require_forward().params) == len(one.require_forward().params)
+    api.prune(held, tmp_path / "small.safetensors", ratio=0.4)
+    with containers.open_reader(tmp_path / "small.safetensors") as reader:
+        assert list(reader.tensors) == list(wrapped(arrays, prefix))
+    with api.open(tmp_path / "small.safetensors") as small:
+        assert small.forward is not None
+    assert api.verify(held, tmp_path / "small.safetensors").ok
+
+
+def test_a_part_that_a_layer_alone_has_before_its_name_stays() -> None:
+    tensors = infos({"foo.C": np.zeros(1), "foo.B": np.zeros(1)})
+    assert Naming.of(tensors).roots == ()
+    assert [naming.roots for naming in Naming.of(tensors).deeper(tensors)] == [("foo",)]
+
+
 def test_a_holder_below_the_collections_of_flax_is_none_of_the_model(tmp_path: Path) -> None:
     arrays = s5_checkpoint(np.random.default_rng(0))
     held = {re.sub(r"^(params|batch_stats)/", r"\1/model/", name): a for name, a in arrays.items()}

@@ -7,6 +7,7 @@ shapes and dtypes. docs/forward.md has the contract with examples.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -28,6 +29,12 @@ __all__ = ["ExternalForward", "load_external"]
 Tensors = Mapping[str, np.ndarray]
 
 _BATCH = 64
+# Probabilities in float32 sum to 1, and stay within [0, 1], about so well.
+_NEARLY = 1e-3
+# What probabilities of exactly 0 and 1 count as: below those that float32 can hold, above 1 - the next to 1.
+_SMALLEST, _EPSILON = 1e-50, 1e-16
+# Metrics of independent labels alone.
+_OF_LABELS = ("subset_accuracy", "element_accuracy")
 _FORMS = "(tensors, x, lengths) → outputs, (tensors, x, y, lengths) → number, or (tensors) → number"
 
 
@@ -41,37 +48,47 @@ class ExternalForward:
         kind: "outputs" (called batch by batch), "split" (called once with the whole split, returns a number) or
             "alone" (called with the tensors only, returns a number; it brings its own data).
         takes_lengths: whether it is given the true lengths.
+        probabilities: whether outputs of a classifier are probabilities already (`decided`).
     """
 
     spec: str
     function: Callable[..., Any]
     kind: str = "outputs"
     takes_lengths: bool = True
+    probabilities: bool = False
 
     @property
     def needs_data(self) -> bool:
         """Whether a split has to be given."""
         return self.kind != "alone"
 
-    def metric(self, name: str | None, split: Split | None, *, warmup: int = 0) -> Metric:
+    def metric(
+        self, name: str | None, split: Split | None, *, warmup: int = 0, threshold: float | None = None
+    ) -> Metric:
         """The metric of the outputs, or the one whose value the function returns.
 
-        Integer labels mean classification; targets with a time axis, (n, L, p), mean sequence to sequence.
+        Whole numbers (n,) or (n, L) mean classes, (n, k) or (n, L, k) of 0 and 1 independent labels; other targets mean
+        regression, those with a time axis, (n, L, p), sequence to sequence.
 
         Raises:
             UsageError: the metric does not fit the labels, or nothing says which one the function returns.
             InputError: the split has no labels, or labels that no metric takes.
         """
-        from lastcli.evaluation.metrics import METRICS, Metric, choose_metric
+        from lastcli.evaluation.choice import choose_metric
+        from lastcli.evaluation.metrics import METRICS, Metric
 
+        if threshold is not None and self.kind != "outputs":
+            raise UsageError(f"--forward {self.spec} returns a number, so --threshold changes nothing; leave it out.")
         if self.kind == "alone" or split is None:
             if name is None:
                 raise UsageError(f"--forward {self.spec} returns a number; say which with --metric, such as accuracy.")
             if name not in METRICS:
                 raise UsageError(f"There is no metric {name!r}; known: {', '.join(METRICS)}.")
-            return Metric(name)
-        metric = choose_metric(name, self._model(split), split, warmup=warmup)
-        return Metric(metric.name) if self.kind == "split" else metric
+            return Metric(name, given=True)
+        if self.kind == "split" and name in METRICS:
+            return Metric(name, given=True)
+        metric = choose_metric(name, self._model(split, name), split, warmup=warmup, threshold=threshold)
+        return Metric(metric.name, given=True) if self.kind == "split" else metric
 
     def outputs(self, tensors: Tensors, batch: Batch) -> np.ndarray:
         """The outputs for the real examples of a batch, (count, classes), (count, p) or (count, L, p).
@@ -135,6 +152,10 @@ class ExternalForward:
         for batch in split.batches(min(batch_size, split.n)):
             outputs, count = self.outputs(tensors, batch), batch.count
             y = _targets(batch, outputs, metric, self.spec)
+            if metric.classifies:
+                if metric.sequence and outputs.ndim == 2:
+                    outputs = outputs[..., None]  # one logit a step
+                outputs = self._logits(outputs, metric)
             lengths = None if batch.lengths is None else batch.lengths[:count]
             parts.append(metric.statistics(outputs, y, lengths, center))
             non_finite += int((~metric.finite(outputs, lengths)).sum())
@@ -142,21 +163,84 @@ class ExternalForward:
                 progress.advance(count)
         return Evaluation.of(metric, parts, split.n, non_finite)
 
-    def _model(self, split: Split) -> Any:
+    def decided(
+        self, tensors: Tensors, split: Split | None, metric: Metric, *, said: str | None
+    ) -> tuple[ExternalForward, str | None]:
+        """With its outputs known as logits or probabilities, by what the user says or by those of the full model.
+
+        Args:
+            tensors: of the full model.
+            said: "logits", "probabilities", or None to look at the outputs of the first examples: probabilities lie in
+                [0, 1], and those of several classes sum to 1.
+
+        Returns:
+            The function, and a sentence where it was looked at and its outputs are taken as probabilities.
+
+        Raises:
+            UsageError: it is said of a function that returns something else.
+        """
+        if self.kind != "outputs" or not metric.classifies:
+            if said is not None:
+                what = "returns a number" if self.kind != "outputs" else "is measured as a regression"
+                raise UsageError(f"--forward {self.spec} {what}, so --outputs says nothing; leave it out.")
+            return self, None
+        if said is None:
+            split = _given(split)
+            first = self.outputs(tensors, split.batch(0, min(_BATCH, split.n)))
+            single = metric.labels > 0 or first.shape[-1] == 1 or (metric.sequence and first.ndim == 2)
+            if not looks_like_probabilities(first, independent=single):
+                return self, None
+            return dataclasses.replace(self, probabilities=True), (
+                f"--forward {self.spec} returns numbers in [0, 1]"
+                + ("" if single else " that sum to 1")
+                + ", taken as probabilities: no sigmoid or softmax is applied to them. Say --outputs logits if they "
+                "are none."
+            )
+        return dataclasses.replace(self, probabilities=said == "probabilities"), None
+
+    def _logits(self, outputs: np.ndarray, metric: Metric) -> np.ndarray:
+        """Outputs of which a softmax, or a sigmoid of one or of independent ones, gives the probabilities.
+
+        Raises:
+            UsageError: they are declared, or were found, to be probabilities and are none.
+        """
+        if not self.probabilities:
+            return outputs
+        single = metric.labels > 0 or outputs.shape[-1] == 1
+        known = outputs[np.isfinite(outputs)]
+        if known.size and not (known.min() >= -_NEARLY and known.max() <= 1 + _NEARLY):
+            raise UsageError(
+                f"--forward {self.spec} returned {known.min():g} to {known.max():g}, which are no probabilities; say "
+                "--outputs logits."
+            )
+        p = np.clip(outputs.astype(np.float64), 0, 1)
+        with np.errstate(divide="ignore"):
+            if not single:
+                return np.log(p)
+            # a probability that was rounded to 0 or 1 keeps its place, and a finite logit
+            return np.log(np.maximum(p, _SMALLEST)) - np.log(np.maximum(1 - p, _EPSILON))
+
+    def _model(self, split: Split, name: str | None = None) -> Any:
         """What the labels say about the model, in the form that `choose_metric` takes."""
+        from lastcli.evaluation.tasks import only_labels
         from lastcli.families.base import Forward
 
         y = split.y
         if y is None:
             raise InputError(f"{split.name}: the split has no labels y; an evaluation needs them.")
-        classification = y.dtype.kind in "iub"
-        if (classification and y.ndim != 1) or y.ndim > 3:
-            raise InputError(
-                f"{split.name}: labels y have shape {y.shape}; needed are (n,) integer classes, or (n, p) or (n, L, p) "
-                "real targets."
-            )
-        task = "classification" if classification else "regression"
-        return Forward(self.function, split.x.shape[-1], 1 if y.ndim == 1 else y.shape[-1], task, sequence=y.ndim == 3)
+        features = split.x.shape[-1]
+        if y.dtype.kind not in "iub" and y.ndim in (1, 2, 3):
+            outputs = 1 if y.ndim == 1 else y.shape[-1]
+            return Forward(self.function, features, outputs, "regression", sequence=y.ndim == 3)
+        over_steps = y.ndim == 2 and y.shape == split.x.shape[:2] and name not in _OF_LABELS
+        if y.ndim == 1 or (y.ndim == 2 and (over_steps or not only_labels(y))):
+            return Forward(self.function, features, max(int(y.max()) + 1, 2), sequence=y.ndim == 2)
+        if y.ndim in (2, 3) and only_labels(y):
+            return Forward(self.function, features, y.shape[-1], "multilabel", sequence=y.ndim == 3)
+        raise InputError(
+            f"{split.name}: labels y have shape {y.shape}; needed are classes (n,) or (n, L), labels of 0 and 1 (n, k) "
+            "or (n, L, k), or real targets (n, p) or (n, L, p)."
+        )
 
     def _call(self, *arguments: Any) -> Any:
         try:
@@ -227,17 +311,32 @@ def _targets(batch: Batch, outputs: np.ndarray, metric: Metric, spec: str) -> np
     if batch.y is None:
         raise InputError("The split has no labels y; an evaluation needs them.")
     y = batch.y[: batch.count]
+    if metric.labels:
+        if outputs.shape != y.shape:
+            raise UsageError(f"--forward {spec} returned shape {outputs.shape}; the labels have {y.shape}.")
+        return y
     if metric.classifies:
-        if outputs.ndim != 2 or max(outputs.shape[1], 2) <= y.max(initial=0):
+        wanted = "(n, L, classes)" if metric.sequence else "(n, classes)"
+        single = metric.sequence and outputs.ndim == 2  # one logit a step
+        classes = 2 if single else max(outputs.shape[-1], 2)
+        fits = single or (outputs.ndim == y.ndim + 1)
+        if not fits or outputs.shape[: y.ndim] != y.shape or classes <= y.max(initial=0):
             raise UsageError(
-                f"--forward {spec} returned shape {outputs.shape}, but the labels go up to {y.max(initial=0)}; it must "
-                "return (n, classes)."
+                f"--forward {spec} returned shape {outputs.shape}, but the labels go up to {y.max(initial=0)} and "
+                f"have shape {y.shape}; it must return {wanted}."
             )
         return y
     y = y[:, None] if y.ndim == 1 else y
     if y.shape != outputs.shape:
         raise UsageError(f"--forward {spec} returned shape {outputs.shape}; the targets have {y.shape}.")
     return y
+
+
+def looks_like_probabilities(outputs: np.ndarray, *, independent: bool) -> bool:
+    """Whether all outputs lie in [0, 1], and unless they are `independent` sum to 1 over the last axis."""
+    if not np.isfinite(outputs).all() or outputs.min() < 0 or outputs.max() > 1:
+        return False
+    return independent or bool((abs(outputs.sum(-1) - 1) <= _NEARLY).all())
 
 
 def _as_number(value: Any, metric: Metric, spec: str) -> float:
@@ -247,7 +346,7 @@ def _as_number(value: Any, metric: Metric, spec: str) -> float:
     if array.size != 1 or array.dtype.kind not in "fiub":
         raise UsageError(f"--forward {spec} returned {type(value).__name__} of shape {array.shape}, not a number.")
     number = float(array.reshape(()))
-    allowed = (0.0, 1.0) if metric.classifies else (-math.inf, 100.0) if metric.name == "fit" else (0.0, math.inf)
+    allowed = (0.0, 1.0) if metric.share else (-math.inf, 100.0) if metric.name == "fit" else (0.0, math.inf)
     if not allowed[0] <= number <= allowed[1]:
         raise UsageError(f"--forward {spec} returned {number:g}; {metric.name} lies between {allowed[0]:g} and "
                          f"{allowed[1]:g}.")  # fmt: skip
@@ -259,5 +358,5 @@ def _evaluation_of(number: float, metric: Metric, n: int) -> Evaluation:
     from lastcli.evaluation.sweep import Evaluation
 
     squared = {"mse": number, "fit": (1 - number / 100) ** 2}.get(metric.name, number**2)
-    sums = [number, 1.0][: 2 if metric.ranked else 1] if metric.classifies else [number, squared, 1.0, 1.0]
+    sums = [number] if metric.classifies else [number, squared, 1.0, 1.0]
     return Evaluation(metric, number, None, None, n, np.array([sums]))

@@ -9,6 +9,7 @@ import numpy as np
 from lastcli.errors import InputError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.metrics import IGNORED
+from lastcli.evaluation.tasks import generates, why_no_class
 from lastcli.families.base import Forward
 
 __all__ = ["fit_split", "random_split"]
@@ -36,11 +37,12 @@ def fit_split(split: Split, forward: Forward, *, labels: bool = True) -> Split:
     split = dataclasses.replace(split, lengths=_lengths(split, forward))
     if not labels:
         return split
-    if split.y is None and forward.tokens and forward.sequence:
-        split = dataclasses.replace(split, y=_next_tokens(split))
+    if split.y is None and generates(split, forward):
+        split = dataclasses.replace(split, y=_next_tokens(split, 1 if forward.generates is None else forward.generates))
     if split.y is None:
         raise InputError(f"{split.name} has no labels: add the array 'y', or give it as calibration data only.")
-    y = _classes(split, split.y, forward) if forward.task == "classification" else _targets(split, split.y, forward)
+    kinds = {"classification": _classes, "multilabel": _labels}
+    y = kinds.get(forward.task, _targets)(split, split.y, forward)
     return dataclasses.replace(split, y=y)
 
 
@@ -99,13 +101,14 @@ def _side_by_side(forward: Forward) -> tuple[int, ...]:
     return {"pair": (2,), "series": (forward.series,)}.get(forward.layout, ())
 
 
-def _next_tokens(split: Split) -> np.ndarray:
-    """(n, L): the token after each; nothing is known of what follows the last."""
+def _next_tokens(split: Split, ahead: int) -> np.ndarray:
+    """(n, L): the token that stands so many steps ahead; nothing is known of what follows the last."""
     x = np.asarray(split.x)
+    steps = x.shape[1]
     y = np.full(x.shape, IGNORED, np.int64)
-    y[:, :-1] = x[:, 1:]
+    y[:, : steps - ahead] = x[:, ahead:]
     if split.lengths is not None:
-        y[np.arange(x.shape[1]) >= split.lengths[:, None] - 1] = IGNORED
+        y[np.arange(steps) >= split.lengths[:, None] - ahead] = IGNORED
     return y
 
 
@@ -158,14 +161,13 @@ def _lengths(split: Split, forward: Forward) -> np.ndarray | None:
 
 
 def _classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
-    if forward.sequence and forward.tokens:
-        return _step_classes(split, y, forward)
     if forward.sequence:
-        raise InputError(f"{split.name}: a class for every step cannot be scored; the model must give one a sequence.")
+        return _step_classes(split, y, forward)
     if y.shape == (split.n, 1):
         y = y[:, 0]
     if y.ndim != 1:
-        raise InputError(f"{split.name}: y has shape {y.shape}; one class a sequence, (n,), is needed.")
+        hint = why_no_class(y, forward)
+        raise InputError(f"{split.name}: y has shape {y.shape}; one class a sequence, (n,), is needed{hint}.")
     if y.dtype.kind == "f":
         if not np.all(np.isfinite(y)) or np.any(y != np.round(y)):
             raise InputError(f"{split.name}: y holds fractions or NaN, but the model is a classifier.")
@@ -188,32 +190,71 @@ def _classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
 
 def _step_classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
     """A class for every step, -100 where it is not scored."""
-    if y.shape != split.x.shape[:2] or y.dtype.kind not in "iu":
-        raise InputError(
-            f"{split.name}: y has shape {y.shape} and dtype {y.dtype}; a whole number for every step, "
-            f"{split.x.shape[:2]}, is needed ({IGNORED} where a step is not scored)."
-        )
-    wrong = (y != IGNORED) & ((y < 0) | (y >= forward.outputs))
+    shape = _over_steps(split, forward, *([forward.several] if forward.several > 1 else []))
+    y = y[..., 0] if y.shape == (*shape, 1) else y
+    y = _whole(split, y, shape, fractions=False)
+    classes = max(forward.outputs, 2)
+    wrong = (y != IGNORED) & ((y < 0) | (y >= classes))
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise InputError(
             f"{split.name}: label {int(y[where])} at {where} is out of range; the model knows 0 to "
-            f"{forward.outputs - 1} (and {IGNORED} for steps that are not scored)."
+            f"{classes - 1} (and {IGNORED} for steps that are not scored)."
         )
     if not (y != IGNORED).any():
         raise InputError(f"{split.name}: no step has a label, so nothing can be scored.")
     return y
 
 
-def _targets(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
-    steps = split.x.shape[1] // forward.output_step
+def _labels(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
+    """Independent labels, 0 or 1 each, -100 where one is not scored."""
+    shape = _over_steps(split, forward, forward.outputs) if forward.sequence else (split.n, forward.outputs)
+    y = y[..., None] if forward.outputs == 1 and y.shape == shape[:-1] else y
+    y = _whole(split, y, shape, fractions=True)
+    wrong = (y != IGNORED) & (y != 0) & (y != 1)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise InputError(
+            f"{split.name}: label {int(y[where])} at {where} is neither 0 nor 1 (nor {IGNORED} for what is not scored)."
+        )
+    scored = y[y != IGNORED]
+    if not scored.size or (split.n > 1 and scored.min() == scored.max()):
+        what = f"all labels are {int(scored[0])}" if scored.size else "no label is scored"
+        raise InputError(f"{split.name}: {what}, so nothing can be measured; take a split with both.")
+    return y
+
+
+def _over_steps(split: Split, forward: Forward, *more: int) -> tuple[int, ...]:
+    """The shape of something for every output over time.
+
+    Raises:
+        InputError: a sequence is too short for an output.
+    """
     shortest = split.x.shape[1] if split.lengths is None else int(split.lengths.min())
-    if forward.sequence and shortest < forward.output_step:
+    if shortest < forward.output_step:
         raise InputError(
             f"{split.name}: a sequence has {_count(shortest, 'step')}, but the model has an output only after every "
             f"{forward.output_step} of them."
         )
-    shape = (split.n, steps, forward.outputs) if forward.sequence else (split.n, forward.outputs)
+    return (split.n, split.x.shape[1] // forward.output_step, *more)
+
+
+def _whole(split: Split, y: np.ndarray, shape: tuple[int, ...], *, fractions: bool) -> np.ndarray:
+    """Labels as whole numbers; `fractions`: also those that are stored as 0.0 and 1.0."""
+    fine = y.shape == shape and (fractions or y.dtype.kind in "iub")
+    if fine and y.dtype.kind == "f":
+        fine = bool(np.isfinite(y).all() and (y == np.round(y)).all())
+    if not fine:
+        raise InputError(
+            f"{split.name}: y has shape {y.shape} and dtype {y.dtype}; whole numbers for every "
+            f"{'step' if len(shape) > 1 and shape[1:2] == split.x.shape[1:2] else 'output'}, {shape}, are needed "
+            f"({IGNORED} where one is not scored)."
+        )
+    return y.astype(np.int64)
+
+
+def _targets(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
+    shape = _over_steps(split, forward, forward.outputs) if forward.sequence else (split.n, forward.outputs)
     if y.shape == shape[:-1] and forward.outputs == 1:
         y = y[..., None]
     if y.shape != shape:

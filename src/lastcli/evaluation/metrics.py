@@ -3,29 +3,31 @@
 Each metric reduces the outputs of one example to a few numbers ("statistics"); its value is a function of their sums
 over the split. The same statistics give the interval (Wilson for accuracy, bootstrap for errors) and the paired
 comparison of two models in `significance`. `Metric.statistics` works on NumPy and JAX arrays alike and is traceable.
+Which metric fits which model is the question of `choice`; what a classifier answers is that of `answers`.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lastcli.errors import InputError, UsageError
+from lastcli.evaluation.answers import IGNORED, Answers, f1_value
 from lastcli.evaluation.data import Split
-from lastcli.evaluation.ranking import RANKED, ranked_value, resampled_values
-from lastcli.families.base import Forward
+from lastcli.evaluation.ranking import pooled_value, resampled_values
 
-__all__ = ["IGNORED", "METRICS", "Metric", "bootstrap_sums", "choose_metric", "wilson_interval"]
+__all__ = ["IGNORED", "METRICS", "SHARES", "Metric", "bootstrap_sums", "wilson_interval"]
 
-# Metrics of models with a class at every step.
-OVER_TIME = ("nll", "perplexity")
-METRICS = ("accuracy", *RANKED, "mse", "rmse", "mae", "fit", *OVER_TIME)
-# The label of a step that is not scored.
-IGNORED = -100
+_F1 = ("f1", "f1_micro", "f1_macro")
+_RANKED = tuple(f"{kind}{average}" for kind in ("auroc", "average_precision") for average in ("", "_micro", "_macro"))
+_ACCURACIES = ("accuracy", "subset_accuracy", "element_accuracy")
+# Those that are shares, so that what is lost is a difference of them.
+SHARES = (*_ACCURACIES, *_RANKED, *_F1)
+LOGARITHMS = ("nll", "perplexity")
+ERRORS = ("mse", "rmse", "mae", "fit")
+METRICS = (*SHARES, *LOGARITHMS, *ERRORS)
 Z95 = 1.959963984540054
 RESAMPLES = 2000
 # Below this many sequences their steps are cut into blocks, the units of the bootstrap (Künsch 1989).
@@ -39,16 +41,22 @@ class Metric:
     """One way to score outputs.
 
     Attributes:
-        name: accuracy; auroc, average_precision, f1 of a classifier of two classes, with one logit or two;
-            mse, rmse, mae over all kept steps and outputs; fit = 100·(1 - ‖y - ŷ‖/‖y - mean(y)‖), the fit
-            index of system identification (Ljung, System Identification, 2nd ed., section 17), in percent. Of several
-            outputs the sums run over all of them (`pooled`): one root and one quotient, not the mean over outputs.
-            Of models with a class at every step (next tokens) accuracy is the share of the scored steps, nll the mean
-            of -log p(label) over them, in nats, and perplexity exp(nll); a label of -100 is not scored.
+        name: of classifiers accuracy; nll, the mean of -log p(label) in nats, and perplexity, exp(nll); f1_micro and
+            f1_macro; of two classes also f1, auroc and average_precision of class 1. Of independent labels
+            subset_accuracy (all labels of an example are right), element_accuracy (the share of right labels), nll (the
+            mean over labels), and f1, auroc and average_precision each as _micro and _macro. Of models with a class, or
+            labels, at every step all of these run over the scored steps; a label of -100 is not scored.
+            Of regressions mse, rmse, mae over all kept steps and outputs; fit = 100·(1 - ‖y - ŷ‖/‖y - mean(y)‖), the
+            fit index of system identification (Ljung, System Identification, 2nd ed., section 17), in percent. Of
+            several outputs the sums run over all of them (`pooled`): one root and one quotient, not the mean over
+            outputs.
         warmup: first outputs of each sequence that are left out, for outputs with a time axis.
         sequence: whether outputs have a time axis.
         blocks: time blocks an example is cut into; 1 except for few long sequences.
         step: steps of the input from one output to the next (`Forward.output_step`).
+        labels: k of a model with k independent labels, 0 of every other.
+        threshold: the probability above which the answer is class 1 of two, or a label; None: 0.5.
+        given: whether the value is computed by the user's own function; the statistics are that number then.
     """
 
     name: str
@@ -56,21 +64,44 @@ class Metric:
     sequence: bool = False
     blocks: int = 1
     step: int = 1
+    labels: int = 0
+    threshold: float | None = None
+    given: bool = False
 
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger value is a better model."""
-        return self.name == "fit" or self.classifies
+        return self.name == "fit" or self.share
+
+    @property
+    def share(self) -> bool:
+        """Whether it is a fraction, shown in percent, of which what is lost is a difference."""
+        return self.name in SHARES
 
     @property
     def classifies(self) -> bool:
-        """Whether it is one of a classifier: of shares the drop is a difference."""
-        return self.name == "accuracy" or self.ranked or self.name in OVER_TIME
+        """Whether it is one of a classifier."""
+        return self.share or self.name in LOGARITHMS
 
     @property
     def ranked(self) -> bool:
-        """Whether it is of a binary classifier, and of all examples together: no sum over examples (`ranking`)."""
-        return self.name in RANKED
+        """Whether it is of the scores of all examples together: no sum over examples (`ranking`)."""
+        return self.name in _RANKED
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a function of how often each class or label is right, answered and true."""
+        return self.name in _F1
+
+    @property
+    def decides(self) -> bool:
+        """Whether it depends on the threshold."""
+        return self.name in _ACCURACIES or self.counts
+
+    @property
+    def by_example(self) -> bool:
+        """Whether an example is right or wrong as a whole: a proportion."""
+        return self.name in ("accuracy", "subset_accuracy") and not self.sequence and not self.given
 
     @property
     def pooled(self) -> bool:
@@ -81,29 +112,19 @@ class Metric:
         """Per-example statistics of a batch.
 
         Args:
-            outputs: (n, classes), (n, p) or (n, L, p).
-            y: (n,) labels, or targets of the shape of outputs.
+            outputs: (n, classes), (n, p) or (n, L, p); (n, L, m, classes) of m classes a step.
+            y: labels (n,), (n, L) or (n, L, m), independent ones (n, k) or (n, L, k); or targets of the shape of
+                outputs.
             lengths: (n,) true lengths, or None; steps beyond them are left out.
             center: (p,) mean of the targets (`target_mean`), used by fit.
             xp: numpy, or jax.numpy inside a traced function.
 
         Returns:
-            (n, blocks, 1) 0 or 1 for accuracy, where one output is the logit of class 1; (n, 1, 2) that logit (of two
-            outputs their difference) and the label for `ranked`; (n, blocks, 4) Σ|e|, Σe², Σ(y - center)² and the
-            number of terms.
+            (n, blocks, S). Of classifiers blocks is 1, and S as `Answers` says: 1 where an example is right or wrong,
+            `totals`, `counts` or `ranked`. Else Σ|e|, Σe², Σ(y - center)² and the number of terms.
         """
-        if self.classifies and self.sequence:
-            return self._of_steps(outputs, y, lengths, xp)
-        if self.ranked:
-            logit = outputs[:, -1] - outputs[:, 0] if outputs.shape[-1] > 1 else outputs[:, 0]
-            return xp.stack([logit, y.astype(logit.dtype)], -1)[:, None, :]
-        if self.name == "accuracy" and outputs.shape[-1] == 1:
-            right = ((outputs[:, 0] > 0) == (y > 0)) & ~xp.isnan(outputs[:, 0])
-            return right[:, None, None].astype(outputs.dtype)
-        if self.name == "accuracy":
-            # argmax of a row with NaN is the position of the NaN, which could be the right class by chance
-            right = (outputs.argmax(-1) == y) & ~xp.isnan(outputs).any(-1)
-            return right[:, None, None].astype(outputs.dtype)
+        if self.classifies:
+            return self._of_answers(outputs, y, lengths, xp)[:, None]
         error, spread = outputs - y, y - xp.broadcast_to(center, y.shape)
         terms = [abs(error), error * error, spread * spread, xp.ones_like(error)]
         sums = [term.sum(-1) for term in terms]
@@ -115,18 +136,24 @@ class Metric:
         # `where`, not a product: a value that is infinite in a step left out must not become NaN
         return xp.stack([xp.where(kept, term, 0) @ block for term in sums], -1)
 
-    def _of_steps(self, outputs: Any, y: Any, lengths: Any, xp: Any) -> Any:
-        """(n, 1, 3): right answers, Σ -log p(label) and the number of scored steps."""
-        scored = self.counted(outputs.shape[1], lengths) & (y != IGNORED)
-        label = xp.where(scored, y, 0)[..., None]
-        largest = outputs.max(-1, keepdims=True)
-        # the largest may be infinite, and then nothing is a number; `finite` says so
-        normaliser = xp.log(xp.exp(outputs - largest).sum(-1)) + largest[..., 0]
-        nll = normaliser - xp.take_along_axis(outputs, label, -1)[..., 0]
-        right = (outputs.argmax(-1) == label[..., 0]) & ~xp.isnan(outputs).any(-1)
-        zero = xp.zeros_like(nll)
-        terms = (right.astype(outputs.dtype), nll, xp.ones_like(nll))
-        return xp.stack([xp.where(scored, term, zero).sum(-1) for term in terms], -1)[:, None]
+    def _of_answers(self, outputs: Any, y: Any, lengths: Any, xp: Any) -> Any:
+        """(n, S)."""
+        kept = self.counted(outputs.shape[1], lengths) if self.sequence else np.ones((1, 1), bool)
+        if not self.sequence:
+            outputs, y = outputs[:, None], y[:, None]
+        elif outputs.ndim == 4:  # several classes a step are so many steps
+            n, steps, several, classes = outputs.shape
+            kept = xp.broadcast_to(kept[..., None], (*kept.shape, several)).reshape(len(kept), -1)
+            outputs, y = outputs.reshape(n, steps * several, classes), y.reshape(n, -1)
+        answers = Answers(outputs, y, kept, independent=self.labels > 0, threshold=self.threshold, xp=xp)
+        if self.ranked:
+            return answers.ranked()
+        if self.counts:
+            return answers.counts(positive=self.name == "f1")
+        if not self.by_example:
+            return answers.totals(subset=self.name == "subset_accuracy")
+        right = answers.right().reshape(len(outputs), -1)
+        return right.all(-1, keepdims=True).astype(outputs.dtype)
 
     def counted(self, steps: int, lengths: Any = None) -> Any:
         """(1 or n, steps) bool: the outputs over time that count, behind the warm-up and within the lengths."""
@@ -138,36 +165,59 @@ class Metric:
 
         A class may have the log-probability -inf, as long as another one is possible.
         """
-        if not self.sequence and (self.ranked or (self.name == "accuracy" and outputs.shape[-1] == 1)):
-            return xp.isfinite(outputs).all(-1)
-        if self.classifies:
+        if not self.classifies or self.labels or outputs.shape[-1] == 1 or self.ranked:
+            fine = xp.isfinite(outputs).all(-1)
+        else:
             fine = ~(xp.isnan(outputs) | (outputs == np.inf)).any(-1) & (outputs > -np.inf).any(-1)
-            return (fine | ~self.counted(outputs.shape[1], lengths)).all(-1) if self.sequence else fine
-        fine = xp.isfinite(outputs).all(-1)
-        return (fine | ~self.counted(outputs.shape[1], lengths)).all(-1) if self.sequence else fine
+        if not self.sequence:
+            return fine
+        fine = fine.all(-1) if fine.ndim == 3 else fine
+        return (fine | ~self.counted(outputs.shape[1], lengths)).all(-1)
 
     def value(self, statistics: np.ndarray) -> float:
-        """The metric of the given examples; (..., units, S) statistics, units may be any selection."""
+        """The metric of the given examples; (units, S) statistics, units may be any selection."""
+        statistics = np.asarray(statistics, np.float64)
+        if self.given:
+            return float(statistics[0, 0])
         if self.ranked:
-            return float(ranked_value(self.name, np.asarray(statistics, np.float64)))
-        return float(self.from_sums(np.asarray(statistics, np.float64).sum(-2), statistics.shape[-2]))
+            return float(pooled_value(self.name, statistics, self.labels or 1))
+        return float(self.from_sums(statistics.sum(-2), statistics.shape[-2]))
 
     def resampled(self, statistics: np.ndarray, *, seed: int = 0) -> np.ndarray:
-        """(RESAMPLES,) values of (units, S) statistics over units drawn with replacement; one seed, the same draws."""
+        """(R,) values of (units, S) statistics over units drawn with replacement; one seed, the same draws.
+
+        R is `RESAMPLES`; fewer for ranked metrics of very many scores.
+        """
         if self.ranked:
-            return resampled_values(self.name, np.asarray(statistics, np.float64), resamples=RESAMPLES, seed=seed)
+            labels, statistics = self.labels or 1, np.asarray(statistics, np.float64)
+            return resampled_values(self.name, statistics, resamples=RESAMPLES, seed=seed, labels=labels)
         return self.from_sums(bootstrap_sums(statistics, seed=seed), len(statistics))
+
+    def losses(self, statistics: np.ndarray) -> np.ndarray:
+        """(units,): how far each unit is from right, to count which of two models is nearer to it."""
+        statistics = np.asarray(statistics, np.float64)
+        if self.by_example or self.given:
+            return -statistics[:, 0]
+        if self.ranked:  # how far the scores are on the right side
+            scores = statistics.reshape(len(statistics), -1, 2)
+            return -np.nansum((2 * scores[..., 1] - 1) * scores[..., 0], axis=1)
+        if self.counts:
+            right, called, true = statistics.reshape(len(statistics), -1, 3).sum(1).T
+            return called + true - 2 * right
+        return statistics[:, 1]
 
     def from_sums(self, sums: np.ndarray, units: int) -> np.ndarray:
         """The metric from (..., S) sums of statistics over `units` units."""
-        if self.classifies and self.sequence:
+        if self.by_example:
+            return sums[..., 0] / units
+        if self.counts:
+            return f1_value(self.name, sums, independent=self.labels > 0)
+        if self.classifies:
             right, nll, count = np.moveaxis(sums, -1, 0)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                if self.name == "accuracy":
+                if self.name not in LOGARITHMS:
                     return right / count
                 return nll / count if self.name == "nll" else np.exp(nll / count)
-        if self.name == "accuracy":
-            return sums[..., 0] / units
         absolute, squared, spread, count = np.moveaxis(sums, -1, 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.name == "mae":
@@ -189,14 +239,17 @@ class Metric:
                 lost = lost / 100.0
             elif self.name == "nll":
                 lost = -lost
-            elif self.name == "perplexity" or not self.classifies:
+            elif not self.share:
                 lost = np.where(np.equal(value, baseline), 0.0, -lost / np.asarray(baseline, np.float64))
         return np.where(np.isnan(value), np.inf, lost)[()]
 
     def interval(self, statistics: np.ndarray, *, seed: int = 0) -> tuple[float | None, float | None]:
-        """95% interval of the value: Wilson for accuracy, percentile bootstrap for errors (None for one unit)."""
+        """95% interval of the value: Wilson for a proportion of examples, else percentile bootstrap.
+
+        The bootstrap draws units: examples, or whole sequences; None for one unit.
+        """
         units = statistics.shape[-2]
-        if self.name == "accuracy" and not self.sequence:
+        if self.by_example:
             return wilson_interval(float(statistics.sum()), units)
         if units < 2:
             return None, None
@@ -213,42 +266,6 @@ class Metric:
             return y.mean(0).astype(np.float32)
         kept = np.broadcast_to(self.counted(y.shape[1], split.lengths), y.shape[:2])
         return y[kept].mean(0).astype(np.float32)
-
-
-def choose_metric(name: str | None, forward: Forward, split: Split, *, warmup: int = 0) -> Metric:
-    """The metric for a model and a checked split.
-
-    Where no name is given: accuracy for classifiers, perplexity where there is a class at every step, mse for
-    regression.
-
-    Raises:
-        UsageError: no such metric, or it does not fit the model's task.
-        InputError: the warm-up leaves no step.
-    """
-    classification = forward.task == "classification"
-    over_time = "perplexity" if forward.sequence else "accuracy"
-    name = name or (over_time if classification else "mse")
-    if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, 1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise UsageError(f"There is no metric {name!r}; known: {', '.join(METRICS)}{hint}")
-    if classification != Metric(name).classifies or (name in OVER_TIME and not forward.sequence):
-        by_class = "perplexity, nll or accuracy" if forward.sequence else "accuracy, auroc, average_precision or f1"
-        fitting = by_class if classification else "mse, rmse, mae or fit"
-        raise UsageError(f"The metric {name} does not fit a {forward.task} model; use {fitting}.")
-    if Metric(name).ranked and forward.outputs > 2:
-        raise UsageError(f"The metric {name} is of two classes; the model has {forward.outputs}: use accuracy.")
-    if warmup < 0 or (warmup and not forward.sequence):
-        raise UsageError("A warm-up is a number of first steps to leave out, for models with an output at every step.")
-    if not forward.sequence:
-        return Metric(name)
-    steps = (split.x.shape[1] if split.lengths is None else int(split.lengths.min())) // forward.output_step
-    if warmup >= steps:
-        raise InputError(f"{split.name}: a warm-up of {warmup} leaves nothing of sequences with {steps} outputs.")
-    if classification:
-        return Metric(name, warmup, True, 1, forward.output_step)
-    blocks = max(math.isqrt(steps - warmup), 1) if split.n < FEW_SEQUENCES else 1
-    return Metric(name, warmup, True, blocks, forward.output_step)
 
 
 def wilson_interval(successes: float, n: int, z: float = Z95) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lastcli.evaluation.metrics import RESAMPLES, Metric
+from lastcli.evaluation.metrics import Metric
 
 __all__ = ["Comparison", "compare", "mcnemar_exact", "paired_difference_interval"]
 
@@ -26,8 +26,8 @@ class Comparison:
         low, high: two-sided interval of the drop; `upper` one-sided upper limit at the same confidence, which is what
             a bound on the drop is compared with. None where there is a single unit.
         p_value: two-sided, of no difference.
-        wins, losses: units that only the model, or only the baseline, gets right (errors: smaller squared error; ranked
-            metrics: a logit further on the right side; classes over time: smaller -log p).
+        wins, losses: units that only the model, or only the baseline, gets right; of other metrics those to which it
+            is nearer (`Metric.losses`).
     """
 
     drop: float
@@ -45,18 +45,14 @@ def compare(
     """Compare (units, S) statistics of two models over the same units, in the same order."""
     base, value = metric.value(baseline), metric.value(model)
     drop = float(metric.drop(base, value))
-    if metric.name == "accuracy" and not metric.sequence:
+    if metric.by_example:
         right, now = baseline[:, 0] > 0.5, model[:, 0] > 0.5
         losses, wins, n = int((right & ~now).sum()), int((now & ~right).sum()), len(right)
         low, high = paired_difference_interval(losses, wins, n, confidence)
         upper = paired_difference_interval(losses, wins, n, 2 * confidence - 1)[1]
         return Comparison(drop, low, high, upper, mcnemar_exact(losses, wins), wins, losses)
-    if metric.ranked:
-        sign = 2 * baseline[:, 1] - 1  # how far each example is on the right side
-        nearer = sign * (model[:, 0] - baseline[:, 0])
-        wins, losses = int((nearer > 0).sum()), int((nearer < 0).sum())
-    else:
-        wins, losses = _smaller_errors(baseline, model)
+    before, now = metric.losses(baseline), metric.losses(model)
+    wins, losses = int((now < before).sum()), int((now > before).sum())
     if len(baseline) < 2:
         return Comparison(drop, None, None, None, 1.0, wins, losses)
     draws = metric.drop(metric.resampled(baseline, seed=seed), metric.resampled(model, seed=seed))
@@ -64,12 +60,7 @@ def compare(
     tail = (1 - confidence) / 2
     low, high, upper = (float(np.quantile(draws, q, method="higher")) for q in (tail, 1 - tail, confidence))
     extreme = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    return Comparison(drop, low, high, upper, min(1.0, 2 * (extreme + 1) / (RESAMPLES + 1)), wins, losses)
-
-
-def _smaller_errors(baseline: np.ndarray, model: np.ndarray) -> tuple[int, int]:
-    """(wins, losses) by the squared errors of each unit."""
-    return int((model[:, 1] < baseline[:, 1]).sum()), int((model[:, 1] > baseline[:, 1]).sum())
+    return Comparison(drop, low, high, upper, min(1.0, 2 * (extreme + 1) / (len(draws) + 1)), wins, losses)
 
 
 def mcnemar_exact(losses: int, wins: int) -> float:

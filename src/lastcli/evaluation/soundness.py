@@ -14,6 +14,7 @@ import numpy as np
 from lastcli.errors import InputError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.metrics import IGNORED, Metric
+from lastcli.evaluation.ranking import pooled_value
 from lastcli.evaluation.sweep import Evaluation
 
 __all__ = ["beats_trivial", "count_non_finite", "first_non_finite", "require_finite", "trivial_value", "what_is_wrong"]
@@ -66,7 +67,9 @@ def first_non_finite(tensors: Mapping[str, np.ndarray]) -> str | None:
 
 def count_non_finite(outputs: np.ndarray, task: str, lengths: np.ndarray | None = None, step: int = 1) -> int:
     """Examples of a batch of outputs that are not finite; `task`, `step` as the `Forward` says."""
-    metric = Metric("accuracy" if task == "classification" else "mse", sequence=outputs.ndim == 3, step=step)
+    labels = outputs.shape[-1] if task == "multilabel" else 0
+    name = "mse" if task == "regression" else "accuracy"
+    metric = Metric(name, sequence=outputs.ndim > 2, step=step, labels=labels)
     return int((~metric.finite(outputs, lengths)).sum())
 
 
@@ -85,13 +88,8 @@ def trivial_value(metric: Metric, split: Split) -> float | None:
     """
     if split.y is None:
         return None
-    if metric.sequence and metric.name in ("accuracy", "nll", "perplexity"):
-        return _by_frequency(metric, split)
-    if metric.name == "accuracy":
-        return float(np.unique(split.y, return_counts=True)[1].max() / split.n)
-    if metric.ranked:
-        share = float((split.y > 0).mean())
-        return {"auroc": 0.5, "average_precision": share, "f1": 2 * share / (1 + share)}[metric.name]
+    if metric.classifies:
+        return _blind_labels(metric, split) if metric.labels else _blind_class(metric, split)
     y = split.y.astype(np.float64)
     y = y[:, None] if y.ndim == 1 else y
     if y.ndim == 3:
@@ -103,13 +101,51 @@ def trivial_value(metric: Metric, split: Split) -> float | None:
     return {"mse": squared, "rmse": squared**0.5, "mae": float(np.abs(error).mean()), "fit": 0.0}[metric.name]
 
 
-def _by_frequency(metric: Metric, split: Split) -> float | None:
-    """Classes at every step: always the most frequent label, or the labels' frequencies as probabilities."""
+def _counting(metric: Metric, split: Split) -> np.ndarray:
+    """The labels that count: (N,), or (N, k) of independent ones, -100 where one of these is not scored."""
     y = np.asarray(split.y)
-    scored = np.broadcast_to(metric.counted(y.shape[1], split.lengths), y.shape) & (y != IGNORED)
-    counts = np.unique(y[scored], return_counts=True)[1]
-    if counts.size < 2:
+    if metric.sequence:
+        y = y[np.broadcast_to(metric.counted(y.shape[1], split.lengths), y.shape[:2])]
+    return y.reshape(-1, metric.labels) if metric.labels else y[y != IGNORED]
+
+
+def _blind_class(metric: Metric, split: Split) -> float | None:
+    """Always the most frequent class (of two, for class 1's F1: class 1), or the classes' frequencies as scores."""
+    y = _counting(metric, split)
+    share = np.unique(y, return_counts=True)[1] / len(y)
+    if share.size < 2:
         return None
-    share = counts / counts.sum()
-    entropy = float(-(share * np.log(share)).sum())
-    return {"accuracy": float(share.max()), "nll": entropy, "perplexity": float(np.exp(entropy))}[metric.name]
+    if metric.ranked:
+        return 0.5 if metric.name == "auroc" else float((y > 0).mean())
+    most = float(share.max())
+    if metric.name in ("nll", "perplexity"):
+        entropy = float(-(share * np.log(share)).sum())
+        return entropy if metric.name == "nll" else float(np.exp(entropy))
+    if metric.name == "f1":
+        most = float((y > 0).mean())
+        return 2 * most / (1 + most)
+    return 2 * most / (1 + most) / share.size if metric.name == "f1_macro" else most
+
+
+def _blind_labels(metric: Metric, split: Split) -> float | None:
+    """The same answer, or the same scores, for every example; of the decisions the best for the metric."""
+    y = _counting(metric, split)
+    scored = y != IGNORED
+    scored_often, true = scored.sum(0), ((y > 0) & scored).sum(0)
+    share = true / np.maximum(scored_often, 1)
+    if metric.name == "nll":
+        p = share[(share > 0) & (share < 1)]
+        weights = scored_often[(share > 0) & (share < 1)] / scored_often.sum()
+        return float(-(weights * (p * np.log(p) + (1 - p) * np.log1p(-p))).sum())
+    if metric.name == "element_accuracy":
+        return float(np.maximum(true, scored_often - true).sum() / scored_often.sum())
+    if metric.name == "subset_accuracy":
+        return float(np.unique(y, axis=0, return_counts=True)[1].max() / len(y))
+    if metric.name == "f1_macro":
+        return float((2 * share / (1 + share)).mean())
+    if metric.name == "f1_micro":  # the most frequent labels, and how many of them is best
+        order = np.argsort(-share)
+        right, called = np.cumsum(true[order]), np.cumsum(scored_often[order])
+        return float((2 * right / (called + true.sum())).max())
+    statistics = np.stack([np.broadcast_to(share, y.shape), np.where(scored, y, np.nan)], -1)
+    return float(pooled_value(metric.name, statistics.reshape(len(y), -1), metric.labels))

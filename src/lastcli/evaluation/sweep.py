@@ -21,9 +21,10 @@ from jax.sharding import NamedSharding
 
 from lastcli.engine.protocol import System
 from lastcli.errors import UsageError
+from lastcli.evaluation.choice import choose_metric
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
-from lastcli.evaluation.metrics import Metric, choose_metric
+from lastcli.evaluation.metrics import Metric
 from lastcli.evaluation.passes import Runner, memory_errors, precision_of
 from lastcli.families.base import Forward
 

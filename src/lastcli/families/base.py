@@ -22,7 +22,19 @@ from lastcli.errors import UnsupportedModelError, UsageError
 if TYPE_CHECKING:
     from lastcli.engine.protocol import Reduction, System
 
-__all__ = ["Config", "Decoding", "Family", "Forward", "Layer", "Match", "Option", "Read", "Tensors"]
+__all__ = [
+    "Config",
+    "Decoding",
+    "Family",
+    "Forward",
+    "Layer",
+    "Match",
+    "Option",
+    "Read",
+    "Tensors",
+    "next_token",
+    "task_option",
+]
 
 Tensors = Mapping[str, TensorInfo]
 Read = Callable[[str], np.ndarray]
@@ -46,6 +58,19 @@ class Option:
     default: Any
     help: str
     choices: tuple[Any, ...] = ()
+
+
+TASKS = ("classification", "regression", "multilabel")
+
+
+def task_option(default: str, *more: str, help: str = "what the outputs are") -> Option:
+    """The option `task` of a family whose models may have any of them; `more` are the family's own."""
+    return Option("task", str, default, help, (*TASKS, *more))
+
+
+def next_token(config: Config) -> int | None:
+    """`Forward.generates` of a model that looks ahead only where its description says so."""
+    return None if config.get("bidirectional") else 1
 
 
 @dataclass(frozen=True)
@@ -121,7 +146,8 @@ class Forward:
             layer_inputs: the input u of every state space layer, (n, L, H) each; unused ones cost nothing under jit.
         features: F, the number of input features (the vocabulary size for tokens).
         outputs: size of the last output axis.
-        task: "classification" or "regression".
+        task: "classification", "regression", or "multilabel": every output is the logit of a label of its own. One
+            output of a classifier is the logit of class 1.
         sequence: whether the output has a time axis.
         params: names of the tensors `apply` needs.
         layout: "single", "pair" (x is (n, 2, L, ...): two documents to compare) or "series" (x is (n, S, L, F): S
@@ -129,8 +155,12 @@ class Forward:
         output_step: with a time axis, how many steps apart the outputs are: output j is that of step
             (j + 1)·output_step - 1, so that L steps give L // output_step outputs.
         series: S.
-        tokens: whether x is (n, L) whole numbers and nothing else. With `sequence` and without labels of one's own the
-            label of a step is the next token.
+        tokens: whether x is (n, L) whole numbers and nothing else; with `sequence` the next one is the label of a step
+            that has no other.
+        generates: of a model over tokens, how many steps after a step the token stands that its output there is about,
+            where the data bring no labels: 1, or 0 for one that delays its input itself. None where outputs see the
+            token they would be asked for, or are about something else.
+        several: how many outputs a step, (n, L, several, classes); 1: (n, L, classes).
         step: `step(params, systems, cache, x) -> (outputs, cache)` of one step of n sequences, or None; x is (n,)
             tokens or (n, F). `start(systems, n)` gives the cache of sequences that begin.
         input_step: how many steps are folded into one, so that sequences have a multiple of so many.
@@ -148,6 +178,8 @@ class Forward:
     output_step: int = 1
     series: int = 1
     tokens: bool = False
+    generates: int | None = None
+    several: int = 1
     step: Callable[..., tuple[Any, Any]] | None = None
     start: Callable[..., Any] | None = None
     input_step: int = 1

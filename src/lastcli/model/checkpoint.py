@@ -26,7 +26,7 @@ from lastcli.families.parts.cancellation import forward_precision
 from lastcli.families.parts.quantised import scale_of
 from lastcli.model.description import Description, Setting, gather, inside_of, resolve
 from lastcli.model.sidecar import unused_note
-from lastcli.model.view import View, holds_model, look, without_second_names
+from lastcli.model.view import View, holds_model, look, without_holder, without_second_names
 
 if TYPE_CHECKING:
     from lastcli.engine.protocol import System
@@ -46,6 +46,7 @@ class Checkpoint:
         layers: the state space layers in running order.
         provenance: what an earlier `last prune` wrote about this file, or an empty mapping.
         view: what of the file the family sees, and under which names.
+        settled_task: what the labels of a split say the outputs are (`take_task`), or None.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Checkpoint:
         self.provenance: Mapping[str, Any] = description.provenance
         self.layers: tuple[Layer, ...] = self.family.layers(reader.tensors, self.config)
         self._cache: dict[str, np.ndarray] = {}
+        self.settled_task: str | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -192,9 +194,19 @@ class Checkpoint:
     def forward(self) -> Forward | None:
         """The family's published architecture over this file, or None where it is not known."""
         forward = self.family.forward(self.reader.tensors, self.config, self.layers)
+        if forward is not None and self.settled_task is not None:
+            forward = dataclasses.replace(forward, task=self.settled_task)
         if forward is None or not self.family.diagonalises:
             return forward
         return dataclasses.replace(forward, precision=forward_precision(map(diagonal, self.systems)))
+
+    def take_task(self, task: str) -> None:
+        """What the outputs are, as the labels of a split show: the forward pass, and the description, follow."""
+        self.settled_task = task
+        setting = self.settings.get("task")
+        if setting is not None and setting.source != "idle":
+            self.settings["task"] = Setting(task, "data")
+        self.__dict__.pop("forward", None)
 
     def require_forward(self) -> Forward:
         """`forward`, or an error that says what to do.
@@ -299,10 +311,14 @@ def open_checkpoint(
                 missing = ", ".join(match.missing[:4]) or "all of its layers"
                 by_map = " by its map" if map_ is not None else ""
                 raise UnsupportedModelError(f"{path}: described as {named}{by_map}, but it lacks {missing}.")
+        if map_ is None:
+            view = without_holder(view, reader, found, lambda family: resolve(family, reader.tensors, description))
+            family = view.over(found)
         settings = resolve(family, reader.tensors, description)
         config = {key: setting.value for key, setting in settings.items()}
         single = without_second_names(view, reader, family, config) if map_ is None else view
         if single is not view:
+            single = without_holder(single, reader, found, lambda family: resolve(family, reader.tensors, description))
             family = single.over(found)
             settings = resolve(family, reader.tensors, description)
         return Checkpoint(reader, family, settings, description, single)

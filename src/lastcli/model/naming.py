@@ -4,6 +4,7 @@
 |---|---|
 | `torch.compile`, data parallel, FSDP, Fabric, DeepSpeed | a part of its own anywhere: `_orig_mod`, `module`, ... |
 | the module that holds the network | `model.`, `net.`, ... before every name, also behind `params/` |
+| the same with a name of its own | `foo.` before every name, where only without it the model is known |
 | averaging, once its copy is chosen | `ema_model.x` for `online_model.x`, `ema_params/x` for `params/x` |
 | the trainer, beside the network | `criterion.weight`, `train_accuracy.tp`, `n_averaged`, `step` |
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lastcli.containers.base import TensorInfo
@@ -83,6 +84,16 @@ class Naming:
         twice = frozenset(name for name in own if seen[naming.plain(name)] > 1)
         return dataclasses.replace(naming, kept=twice)
 
+    def deeper(self, tensors: Mapping[str, TensorInfo]) -> Iterator[Naming]:
+        """This naming with one, two, ... more parts taken away that all names begin with, whatever they are called."""
+        own = [name for name in tensors if self.sees(name)]
+        shallow = dataclasses.replace(self, kept=frozenset())
+        common = _roots(map(shallow.plain, own), None)
+        for count in range(1, len(common) + 1):
+            naming = dataclasses.replace(shallow, roots=(*self.roots, *common[:count]))
+            seen = Counter(map(naming.plain, own))
+            yield dataclasses.replace(naming, kept=frozenset(name for name in own if seen[naming.plain(name)] > 1))
+
     def sees(self, name: str) -> bool:
         """Whether families see a tensor."""
         return name not in self.hidden
@@ -126,14 +137,14 @@ def _tokens(name: str) -> list[tuple[str, str]]:
     return [*re.findall(r"([^/.]*)([/.])", name), (re.split(r"[/.]", name)[-1], "")]
 
 
-def _roots(names: Iterable[str], holders: Collection[str]) -> tuple[str, ...]:
-    """The holders that all names begin with, after their collections."""
+def _roots(names: Iterable[str], holders: Collection[str] | None) -> tuple[str, ...]:
+    """The holders (None: whatever there is) that all names begin with, after their collections."""
     paths = [[part for part, _ in _tokens(name)] for name in names]
     paths = [path[next((i for i, part in enumerate(path) if part not in _COLLECTIONS), 0) :] for path in paths]
     roots: list[str] = []
     while paths and all(len(path) > 1 for path in paths):
         first = {path[0] for path in paths}
-        if len(first) != 1 or not first.issubset(holders):
+        if len(first) != 1 or (holders is not None and not first.issubset(holders)):
             break
         roots += first
         paths = [path[1:] for path in paths]

@@ -10,16 +10,16 @@ from typing import Any
 from lastcli import families
 from lastcli.containers.base import MODEL_KEY, Reader
 from lastcli.containers.inputs import shown
-from lastcli.errors import UsageError
+from lastcli.errors import LastError, UsageError
 from lastcli.families.base import Family, Tensors
 from lastcli.families.mapped.family import Mapped
 from lastcli.model.aliases import Aliases, find_aliases
 from lastcli.model.copies import Chosen, choose
-from lastcli.model.description import Description
+from lastcli.model.description import Description, Setting
 from lastcli.model.named import Named
 from lastcli.model.naming import Naming
 
-__all__ = ["View", "holds_model", "look", "without_second_names"]
+__all__ = ["View", "holds_model", "look", "without_holder", "without_second_names"]
 
 
 @dataclass(frozen=True)
@@ -114,3 +114,33 @@ def without_second_names(view: View, reader: Reader, family: Family, config: Map
         known=frozenset(reader.tensors),
     )
     return dataclasses.replace(view, naming=naming, aliases=aliases)
+
+
+def without_holder(
+    view: View, reader: Reader, family: Family, resolved: Callable[[Family], Mapping[str, Setting]]
+) -> View:
+    """The view without a module of any name that holds all tensors, where the model around the layers needs that.
+
+    Args:
+        resolved: the options of a family that is asked in the names of a view.
+    """
+    deeper = list(view.naming.deeper(reader.tensors))
+    if deeper and not _around(view, reader, family, resolved):
+        for naming in deeper:
+            other = dataclasses.replace(view, naming=naming)
+            if _around(other, reader, family, resolved):
+                return other
+    return view
+
+
+def _around(view: View, reader: Reader, family: Family, resolved: Callable[[Family], Mapping[str, Setting]]) -> bool:
+    """Whether the model around the layers is known by its names."""
+    asked = view.over(family)
+    if not asked.match(reader.tensors).complete:
+        return False
+    try:
+        config = {key: setting.value for key, setting in resolved(asked).items()}
+        layers = asked.layers(reader.tensors, config)
+        return asked.forward(reader.tensors, config, layers) is not None
+    except LastError:
+        return False

@@ -45,9 +45,11 @@ class _Carrying(_Naming, total=False):
 
 class _Measuring(_Data, total=False):
     metric: str
+    threshold: float
     warmup: int
     batch_size: int
     forward: str
+    outputs: str
 
 
 class _Comparing(_Data, total=False):

@@ -28,6 +28,7 @@ def is_bundled(named: str) -> bool:
     return named == BUNDLED or named.startswith(f"{BUNDLED}:")
 
 
+OUTPUTS = ("logits", "probabilities")
 LAYOUTS = ("ragged", "padded", "uniform", "proportional")
 _ABOUT = ("title", "source", "paper", "note")
 
@@ -70,7 +71,12 @@ class Plan:
     steps: int = _option(1, int, "stages of one pruning; the states that go are chosen anew in each")
     seed: int = _option(0, int, "seed of whatever is random")
     metric: str | None = _option(
-        None, str, "accuracy, auroc, average_precision, f1, mse, rmse, mae or fit; several outputs are pooled"
+        None,
+        str,
+        "such as accuracy, auroc, f1_macro, nll or mse; docs/tasks.md has the list for each task",
+    )
+    threshold: float | None = _option(
+        None, float, "probability above which the answer is class 1 of two, or a label; 0.5 where not given"
     )
     warmup: int = _option(0, int, "first steps of a sequence output that the metric leaves out")
     scale: str | None = _option(None, str, "factor for integer inputs, such as 1/255")
@@ -78,6 +84,9 @@ class Plan:
     calibration_limit: str | None = _option(None, str, "part of the calibration split")
     batch_size: int | None = _option(None, int, "examples in a batch")
     forward: str | None = _option(None, str, "your own forward pass, `module:function` or `file.py:function`")
+    outputs: str | None = _option(
+        None, str, "what your forward pass returns; where not given, its first outputs show it", OUTPUTS
+    )
     name: str | None = _option(None, str, "which model, where a file holds several or averaged copies of one")
     keep_others: bool = _option(False, bool, "carry the other models of the file as they are (else they are left out)")
     like: str | None = _option(
@@ -213,5 +222,9 @@ def _check(plan: Plan) -> None:
         raise UsageError("--allow-unstable and --refuse-unstable exclude each other.")
     if plan.calibration is not None and plan.layer_inputs is not None:
         raise UsageError("--calibration and --layer-inputs exclude each other.")
+    if plan.outputs is not None and plan.forward is None:
+        raise UsageError("--outputs says what your own forward pass returns; give it with --forward.")
+    if plan.threshold is not None and not 0 < plan.threshold < 1:
+        raise UsageError(f"--threshold is a probability between 0 and 1, such as 0.3, not {plan.threshold}.")
     if plan.significance is not None and not 0 < plan.significance < 1:
         raise UsageError(f"--significance must lie between 0 and 1, such as 0.05, not {plan.significance}.")

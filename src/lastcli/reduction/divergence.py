@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["kullback_leibler"]
+__all__ = ["divergence_of", "kullback_leibler", "of_labels"]
 
 Array = Any
+
+
+def divergence_of(task: str) -> Callable[[Array, Array], Array] | None:
+    """How far the outputs `got` answer from `wanted`, by a model's task; None where outputs are no probabilities."""
+    return {"classification": kullback_leibler, "multilabel": of_labels}.get(task)
+
+
+def of_labels(wanted: Array, got: Array) -> Array:
+    """The sum over independent labels, each the logit of a sigmoid: (..., k) → (...)."""
+    return kullback_leibler(wanted[..., None], got[..., None]).sum(axis=-1)
 
 
 def kullback_leibler(wanted: Array, got: Array) -> Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from lastcli.evaluation.data import Batches
 from lastcli.evaluation.passes import computable, in_precision, precision_of
 from lastcli.families.base import Forward
 from lastcli.reduction.calibration import Progress
-from lastcli.reduction.divergence import kullback_leibler
+from lastcli.reduction.divergence import divergence_of
 from lastcli.reduction.sequences import Sequences, Source, divide, minibatch, source_of
 
 __all__ = ["match_output"]
@@ -170,7 +171,8 @@ class _Fitting:
         optimiser: optax.GradientTransformation,
     ) -> _Fitting:
         original = in_precision(forward, teacher)
-        compare = _divergence if forward.task == "classification" else _squared_error
+        divergence = divergence_of(forward.task)
+        compare = _squared_error if divergence is None else partial(_divergence, divergence)
 
         def error(systems: Any, x: Array, lengths: Array | None, weights: Array) -> tuple[Array, Array]:
             wanted = jax.lax.stop_gradient(forward.apply(params, original, x, lengths)[0])
@@ -204,9 +206,11 @@ class _Fitting:
         return total / scale if np.isfinite(total) and scale > 0 else np.inf
 
 
-def _divergence(wanted: Array, got: Array, weights: Array) -> tuple[Array, Array]:
+def _divergence(
+    of_answers: Callable[[Array, Array], Array], wanted: Array, got: Array, weights: Array
+) -> tuple[Array, Array]:
     """Sum of the Kullback-Leibler divergences, and how many there are."""
-    return (weights * kullback_leibler(wanted, got)).sum(), weights.sum()
+    return (weights * of_answers(wanted, got)).sum(), weights.sum()
 
 
 def _squared_error(wanted: Array, got: Array, weights: Array) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ per residual, is the layer's weight. No labels are used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from lastcli.evaluation.data import Split
 from lastcli.evaluation.passes import model_outputs
 from lastcli.families.base import Forward
 from lastcli.reduction.calibration import Progress, layer_signals
-from lastcli.reduction.divergence import kullback_leibler
+from lastcli.reduction.divergence import divergence_of
 
 __all__ = ["layer_sensitivities", "output_change"]
 
@@ -77,8 +77,9 @@ def output_change(pairs: Iterable[tuple[np.ndarray, np.ndarray]], task: str) -> 
     total, count = 0.0, 0
     for before, after in pairs:
         first, second = np.asarray(before, np.float64), np.asarray(after, np.float64)
-        if task == "classification":
-            total, count = total + float(_divergences(first, second).sum()), count + len(first)
+        divergence = divergence_of(task)
+        if divergence is not None:
+            total, count = total + float(_divergences(divergence, first, second).sum()), count + len(first)
         else:
             total, count = total + float(((first - second) ** 2).sum()), count + first.size
     return total / max(count, 1)
@@ -86,5 +87,5 @@ def output_change(pairs: Iterable[tuple[np.ndarray, np.ndarray]], task: str) -> 
 
 # only this, not the models' forward passes, whose outputs are computed while `pairs` is gone through
 @in_float64
-def _divergences(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    return np.asarray(kullback_leibler(before, after))
+def _divergences(divergence: Callable[[Any, Any], Any], before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return np.asarray(divergence(before, after))

@@ -9,7 +9,9 @@ from lastcli.report.text import (
     bytes_text,
     count,
     error_text,
+    is_share,
     name_text,
+    nats_text,
     peak_text,
     relative_text,
     rise_text,
@@ -36,10 +38,10 @@ MOST_POINTS = 1000.0
 
 
 def metric_text(metric: str, value: float | None, n: int = 0) -> str:
-    """An accuracy in percent (two digits from 1000 examples on), a fit index in percent, an error in four digits."""
+    """A share in percent (two digits from 1000 examples on), a fit index in percent, an error in four digits."""
     if value is None or not math.isfinite(value):
         return error_text(value)
-    if metric == "accuracy":
+    if is_share(metric):
         return f"{100 * value:.{1 if n < 1000 else 2}f}%"
     if metric == "fit":
         return f"{value:.2f}%" if abs(value) < 100 * MOST_POINTS else f"{value:.2g}%"
@@ -55,10 +57,12 @@ def interval_text(metric: str, low: float | None, high: float | None, n: int = 0
 
 
 def drop_text(metric: str, drop: float | None, n: int = 0) -> str:
-    """Points lost for accuracies and fit, percent risen for errors; a gain has a minus."""
+    """Points lost for shares and fit, nats for nll, percent risen for errors; a gain has a minus."""
     if drop is None or not math.isfinite(drop):
         return "–" if drop is None or drop != drop else error_text(drop)
-    if metric in ("accuracy", "fit"):
+    if metric == "nll":
+        return nats_text(drop)
+    if is_share(metric) or metric == "fit":
         text = f"{100 * drop:.{1 if n < 1000 else 2}f}" if abs(drop) < MOST_POINTS else f"{100 * drop:.2g}"
         return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
     return rise_text(drop)
@@ -66,7 +70,9 @@ def drop_text(metric: str, drop: float | None, n: int = 0) -> str:
 
 def drop_title(metric: str) -> str:
     """The head of the column of drops."""
-    return "points lost" if metric in ("accuracy", "fit") else "rise"
+    if metric == "nll":
+        return "nats lost"
+    return "points lost" if is_share(metric) or metric == "fit" else "rise"
 
 
 def eval_blocks(result: EvalResult) -> list[Block]:

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid, notes_lines
+from lastcli.report.measures import drop_title
 from lastcli.report.text import (
     MOST_PERCENT,
     bytes_text,
     count,
     error_text,
+    is_share,
     name_text,
+    nats_text,
     peak_text,
     points_text,
     ratio_text,
@@ -192,9 +195,8 @@ def _decoding_rows(result: PruneResult) -> list[tuple[str, int, int, Callable[[A
 
 
 def _measured(found: Measured) -> Line:
-    accuracy = found.metric == "accuracy"
     shown = [_value(found.metric, v) for v in (found.baseline, found.value)]
-    lost = f"{_lost(accuracy, found.drop)} points lost" if accuracy else f"{_lost(accuracy, found.drop)} rise"
+    lost = f"{_lost(found.metric, found.drop)} {drop_title(found.metric)}"
     text = f"{name_text(found.metric)} {shown[0]} → {shown[1]} ({lost}) on {count(found.n)} examples"
     if found.data:
         text += f" of {name_text(found.data)}"
@@ -204,14 +206,18 @@ def _measured(found: Measured) -> Line:
 
 
 def _value(metric: str, value: float) -> str:
-    return f"{100 * value:.2f}%" if metric == "accuracy" and math.isfinite(value) else error_text(value)
+    if not math.isfinite(value) or not (is_share(metric) or metric == "fit"):
+        return error_text(value)
+    return f"{100 * value if is_share(metric) else value:.2f}%"
 
 
-def _lost(accuracy: bool, drop: float) -> str:
-    """Points in two digits, or the relative rise; a factor where percent would be a long row of digits."""
+def _lost(metric: str, drop: float) -> str:
+    """Points in two digits, nats in four, or the relative rise, as a factor where percent would be a long row."""
     if not math.isfinite(drop):
         return error_text(drop)
-    if accuracy:
+    if metric == "nll":
+        return nats_text(drop)
+    if is_share(metric) or metric == "fit":
         return f"{100 * drop:.2f}"
     return f"{100 * drop:.2f}%" if abs(drop) < MOST_PERCENT else times_text(drop + 1)
 
@@ -245,13 +251,13 @@ def _pruned_layers(result: PruneResult) -> Grid:
 
 
 def _search(search: SearchResult) -> list[Block]:
-    accuracy = search.metric == "accuracy"
+    title = drop_title(search.metric)
     rows = [
         (
             ratio_text(step.ratio),
             count(step.states),
             _value(search.metric, step.value),
-            _lost(accuracy, step.drop).removesuffix("%"),
+            _lost(search.metric, step.drop).removesuffix("%"),
             "–" if step.p_value is None else f"{step.p_value:.3g}",
             Cell(
                 ("within" if step.within else "too much") + (", compact" if step.compact else ""),
@@ -264,19 +270,19 @@ def _search(search: SearchResult) -> list[Block]:
         Column("pruned"),
         Column("states"),
         Column(name_text(search.metric)),
-        Column("points lost" if accuracy else "rise (%)"),
+        Column("rise (%)" if title == "rise" else title),
         Column("p", spare=1),
         Column("", False),
     ]
     allowed = points_text(search.metric, search.max_drop)
     where = f" of {name_text(search.data)}" if search.data else ""
-    title = f"Search for the largest ratio within {allowed} on {count(search.n)} examples{where}"
+    search_title = f"Search for the largest ratio within {allowed} on {count(search.n)} examples{where}"
     if search.met and search.drop is not None:
-        loss = _lost(accuracy, search.drop) + (" points" if accuracy else "")
+        loss = _lost(search.metric, search.drop) + ("" if title == "rise" else f" {title.removesuffix(' lost')}")
         end = Line(f"The compact model loses {loss}: within the bound.", "good")
     else:
         end = Line(f"No model that was tried stays within {allowed}.", "bad")
-    return [grid(columns, rows, title), end]
+    return [grid(columns, rows, search_title), end]
 
 
 def convert_blocks(result: ConvertResult) -> list[Block]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lastcli.errors import UsageError
 from lastcli.report.sweeps import variants
-from lastcli.report.text import safe_text
+from lastcli.report.text import is_share, safe_text
 from lastcli.results import SweepResult
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def plot_sweep(result: SweepResult, form: str) -> bytes:
 
 
 def _draw(axes: Axes, result: SweepResult) -> None:
-    unit = 100.0 if result.metric == "accuracy" else 1.0
+    unit = 100.0 if is_share(result.metric) else 1.0
     axes.axhline(unit * result.baseline, color="grey", linestyle="--", linewidth=1, label="full model")
     for index, (method, refit) in enumerate(variants(result)):
         rows = sorted((r for r in result.rows if (r.method, r.refit) == (method, refit)), key=lambda r: r.ratio)
@@ -62,7 +62,7 @@ def _draw(axes: Axes, result: SweepResult) -> None:
         point = 100 * result.chosen.ratio, unit * result.chosen.value
         axes.plot(*point, marker="o", markersize=13, fillstyle="none", color="black", linestyle="", label="chosen")
     axes.set_xlabel("states pruned (%)")
-    axes.set_ylabel(f"{result.metric} (%)" if result.metric in ("accuracy", "fit") else result.metric)
+    axes.set_ylabel(f"{result.metric} (%)" if is_share(result.metric) or result.metric == "fit" else result.metric)
     axes.set_title(_literal(f"{Path(result.checkpoint).name}, n = {result.n}"), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -187,7 +187,7 @@ def _span(numbers: Sequence[int]) -> str:
 
 
 def _legend(result: SweepResult) -> list[Block]:
-    what = "points lost" if result.metric in ("accuracy", "fit") else "relative rise"
+    what = {"rise": "relative rise"}.get(drop_title(result.metric), drop_title(result.metric))
     text = f"In brackets: {what}. {BEST} best at its ratio"
     text += f", {CHOSEN} chosen." if result.chosen is not None else "."
     interval = interval_text(result.metric, *result.baseline_ci, result.n)

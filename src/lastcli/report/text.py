@@ -18,7 +18,9 @@ __all__ = [
     "count",
     "error_text",
     "escaped",
+    "is_share",
     "name_text",
+    "nats_text",
     "peak_text",
     "points_text",
     "ratio_text",
@@ -108,12 +110,29 @@ def ratio_text(ratio: float) -> str:
     return f"{round(100 * ratio, 2):g}%"
 
 
+# Metrics that are no fractions; every other one is shown in percent, and what it loses in points.
+_NO_SHARES = frozenset({"mse", "rmse", "mae", "fit", "nll", "perplexity"})
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a fraction, such as an accuracy."""
+    return metric not in _NO_SHARES
+
+
 def points_text(metric: str, fraction: float) -> str:
-    """0.01 → 1 point for accuracies and fit, 1% for errors."""
-    if metric not in ("accuracy", "fit"):
+    """0.01 → 1 point for shares and fit, 0.01 nats for nll, 1% for errors."""
+    if metric == "nll":
+        return f"{fraction:g} nats"
+    if not (is_share(metric) or metric == "fit"):
         return f"{100 * fraction:g}%"
     points = f"{100 * fraction:g}"
     return f"{points} point{'' if points == '1' else 's'}"
+
+
+def nats_text(rise: float) -> str:
+    """A rise of -log p in four digits; a gain has a minus."""
+    text = f"{rise:.4f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def bytes_text(size: float | None) -> str:

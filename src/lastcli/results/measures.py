@@ -100,6 +100,7 @@ class SweepResult(OfModel):
     fail_over: float | None = None
     passed: bool | None = None
     baseline_fault: str | None = None
+    threshold: float | None = None
     compat: str | None = None
     seconds: float | None = None
     unstable: tuple[UnstableStates, ...] = ()
@@ -120,6 +121,7 @@ class EvalResult(OfModel):
     higher_is_better: bool = True
     data: str | None = None
     warmup: int = 0
+    threshold: float | None = None
     notes: tuple[str, ...] = ()
 
 

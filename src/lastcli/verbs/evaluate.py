@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lastcli.results import EvalResult
-from lastcli.verbs.shared.baseline import baseline_fault, pooled_note, require_finite
+from lastcli.verbs.shared.baseline import baseline_fault, metric_notes, require_finite
 from lastcli.verbs.shared.measuring import data_name, measure_checkpoint, metric_of
 from lastcli.verbs.shared.session import Session
 
@@ -36,5 +36,6 @@ def evaluate(session: Session) -> EvalResult:
         higher_is_better=metric.higher_is_better,
         data=data_name(session),
         warmup=session.plan.warmup,
-        notes=tuple(note for note in (fault, pooled_note(session, metric)) if note),
+        threshold=metric.threshold,
+        notes=(*([fault] if fault else []), *metric_notes(session, metric)),
     )

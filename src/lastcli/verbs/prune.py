@@ -16,7 +16,7 @@ from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Method, Refit, method_of
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import LayerCertificate, LayerPruned, Measured, PruneResult, SearchResult
-from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
+from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, metric_notes
 from lastcli.verbs.shared.certificates import (
     as_stored,
     certificates,
@@ -147,7 +147,7 @@ def _notes(session: Session, compressor: Compressor, after: int, sizes: Sequence
         unstable_note(compressor),
         kept,
         size_note(session.checkpoint),
-        pooled_note(session, metric_of(session)) if measures else None,
+        *(metric_notes(session, metric_of(session)) if measures else []),
     )
     return [note for note in found if note]
 

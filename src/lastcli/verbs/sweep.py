@@ -16,7 +16,7 @@ from lastcli.plan.ratios import parse_ratios
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.feasible import misfit
 from lastcli.results import SweepResult, SweepRow
-from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, pooled_note
+from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, metric_notes
 from lastcli.verbs.shared.certificates import as_stored, certificates
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of, within_drop
 from lastcli.verbs.shared.rebuilding import rebuild
@@ -59,7 +59,7 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     chosen = _choose(rows, plan, baseline, rest) if plan.max_drop is not None and fault is None else None
     checkpoint = session.checkpoint
     labels = [f"{method.name} + {refit.name} at {float(ratio):g}" for method, refit, ratio in runs]
-    notes = [unstable_note(compressor), fault, pooled_note(session, baseline.metric), *lost_outputs(labels, rest)]
+    notes = [unstable_note(compressor), fault, *metric_notes(session, baseline.metric), *lost_outputs(labels, rest)]
     return SweepResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -82,6 +82,7 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
         else fault is None and all(row.drop <= plan.fail_over + 1e-12 for row in rows),
         baseline_fault=fault,
         unstable=unstable_states(compressor),
+        threshold=baseline.metric.threshold,
         compat=plan.compat,
         seconds=time.perf_counter() - begin,
         notes=(*compressor.decisions, *(note for note in notes if note)),

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lastcli.families.base import Config, Forward, Layer, Option, Tensors
+from lastcli.families.base import Config, Forward, Layer, Option, Tensors, task_option
 
 __all__ = ["STACK_OPTIONS", "stacked_forward"]
 
 STACK_OPTIONS = (
     Option("prenorm", bool, True, "whether the norm comes before the layer instead of after the skip"),
     Option("mode", str, "pool", "classification of the sequence, or prediction of every step", ("pool", "sequence")),
-    Option("task", str, "classification", "what the outputs are", ("classification", "regression")),
+    task_option("classification"),
     Option("eps", float, 1e-6, "epsilon of the layer norm"),
 )
 
@@ -76,7 +76,7 @@ def stacked_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
             if not config["prenorm"]:
                 h = nn.layer_norm(h, scale, bias, config["eps"])
         outputs = dense(nn.pool(h, config["mode"], lengths), f"{root}decoder")
-        return jax.nn.log_softmax(outputs) if config["task"] == "classification" else outputs, tuple(inputs)
+        return nn.class_scores(outputs, config["task"]), tuple(inputs)
 
     return Forward(
         apply=apply,
@@ -84,5 +84,6 @@ def stacked_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
         outputs=tensors[f"{root}decoder/bias"].shape[0],
         task=config["task"],
         sequence=config["mode"] == "sequence",
+        generates=0,  # its input is shifted by one step already
         params=tuple(names),
     )

@@ -45,7 +45,7 @@ def equinox_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
         apply=run,
         features=tensors[model.names["linear_encoder/weight"]].shape[0 if model.embeds else 1],
         outputs=tensors[model.names[f"{model.head[-1]}/weight"]].shape[0],
-        task="regression" if regression else "classification",
+        task="multilabel" if config.get("task") == "multilabel" else "regression" if regression else "classification",
         sequence=regression,
         params=(*model.names.values(), *(name for names in run.statistics for name in names if name is not None)),
         layout="pair" if model.pair else "single",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors, task_option
 from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
 from lastcli.families.linoss.names import STATE_AXIS, candidates, check_shapes, roles_of
 from lastcli.families.parts.leaves import layer_name, match_of
@@ -49,7 +49,7 @@ class LinOSS(Family):
         Option(
             "discretization", str, "IM", "how the oscillator is stepped: implicit or implicit-explicit", ("IM", "IMEX")
         ),
-        Option("task", str, "classification", "what the outputs are", ("classification", "regression")),
+        task_option("classification"),
         *EQUINOX_OPTIONS,
         Option("norm", str, "batch", "normalisation before a layer", ("batch", "layer", "none")),
         Option(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.families.base import Config, Family, Forward, Layer, Match, Option, Read, Tensors, task_option
 from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks
 from lastcli.families.parts.leaves import canonical, groups, layer_name, match_of
 from lastcli.families.parts.storage import gather, pad_states, read_complex, store, write_complex
@@ -71,7 +71,7 @@ class LRU(Family):
             "multidim", int, 1, "classes of each of several outputs a step, for a head of their product (minimal-LRU)"
         ),
         Option("lip", float, 1.0, "Lipschitz bound of the feed-forward networks of sandwich layers (DeepSSM's LMLP)"),
-        Option("task", str, "auto", "what the outputs are", ("auto", "classification", "regression")),
+        task_option("auto", "auto"),
         *EQUINOX_OPTIONS,
     )
 

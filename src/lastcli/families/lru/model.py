@@ -19,10 +19,10 @@ import jax.numpy as jnp
 
 from lastcli.engine.simulate import simulate
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Forward, Layer, Tensors
+from lastcli.families.base import Config, Forward, Layer, Tensors, next_token
 from lastcli.families.lru.feedforward import dense, feed
 from lastcli.families.lru.names import flax_root
-from lastcli.families.parts.blocks import along, as_features, layer_norm, linear, pool
+from lastcli.families.parts.blocks import along, as_features, class_scores, layer_norm, linear, pool
 from lastcli.families.parts.leaves import canonical
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _minimal_lru(tensors: Tensors, names: Mapping[str, str], config: Config, lay
         needed += [f"{statistic}/{part}" for statistic in statistics for part in ("mean", "var")]
     used = _require(names, needed, f"architecture minimal-lru with norm {norm}")
     pooling, prenorm = config.get("pooling", "mean"), config.get("prenorm", True)
-    task = "regression" if config.get("task", "auto") == "regression" else "classification"
+    task = _task(config, "classification")
     features = tensors[used[f"{root}encoder/encoder/kernel"]].shape[0]
     width = tensors[used[f"{root}decoder/kernel"]].shape[1]
     classes = _classes(config, width)
@@ -81,9 +81,23 @@ def _minimal_lru(tensors: Tensors, names: Mapping[str, str], config: Config, lay
             x = x if prenorm else _flax_norm(p, norm, path, statistic, x)
         x = _dense(p, f"{root}decoder", pool(x, _POOLS[pooling], None))
         x = x if classes == width else x.reshape(*x.shape[:-1], width // classes, classes)
-        return jax.nn.log_softmax(x) if task == "classification" else x, tuple(inputs)
+        return class_scores(x, task), tuple(inputs)
 
-    return Forward(apply, features, classes, task, sequence=pooling == "none", params=tuple(used.values()))
+    return Forward(
+        apply,
+        features,
+        classes,
+        task,
+        sequence=pooling == "none",
+        params=tuple(used.values()),
+        generates=next_token(config),
+        several=width // classes,
+    )
+
+
+def _task(config: Config, usual: str) -> str:
+    said = config.get("task", "auto")
+    return usual if said == "auto" else str(said)
 
 
 def _classes(config: Config, width: int) -> int:
@@ -114,7 +128,7 @@ def _torch_blocks(
     needed = ["encoder/weight", "decoder/weight", *(f"{block}/ln/weight" for block in blocks if norm == "layer")]
     optional = [name for name in names if norm == "layer" or "/ln/" not in name]
     used = _require(names, dict.fromkeys(needed + optional), f"architecture {architecture} with norm {norm}")
-    task = "classification" if config.get("task", "auto") == "classification" else "regression"
+    task = _task(config, "regression")
     features, outputs = tensors[used["encoder/weight"]].shape[1], tensors[used["decoder/weight"]].shape[0]
     bound = float(config.get("lip", 1.0))
 
@@ -128,7 +142,9 @@ def _torch_blocks(
             x = _residual(p, block, x, simulate(system, u), bound)
         return dense(p, "decoder", x), tuple(inputs)
 
-    return Forward(apply, features, outputs, task, sequence=True, params=tuple(used.values()))
+    return Forward(
+        apply, features, outputs, task, sequence=True, params=tuple(used.values()), generates=next_token(config)
+    )
 
 
 def _require(names: Mapping[str, str], wanted: Iterable[str], why: str) -> dict[str, str]:

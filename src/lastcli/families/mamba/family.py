@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lastcli.errors import InputError
-from lastcli.families.base import Config, Decoding, Family, Forward, Layer, Match, Option, Read, Tensors
+from lastcli.families.base import Config, Decoding, Family, Forward, Layer, Match, Option, Read, Tensors, task_option
 from lastcli.families.mamba import s6, ssd
 from lastcli.families.mamba.model import around, model_forward
 from lastcli.families.mamba.names import MAMBA1, missing, mixers
@@ -23,7 +23,7 @@ __all__ = ["Mamba", "Mamba2"]
 
 _AROUND = (
     Option("norm_eps", float, 1e-5, "added to the mean square in the norms"),
-    Option("task", str, "regression", "of a stack with a head: what the outputs are", ("regression", "classification")),
+    task_option("regression", help="of a stack with a head: what the outputs are"),
     Option("pooling", str, "last", "of a stack with a head: which steps it reads", ("last", "pool")),
     Option("state_size", int, 0, "states of each layer (the largest, where they differ)"),
 )

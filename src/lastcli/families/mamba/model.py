@@ -153,6 +153,7 @@ def model_forward(tensors: Tensors, config: Config, found: Around) -> Forward:
             sequence=True,
             params=found.names,
             tokens=True,
+            generates=1,
             step=step,
             start=_start,
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Forward, Layer, Option, Tensors
+from lastcli.families.base import Config, Forward, Layer, Option, Tensors, task_option
 from lastcli.families.mega.names import Published, published
 from lastcli.families.parts.leaves import expect_shape
 
@@ -63,7 +63,7 @@ MODEL_OPTIONS = (
     Option("padding_idx", int, 1, "the token that is padding in fairseq's classifiers; -1: none"),
     Option("pooling", str, "mean", "mean over time or the first step", ("mean", "first")),
     Option("classifier_activation", str, "gelu", "activation after fairseq's classifier layers", _ACTIVATIONS),
-    Option("task", str, "classification", "what the outputs are", ("classification", "regression")),
+    task_option("classification"),
 )
 
 # The truncation of most LRA architectures in fairseq; Path-X has 4096, speech commands 1000.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["activation", "along", "as_features", "glu", "layer_norm", "linear", "pool", "rms_norm"]
+__all__ = ["activation", "along", "as_features", "class_scores", "glu", "layer_norm", "linear", "pool", "rms_norm"]
 
 Array = Any
 
@@ -67,6 +67,16 @@ def activation(name: str, x: Array) -> Array:
     if name in ("none", "id"):
         return x
     return {"relu": jax.nn.relu, "silu": jax.nn.silu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}[name](x)
+
+
+def class_scores(outputs: Array, task: str) -> Array:
+    """What published flax models make of their head's outputs: log-probabilities of classes, if there are several.
+
+    One output alone is a logit, and so is each of independent labels (`task` "multilabel").
+    """
+    if task not in ("classification", "retrieval") or outputs.shape[-1] == 1:
+        return outputs
+    return jax.nn.log_softmax(outputs)
 
 
 def pool(h: Array, mode: str, lengths: Array | None) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Forward, Layer, Match, Option, Tensors
+from lastcli.families.base import Config, Forward, Layer, Match, Option, Tensors, task_option
 from lastcli.families.equinox.names import EQUINOX_KEYS, EQUINOX_OPTIONS, equinox_lacks, find_equinox
 from lastcli.families.parts.leaves import layer_name, match_of
 from lastcli.families.s5.layers import S5Layers, candidates, check_shapes, is_joint, lacking
@@ -38,7 +38,7 @@ class S5(S5Layers):
             "what the head sees: the mean over time, the last step, every step",
             ("pool", "last", "sequence"),
         ),
-        Option("task", str, "classification", "what the head does", ("classification", "regression", "retrieval")),
+        task_option("classification", "retrieval", help="what the head does"),
         Option("step_rescale", float, 1.0, "factor on all step sizes"),
         *EQUINOX_OPTIONS,
     )

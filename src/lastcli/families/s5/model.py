@@ -23,7 +23,7 @@ from flax import linen as nn
 from lastcli.engine.simulate import simulate
 from lastcli.engine.system import DiagonalSystem
 from lastcli.errors import UsageError
-from lastcli.families.parts.blocks import pool
+from lastcli.families.parts.blocks import class_scores, pool
 from lastcli.families.parts.discretise import discrete
 from lastcli.families.parts.storage import join_pair
 from lastcli.families.s5.dynamics import CLIP
@@ -247,7 +247,7 @@ class S5Model(nn.Module):
             x = RetrievalDecoder(self.d_model, self.d_output, name="decoder")(x)
         else:
             x = nn.Dense(self.d_output, name="decoder")(pool(x, self.mode, lengths))
-        return x if self.task == "regression" else nn.log_softmax(x, axis=-1)
+        return class_scores(x, self.task)
 
     def _encoder(self) -> S5Encoder:
         ssm = {

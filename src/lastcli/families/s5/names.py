@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Forward, Layer
+from lastcli.families.base import Config, Forward, Layer, next_token
 from lastcli.families.parts.leaves import canonical
 
 if TYPE_CHECKING:
@@ -86,10 +86,11 @@ class Wrapper:
             apply=apply,
             features=features,
             outputs=outputs,
-            task="regression" if config["task"] == "regression" else "classification",
+            task="classification" if config["task"] == "retrieval" else config["task"],
             sequence=config["mode"] == "sequence" and config["task"] != "retrieval",
             params=tuple(info.name for info in (*params.values(), *stats.values())),
             layout="pair" if config["task"] == "retrieval" else "single",
+            generates=next_token(config),
         )
 
     def module(self, config: Config, layers: Sequence[Layer]) -> S5Model:

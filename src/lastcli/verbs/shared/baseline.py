@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "baseline_fault",
     "lost_outputs",
+    "metric_notes",
     "outside_tensors",
-    "pooled_note",
     "require_finite",
 ]
 
@@ -57,22 +57,24 @@ def baseline_fault(session: Session, found: Evaluation) -> str | None:
     if split is None or beats_trivial(found, split) is not False:
         return None
     name = found.metric.name
-    value, blind = (_shown(name, v) for v in (found.value, trivial_value(found.metric, split)))
-    trivial = {
-        "accuracy": "the most frequent class",
-        "nll": "the frequencies of the labels",
-        "perplexity": "the frequencies of the labels",
-    }.get(name, "the mean of the targets")
-    trivial = "an answer that looks at no input" if found.metric.ranked else trivial
+    value, blind = (_shown(found.metric, v) for v in (found.value, trivial_value(found.metric, split)))
+    trivial = "an answer that looks at no input"
+    if name == "accuracy":
+        trivial = "the most frequent class"
+    elif name in ("nll", "perplexity"):
+        trivial = "the frequencies of the labels"
+    elif not found.metric.classifies:
+        trivial = "the mean of the targets"
     return (
         f"The full model does not beat {trivial} on {split.name}: {name} {value}, and {blind} for always answering "
         f"that; {_suspects(session)}"
     )
 
 
-def _shown(metric: str, value: float | None) -> str:
-    share = {"accuracy": 100.0, "fit": 1.0}.get(metric)
-    return f"{value:.4g}" if share is None or value is None else f"{share * value:.1f}%"
+def _shown(metric: Metric, value: float | None) -> str:
+    if value is None or not (metric.share or metric.name == "fit"):
+        return f"{value:.4g}"
+    return f"{100 * value if metric.share else value:.1f}%"
 
 
 def _suspects(session: Session) -> str:
@@ -90,7 +92,18 @@ def _suspects(session: Session) -> str:
     return ("; ".join(parts) if parts else "nothing about it was assumed, so look at the labels and the scale") + "."
 
 
-def pooled_note(session: Session, metric: Metric) -> str | None:
+def metric_notes(session: Session, metric: Metric) -> list[str]:
+    """What a reader must know of how the metric is taken."""
+    decided = (
+        None
+        if metric.threshold is None
+        else f"The answer is {'a label' if metric.labels else 'class 1'} above a probability of {metric.threshold:g}."
+    )
+    outputs = None if session.measured_by is None else session.measured_by[1]
+    return [note for note in (_pooled_note(session, metric), decided, outputs) if note]
+
+
+def _pooled_note(session: Session, metric: Metric) -> str | None:
     """That a metric of several outputs is one number over all of them, where that makes a difference."""
     split = session.measured_on
     if split is None or split.y is None or split.y.ndim < 2 or split.y.shape[-1] < 2 or not metric.pooled:

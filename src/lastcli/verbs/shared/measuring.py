@@ -28,12 +28,14 @@ def metric_of(session: Session) -> Metric:
     Raises:
         UsageError: the metric does not fit the task.
     """
-    from lastcli.evaluation.metrics import choose_metric
+    from lastcli.evaluation.choice import choose_metric
 
     plan = session.plan
     if session.external is not None:
-        return session.external.metric(plan.metric, session.measured_on, warmup=plan.warmup)
-    return choose_metric(plan.metric, session.checkpoint.require_forward(), session.split, warmup=plan.warmup)
+        return session.external.metric(plan.metric, session.measured_on, warmup=plan.warmup, threshold=plan.threshold)
+    split = session.split  # its labels may settle the task
+    forward = session.checkpoint.require_forward()
+    return choose_metric(plan.metric, forward, split, warmup=plan.warmup, threshold=plan.threshold)
 
 
 def data_name(session: Session) -> str:
@@ -65,19 +67,18 @@ def _measure(
     from lastcli.evaluation.sweep import evaluate_candidates
     from lastcli.evaluation.widths import embedded
 
-    if session.external is not None:
-        external = session.external
+    if session.measured_by is not None:
+        external, _ = session.measured_by
         return [_external(session, external, session.checkpoint, reductions) for reductions in candidates]
     checkpoint = session.checkpoint
-    original = checkpoint.systems
-    steps = session.split.n * session.split.steps
-    systems = [original if one is None else embedded(original, one, steps) for one in candidates]
-    with session.bar(label, session.split.n * len(systems)) as bar:
+    original, split = checkpoint.systems, session.split
+    systems = [original if one is None else embedded(original, one, split.n * split.steps) for one in candidates]
+    with session.bar(label, split.n * len(systems)) as bar:
         return evaluate_candidates(
             checkpoint.require_forward(),
             checkpoint.params,
             systems,
-            session.split,
+            split,
             metric_of(session),
             batch_size=session.plan.batch_size,
             progress=bar,
@@ -89,15 +90,16 @@ def measure_checkpoint(session: Session, checkpoint: Checkpoint, label: str) -> 
     """Evaluate a checkpoint as it is, on the session's split: what its own tensors say, at their own size."""
     from lastcli.evaluation.sweep import evaluate_candidates
 
-    if session.external is not None:
-        return _external(session, session.external, checkpoint, None)
-    with session.bar(label, session.split.n) as bar:
+    if session.measured_by is not None:
+        return _external(session, session.measured_by[0], checkpoint, None)
+    split, metric = session.split, metric_of(session)
+    with session.bar(label, split.n) as bar:
         return evaluate_candidates(
             checkpoint.require_forward(),
             checkpoint.params,
             [checkpoint.systems],
-            session.split,
-            metric_of(session),
+            split,
+            metric,
             batch_size=session.plan.batch_size,
             progress=bar,
         )[0]

@@ -120,7 +120,10 @@ def as_checkpoint(checkpoint: Checkpoint, rebuilt: Rebuilt) -> Checkpoint:
 
         family = checkpoint.view.over(successor(family, changed.pop("family"), reader.tensors))
         settings = {key: Setting(value, "file") for key, value in changed.items()}
-    return Checkpoint(reader, family, settings, checkpoint.description, checkpoint.view)
+    reduced = Checkpoint(reader, family, settings, checkpoint.description, checkpoint.view)
+    if checkpoint.settled_task is not None:
+        reduced.take_task(checkpoint.settled_task)
+    return reduced
 
 
 def shards_for(checkpoint: Checkpoint, out: Path, shard_bytes: int | None) -> int | None:

@@ -121,12 +121,17 @@ class Session:
             keep_others: open their other models with them, to compare them too.
         """
         second = self._open_as(pruned, self.plan.name, own_description=True, keep_others=keep_others)
-        if self.plan.name is None:
-            name = second.reader.metadata.get(MODEL_KEY)
-            return self._open_as(original, name, keep_others=keep_others), second
         if isinstance(original, Checkpoint):
             return original, second
-        return self._open(named_checkpoint(original), self.plan.name, keep_others=keep_others), second
+        if self.plan.name is None:
+            name = second.reader.metadata.get(MODEL_KEY)
+            first = self._open_as(original, name, keep_others=keep_others)
+        else:
+            first = self._open(named_checkpoint(original), self.plan.name, keep_others=keep_others)
+        ours, theirs = (checkpoint.settings.get("task") for checkpoint in (first, second))
+        if ours is not None and theirs is not None and ours.source == "assumed" and ours.value != theirs.value:
+            first.take_task(theirs.value)  # the labels that it was measured on settled it
+        return first, second
 
     def _open_as(
         self, model: str | Path | Checkpoint, name: str | None, *, own_description: bool = False, keep_others: bool
@@ -176,6 +181,19 @@ class Session:
         return load_external(self.plan.forward)
 
     @cached_property
+    def measured_by(self) -> tuple[ExternalForward, str | None] | None:
+        """The user's own forward pass once it is known what its outputs are, and what is said about that."""
+        if self.external is None:
+            return None
+        plan, checkpoint = self.plan, self.checkpoint
+        metric = self.external.metric(plan.metric, self.measured_on, warmup=plan.warmup, threshold=plan.threshold)
+        tensors = {name: checkpoint.read(name) for name in checkpoint.reader.tensors}
+        external, sentence = self.external.decided(tensors, self.measured_on, metric, said=plan.outputs)
+        if sentence is not None:
+            self.note(sentence)
+        return external, sentence
+
+    @cached_property
     def split(self) -> Split:
         """The held-out split, checked against the model (the user's own forward pass checks for itself).
 
@@ -184,7 +202,25 @@ class Session:
             InputError: it is damaged or does not fit the model.
         """
         source = choose_data(self.plan, bundled=self._bundled("data"))
-        return self._checked(self._load(source, self.plan.limit, "Data"), labelled=True)
+        split = self._load(source, self.plan.limit, "Data")
+        self._settle_task(split)
+        return self._checked(split, labelled=True)
+
+    def _settle_task(self, split: Split) -> None:
+        """Let the labels say what the model's outputs are, where no flag and no recipe does."""
+        from lastcli.evaluation.tasks import task_of
+
+        if self.external is not None:
+            return
+        setting = self.checkpoint.settings.get("task")
+        if setting is not None and setting.source in ("flag", "recipe"):
+            return
+        assumed = setting is None or setting.source in ("assumed", "tensors")
+        task = task_of(split, self.checkpoint.require_forward(), assumed=assumed)
+        if task is not None:
+            self.checkpoint.take_task(task)
+            kind = {"multilabel": "independent labels", "classification": "classes"}[task]
+            self.note(f"Data: the labels of {split.name} are {kind}, so task={task}.")
 
     @cached_property
     def inputs(self) -> Split | None:
@@ -279,6 +315,8 @@ class Session:
         from lastcli.reduction.compressor import Compressor
 
         available = self.has_calibration
+        if self.plan.data is not None and (self.plan.match_output or any(map(_runs_model, *zip(*pairs)))):
+            _ = self.split  # what the outputs are is what a fit of them compares
         reads = any(method.reads_calibration(refit, available=available) for method, refit in pairs)
         # a frozen selective layer has norms at the mean step of its inputs
         reads = reads or (available and any(not system.time_invariant for system in self.checkpoint.systems))
@@ -287,10 +325,7 @@ class Session:
         compressor = Compressor(self.checkpoint, self.reducing, calibration, progress=self.progress, recorded=recorded)
         for method, refit in pairs:
             compressor.check(method, refit)
-        if calibration is not None and (
-            self.plan.match_output
-            or any(refit.matches_output or method.allocation == "sensitivity" for method, refit in pairs)
-        ):
+        if calibration is not None and (self.plan.match_output or any(map(_runs_model, *zip(*pairs)))):
             require_finite_outputs(self.checkpoint, calibration, self.plan.batch_size)
         backwards = any(system.bidirectional for system in compressor.systems)
         if (recorded is not None and recorded.padded_backwards) or (
@@ -342,3 +377,8 @@ class Session:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+def _runs_model(method: Method, refit: Refit) -> bool:
+    """Whether the outputs of the whole model are compared."""
+    return refit.matches_output or method.allocation == "sensitivity"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Forward, Layer, Option, Tensors
+from lastcli.families.base import Config, Forward, Layer, Option, Tensors, next_token, task_option
 
 __all__ = ["EXAMPLE_OPTIONS", "Block", "example_blocks", "example_forward"]
 
@@ -29,7 +29,7 @@ EXAMPLE_OPTIONS = (
     ),
     Option("eps", float, 1e-5, "epsilon of the layer norm"),
     Option("mode", str, "pool", "mean over time, last step, or one output a step", ("pool", "last", "sequence")),
-    Option("task", str, "classification", "what the outputs are", ("classification", "regression")),
+    task_option("classification"),
 )
 
 
@@ -120,5 +120,6 @@ def example_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
         outputs=tensors[f"{prefix}decoder.weight"].shape[0],
         task=config["task"],
         sequence=config["mode"] == "sequence",
+        generates=next_token(config),
         params=tuple(params),
     )

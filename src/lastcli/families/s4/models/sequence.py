@@ -20,7 +20,7 @@ from jax import lax
 
 from lastcli.engine.simulate import simulate
 from lastcli.errors import UnsupportedModelError
-from lastcli.families.base import Config, Forward, Layer, Tensors
+from lastcli.families.base import Config, Forward, Layer, Tensors, next_token
 from lastcli.families.parts import blocks as nn
 from lastcli.families.s4.models.sequence_names import (
     Block,
@@ -71,6 +71,7 @@ def sequence_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) 
         outputs=head[-1].shape[0] * max(config["l_output"], 1),
         task=config["task"],
         sequence=config["mode"] == "sequence",
+        generates=next_token(config),
         params=model.params,
         layout="pair" if model.ends.retrieval else "single",
     )
@@ -93,7 +94,7 @@ def _check(model: SequenceNames, config: Config) -> None:
             f"residual is {config['residual']}, but the blocks {'hold' if model.blocks[0].affine else 'lack'} a "
             "residual.affine, which belongs to residual=A; correct the model description."
         )
-    if config["l_output"] > 1 and (config["mode"] in ("pool", "sequence") or config["task"] == "classification"):
+    if config["l_output"] > 1 and (config["mode"] in ("pool", "sequence") or config["task"] != "regression"):
         raise UnsupportedModelError(
             f"l_output={config['l_output']} is for a regression with mode last, first or sum; the published mean over "
             "time has one output, and mode=sequence has one at every step."
