@@ -16,7 +16,7 @@ from tests.containers.samples import put
 
 CASES = [
     pytest.param(case, id=f"{kind}-{case}")
-    for kind in ("SAFETENSORS", "SHARDED", "EQUINOX", "MSGPACK", "ORBAX", "TORCH", "PLACES")
+    for kind in ("SAFETENSORS", "SHARDED", "EQUINOX", "MSGPACK", "ORBAX", "TORCH", "PICKLE", "PLACES")
     for case in getattr(hostile, kind)
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,6 +162,35 @@ def _torch(legacy: bool) -> Callable[[Path], Path]:
     return make
 
 
+def _pickle(protocol: int) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        whole = {name: array for name, array in arrays().items() if name != "scalar"}
+        tree = {"params": whole, "epoch": np.int64(3), "t": (1, (2, "x")), "path": Path("x")}
+        (folder / "x.pkl").write_bytes(pickle.dumps(tree, protocol))
+        return folder / "x.pkl"
+
+    return make
+
+
+def _pickled_by_itself(folder: Path) -> Path:
+    import torch
+
+    state = {"w": torch.arange(1.0, 7.0).reshape(2, 3), "b": torch.ones(2)}
+    (folder / "x.pkl").write_bytes(pickle.dumps({"model": state, "epoch": 3}, 4))
+    return folder / "x.pkl"
+
+
+def _joblib(compress: int) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        import joblib
+
+        tree = {"a": np.arange(1.0, 7.0).reshape(2, 3), "list": [np.ones(2, np.float32), 3]}
+        joblib.dump(tree, folder / "x.joblib", compress=compress)
+        return folder / "x.joblib"
+
+    return make
+
+
 def _archive(path: Path, random: Random) -> None:
     """Half of the time the pickle inside, put back into a sound archive; else the archive's own bytes."""
     from tests.hostile.torch import repacked
@@ -256,6 +286,11 @@ SUBJECTS: dict[str, Subject] = {
     "torch": Subject(_own("x.pt"), _archive, read),
     "torch of others": Subject(_torch(False), _archive, read),
     "torch of others, legacy": Subject(_torch(True), _file(_PICKLE), read),
+    "pickle": Subject(_pickle(4), _file(_PICKLE), read),
+    "pickle, protocol 2": Subject(_pickle(2), _file(_PICKLE), read),
+    "pickle of torch": Subject(_pickled_by_itself, _file(_PICKLE), read),
+    "joblib": Subject(_joblib(0), _file(_PICKLE), read),
+    "joblib, compressed": Subject(_joblib(3), _file(), read),
     "npz": Subject(_npz, _file((b"descr", b"fortran_order", b"<f8", b"<i8", b"|O", b"True", b"False")), _read_npz),
     "recipe": Subject(_recipe, _file(_YAML), _read_recipe),
     "sidecar": Subject(_described, _sidecar, _open_described),

@@ -9,9 +9,21 @@ from tests.hostile.case import Case
 from tests.hostile.equinox import EQUINOX
 from tests.hostile.msgpack import MSGPACK
 from tests.hostile.orbax import ORBAX
+from tests.hostile.pickle import PICKLE
 from tests.hostile.places import PLACES
 from tests.hostile.safetensors import SAFETENSORS, safetensors_bytes
 from tests.hostile.sharded import SHARDED
 from tests.hostile.torch import TORCH
 
-__all__ = ["EQUINOX", "MSGPACK", "ORBAX", "PLACES", "SAFETENSORS", "SHARDED", "TORCH", "Case", "safetensors_bytes"]
+__all__ = [
+    "EQUINOX",
+    "MSGPACK",
+    "ORBAX",
+    "PICKLE",
+    "PLACES",
+    "SAFETENSORS",
+    "SHARDED",
+    "TORCH",
+    "Case",
+    "safetensors_bytes",
+]

@@ -13,6 +13,7 @@ from lastcli.containers.companions import companions_of
 from lastcli.containers.container import Container
 from lastcli.containers.digests import DIGESTS_KEY, fingerprint
 from lastcli.containers.inputs import is_file, stored_bytes
+from lastcli.containers.pickle.settings import HOLDERS
 from lastcli.containers.place import check_place
 from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_reader
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
@@ -25,6 +26,7 @@ __all__ = [
     "CONTAINERS",
     "DESCRIPTION_KEY",
     "DIGESTS_KEY",
+    "HOLDERS",
     "MODEL_KEY",
     "Container",
     "Reader",

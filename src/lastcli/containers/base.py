@@ -81,6 +81,8 @@ class Reader(abc.ABC):
         unnamed: all leaves in order, where the file gives them no names and nothing else did; their names are numbers.
         model: what the container calls the model it reads, None where it has no other.
         asked: what the user calls the model meant, as far as the container has not settled it.
+        settings: what training code says of its run beside the tensors, numbers and texts by path, where that is no
+            longer among the extras: objects of other programs are read for it, and not carried on.
     """
 
     shares: ClassVar[bool] = False
@@ -96,6 +98,7 @@ class Reader(abc.ABC):
     unnamed: tuple[TensorInfo, ...] = field(init=False, default=())
     model: str | None = field(init=False, default=None)
     asked: str | None = field(init=False, default=None)
+    settings: Mapping[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.metadata, self.digests = take_digests(self.metadata, self.tensors, shown(self.path, 1000))

@@ -48,7 +48,7 @@ class Container:
         certain: whether `begins` is true of no other format; else the suffix is asked before it.
         folder: how a folder of this kind is known; None where a checkpoint is always one file.
         open: (path, which of several models or None) → the open checkpoint.
-        write: writes a `Job` to the temporary path given.
+        write: writes a `Job` to the temporary path given; None where the format is only read.
         open_known: as `open`, and what tells a model from other tensors; None where one file never holds several.
         open_like: (path, leaves in order) → the open checkpoint, for files whose leaves have no names; None where they
             have.
@@ -71,7 +71,7 @@ class Container:
     suffixes: tuple[str, ...]
     begins: Callable[[str, bytes, int], bool]
     open: Callable[[Path, str | None], Reader]
-    write: Callable[[Path, Job], None]
+    write: Callable[[Path, Job], None] | None
     native: Callable[[Any], bool]
     keeps_metadata: bool
     open_known: Callable[[Path, str | None, IsModel], Reader] | None = None

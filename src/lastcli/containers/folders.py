@@ -15,7 +15,7 @@ _MANY = 5
 # What trainers write beside the model: optimizers, schedules, random states, settings.
 _NO_MODEL = re.compile(r"(optimizer|scheduler|rng_state|scaler|training_args|training_state|random_states)(?![a-z]).*")
 # Suffixes of model files besides those of the containers, which are known by their content.
-_OTHER_SUFFIXES = ("", ".bin", ".pkl", ".pickle")
+_OTHER_SUFFIXES = ("", ".bin")
 
 
 def model_file(folder: Path, suffixes: Collection[str], kind_of: Callable[[Path], str], marks: str) -> Path:

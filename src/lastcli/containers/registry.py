@@ -32,6 +32,7 @@ CONTAINERS: dict[str, Container] = {
         "orbax",
         "equinox",
         "torch",
+        "pickle",
     )
 }
 """The containers by name, in the order in which a path's content is held against them."""
@@ -71,7 +72,8 @@ def container_for(path: Path) -> Container:
     folder = next(container for container in CONTAINERS.values() if container.is_folder)
     if suffix == "" or is_folder(path) or suffix[1:].isdecimal():
         return folder
-    known = ", ".join(suffix for container in CONTAINERS.values() for suffix in container.suffixes)
+    written = (container for container in CONTAINERS.values() if container.write is not None)
+    known = ", ".join(suffix for container in written for suffix in container.suffixes)
     raise OutputError(
         f"{shown(path, 1000)}: no container is known for '{shown(suffix)}'; use {known} or a name without a suffix "
         f"({folder.title} folder)."

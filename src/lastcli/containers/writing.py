@@ -115,7 +115,8 @@ def write(
             check_sidecar(other, _beside(job, container) if other == beside else config or "", force)
     with staged(path, folder=container.makes_folder(shard_bytes), force=force) as stage:
         with writing_errors(path):
-            container.write(stage.temp, job)
+            if container.write is not None:
+                container.write(stage.temp, job)
             for name, data in (companions or {}).items() if shard_bytes is not None else ():
                 (stage.temp / name).write_bytes(data)
             if inside and config is not None:
@@ -196,6 +197,11 @@ def _chosen(path: Path, kind: str | None, shard_bytes: int | None) -> Container:
     if shard_bytes is not None and (not container.shards or shard_bytes < 1):
         able = " or ".join(item.name for item in CONTAINERS.values() if item.shards)
         raise UsageError(f"Shards are written only as {able}, of at least one byte each.")
+    if container.write is None:
+        raise OutputError(
+            f"{shown(path, 1000)}: a {container.title} is read and never written, since opening one can run anything; "
+            "write a .safetensors file."
+        )
     return container
 
 

@@ -201,6 +201,8 @@ class Family(abc.ABC):
     # Whether systems come from eigenvectors, so that the terms of a kernel may be far larger than their sum.
     diagonalises: bool = False
     options: tuple[Option, ...] = ()
+    # What the settings of upstream's training code call an option, where that is another word of the same meaning.
+    spellings: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     # How the layers may differ in their state counts, the first where nothing is said.
     layouts: tuple[str, ...] = ("ragged", "padded", "uniform")
     # The method of a run that names none: without calibration inputs, and with some.

@@ -18,20 +18,22 @@ import numpy as np
 
 from lastcli import containers, families
 from lastcli.containers.base import Reader, TensorInfo
+from lastcli.containers.container import IsModel
 from lastcli.engine.system import diagonal
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.base import Decoding, Family, Forward, Layer
 from lastcli.families.equinox.leaves import names_by_shape
 from lastcli.families.parts.cancellation import forward_precision
 from lastcli.families.parts.quantised import scale_of
-from lastcli.model.description import Description, Setting, gather, inside_of, resolve
+from lastcli.model.description import Description, Setting, gather, inside_of, resolve, settings_of
+from lastcli.model.hyperparameters import Understood, understand
 from lastcli.model.sidecar import unused_note
 from lastcli.model.view import View, holds_model, look, without_holder, without_second_names
 
 if TYPE_CHECKING:
     from lastcli.engine.protocol import System
 
-__all__ = ["Checkpoint", "open_checkpoint"]
+__all__ = ["Checkpoint", "model_predicate", "open_checkpoint"]
 
 
 class Checkpoint:
@@ -115,7 +117,19 @@ class Checkpoint:
         if known is not None and self.family.upstream(known[1]):
             unused = {file: said for file, said in unused.items() if str(file) != known[0]}
         said = unused_note(unused, self.config)
-        return (*self.reader.dropped, *self.view.aliases.notes, *([said] if said else []))
+        return (*self.reader.dropped, *self.view.aliases.notes, *([said] if said else []), *self.understood.notes)
+
+    @cached_property
+    def understood(self) -> Understood:
+        """What the settings of the run in the file say of the model, and whether it was taken."""
+        known = self.description.upstream
+        if known is not None and not known[0].endswith("config.json") and self.family.upstream(known[1]):
+            # the family reads them as a whole
+            return Understood()
+        proven = self.family.infer(self.reader.tensors)
+        open_ = {key for key, setting in self.settings.items() if setting.source in ("file", "tensors", "assumed")}
+        said = {key for _, _, mapping in self.description.layers for key in mapping}
+        return understand(self.family, self.description.settings, {*self.settings} - open_ | said, proven)
 
     @property
     def states(self) -> int:
@@ -281,21 +295,14 @@ def open_checkpoint(
     """
     path = Path(path)
     said = functools.partial(gather, path, flags=flags or {}, model_config=model_config, recipe=recipe or {})
-    before = functools.cache(lambda: said({}))
-    reader = _named(
-        containers.open_reader(
-            path,
-            name=name,
-            like=like,
-            keep_others=keep_others,
-            is_model=lambda tensors: holds_model(tensors, before),
-        )
-    )
+    is_model = model_predicate(path, flags=flags, model_config=model_config, recipe=recipe)
+    reader = _named(containers.open_reader(path, name=name, like=like, keep_others=keep_others, is_model=is_model))
     try:
         description = said(reader.metadata, opened=reader.path)
         if own_description and description.says_itself:
             description = description.of_the_file()
-        inside = inside_of(reader.extras)
+        description = dataclasses.replace(description, settings=settings_of(reader))
+        inside = inside_of({**reader.settings, **reader.extras})
         if description.upstream is None and inside is not None:
             document = (f"{path}: {inside[0]}", inside[1])
             description = dataclasses.replace(description, upstream=document)
@@ -325,6 +332,22 @@ def open_checkpoint(
     except BaseException:
         reader.close()
         raise
+
+
+def model_predicate(
+    path: str | Path,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    model_config: Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> IsModel:
+    """What tells the model from other tensors of the file at `path`, for `open_reader`: see `view.holds_model`."""
+
+    @functools.cache
+    def described() -> Description:
+        return gather(Path(path), {}, flags=flags or {}, model_config=model_config, recipe=recipe or {})
+
+    return lambda tensors: holds_model(tensors, described)
 
 
 def _named(reader: Reader) -> Reader:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers import DESCRIPTION_KEY
+from lastcli.containers import DESCRIPTION_KEY, HOLDERS, Reader
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.families.base import Family, Tensors
 from lastcli.families.mapped.map import MAP_KEYS, Map, parse_map
 from lastcli.mappings import convert, load_mapping, parse_mapping, suggestion
+from lastcli.model.hyperparameters import understand
 from lastcli.model.sidecar import RECORD_KEY, Beside, files_beside
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "inside_of",
     "parse_settings",
     "resolve",
+    "settings_of",
     "upstream_of",
 ]
 
@@ -54,12 +56,14 @@ class Description:
         provenance: what an earlier `last prune` wrote about itself, or an empty mapping.
         beside: the files beside the checkpoint.
         upstream: (where, document) of the `config.json` of another program, which a family may understand.
+        settings: what the file says of the run that made it (`Reader.settings`, and leaves of the same names).
     """
 
     layers: tuple[tuple[str, str, Mapping[str, Any]], ...]
     provenance: Mapping[str, Any]
     beside: Beside = Beside()
     upstream: tuple[str, Mapping[str, Any]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def family(self) -> str | None:
@@ -96,7 +100,7 @@ class Description:
     def of_the_file(self) -> Description:
         """Without what flags and recipe say."""
         own = tuple(layer for layer in self.layers if layer[0] in ("file", "sidecar"))
-        return Description(own, self.provenance, self.beside, self.upstream)
+        return replace(self, layers=own)
 
 
 def parse_settings(items: Iterable[str]) -> dict[str, str]:
@@ -122,13 +126,19 @@ def upstream_of(beside: Beside) -> tuple[str, Mapping[str, Any]] | None:
     return next(((str(file), said) for file, said in beside.unused.items() if file.name == "config.json"), None)
 
 
-# Where training code keeps its configuration in the file of a model.
-_INSIDE = ("config", "model_config", "model_args", "args", "hparams", "hyper_parameters")
+def settings_of(reader: Reader) -> dict[str, Any]:
+    """What a file says of the run that made it: numbers and texts by path."""
+    plain = {
+        name: value
+        for name, value in reader.extras.items()
+        if name.partition("/")[0] in HOLDERS and isinstance(value, bool | int | float | str)
+    }
+    return {**reader.settings, **plain}
 
 
 def inside_of(extras: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """The configuration that training code put into a file beside the tensors, with the path it has there."""
-    for path in _INSIDE:
+    for path in HOLDERS:
         found = {key.removeprefix(f"{path}/"): value for key, value in extras.items() if key.startswith(f"{path}/")}
         if found:
             return path, found
@@ -205,7 +215,7 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
     said = list(description.layers)
     if description.upstream is not None:
         where, document = description.upstream
-        said.append(("sidecar", where, family.upstream(document)))
+        said.append(("sidecar" if where.endswith("config.json") else "file", where, family.upstream(document)))
     for source, where, mapping in said:
         wrong: type[LastError] = UsageError if where == "--set" else InputError
         for key, raw in mapping.items():
@@ -227,6 +237,8 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
                     f"{where}: {key} says nothing about this checkpoint, whose model has no such choice; drop it."
                 )
             settings[key] = Setting(value, "idle" if key in idle else source)
+    inside = understand(family, description.settings, {*settings, *idle}, proven)
+    settings |= {key: Setting(value, "file") for key, (value, _) in inside.values.items()}
     for key, option in options.items():
         if key not in settings:
             kind = "idle" if key in idle else "assumed"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Named"]
 
 _SAME = ("name", "title", "help", "source", "page", "converts_to", "diagonalises", "options", "axes", "input_layout")
+_SAID = ("spellings",)
 _SIZES = ("layouts", "default_methods", "sized")
 _TOP = "layer"
 
@@ -34,7 +35,7 @@ class Named(Family):
 
     def __init__(self, family: Family, naming: Naming, repeated: Mapping[str, str] = MappingProxyType({})) -> None:
         self.family, self.naming, self.repeated = family, naming, repeated
-        for attribute in (*_SAME, *_SIZES):
+        for attribute in (*_SAME, *_SAID, *_SIZES):
             setattr(self, attribute, getattr(family, attribute))
         self._files: dict[str, str] = {}
         self._inner: dict[str, str] = {}

@@ -97,7 +97,11 @@ def _unknown(session: Session) -> tuple[Reader, View]:
     """The file of a family that is not known."""
     plan = session.plan
     reader = containers.open_reader(
-        session.source.path, name=plan.name, like=session.skeleton, keep_others=plan.keep_others
+        session.source.path,
+        name=plan.name,
+        like=session.skeleton,
+        keep_others=plan.keep_others,
+        is_model=session.is_model,
     )
     return reader, look(reader, keep_others=plan.keep_others)
 

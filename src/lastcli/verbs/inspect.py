@@ -27,6 +27,8 @@ def inspect(checkpoint: Checkpoint) -> InspectResult:
             f"The tensors hold {checkpoint.states} states; diagonalised, as they are scored and pruned, they are "
             f"{states}: a real pole takes a state of its own."
         )
+    if checkpoint.understood.offer is not None:
+        notes.append(checkpoint.understood.offer)
     assumed = [key for key, setting in checkpoint.settings.items() if setting.source == "assumed"]
     if assumed:
         notes.append(f"Assumed, since nothing says otherwise: {', '.join(assumed)} (set with --set or a sidecar).")

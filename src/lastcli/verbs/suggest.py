@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lastcli import containers
-from lastcli.errors import UnsupportedModelError
+from lastcli.containers.base import TensorInfo
+from lastcli.errors import LastError, UnsupportedModelError, UsageError
 from lastcli.families import FAMILIES
 from lastcli.families.refused import refusal
 from lastcli.results import LikelyTensor, SuggestResult
@@ -23,6 +26,10 @@ def suggest(session: Session) -> SuggestResult:
         checkpoint = session.checkpoint
     except UnsupportedModelError as error:
         return _first_map(session, error)
+    except UsageError as error:
+        if not _undecided(session):
+            raise
+        return _first_map(session, error)
     settings = {key: setting for key, setting in checkpoint.settings.items() if setting.source != "idle"}
     assumed = ", ".join(key for key, setting in settings.items() if setting.source == "assumed")
     return SuggestResult(
@@ -36,10 +43,22 @@ def suggest(session: Session) -> SuggestResult:
     )
 
 
-def _first_map(session: Session, why: UnsupportedModelError) -> SuggestResult:
+def _undecided(session: Session) -> bool:
+    """Whether the file holds several dictionaries of tensors, and none that has a layer of a known family."""
+    try:
+        with containers.open_reader(session.source.path, name=session.plan.name, is_model=session.is_model):
+            return False
+    except UsageError:
+        return True
+
+
+def _first_map(session: Session, why: LastError) -> SuggestResult:
     from lastcli.families.mapped.suggest import suggest as by_templates
 
-    with containers.open_reader(session.source.path, name=session.plan.name) as reader:
+    def is_likely(tensors: Mapping[str, TensorInfo]) -> bool:
+        return session.is_model(tensors) or bool(by_templates(tensors).tensors)
+
+    with containers.open_reader(session.source.path, name=session.plan.name, is_model=is_likely) as reader:
         found = by_templates(reader.tensors)
         if not found.tensors or refusal(reader.tensors) is not None:
             raise why

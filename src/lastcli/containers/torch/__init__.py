@@ -1,4 +1,4 @@
-"""PyTorch files, read with the safe loader only."""
+"""PyTorch files: read inertly and without PyTorch, written with it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from lastcli.containers.jobs import Job
 
 __all__ = ["CONTAINER"]
 
-_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
+# The number that the format before PyTorch 1.6 begins with, as any protocol pickles it.
+_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def _begins(name: str, start: bytes, size: int) -> bool:
-    """A zip archive, or a pickle of protocol 2 to 5 (the format before PyTorch 1.6)."""
-    return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in _PROTOCOLS)
+    """A zip archive, or the magic number of the format before PyTorch 1.6."""
+    return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and _MAGIC in start[:40])
 
 
 def _open(path: Path, name: str | None) -> Reader:
-    from lastcli.containers.torch.reader import TorchReader
+    from lastcli.containers.torch.reader import open_torch
 
-    return TorchReader(path, name)
+    return open_torch(path, name)
 
 
 def _open_known(path: Path, name: str | None, is_model: IsModel) -> Reader:
-    from lastcli.containers.torch.reader import TorchReader
+    from lastcli.containers.torch.reader import open_torch
 
-    return TorchReader(path, name, is_model)
+    return open_torch(path, name, is_model)
 
 
 def _write(temp: Path, job: Job) -> None:

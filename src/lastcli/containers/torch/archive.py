@@ -1,105 +1,89 @@
-"""What a torch archive must be before PyTorch sees it.
+"""The zip archive that PyTorch writes since 1.6: one pickle, and a member for every storage it refers to.
 
-PyTorch writes every member stored, not compressed, once; a compressed member could unpack to anything. And PyTorch,
-mapping a file, believes the number of elements that the pickle claims for a storage: where the member is shorter, the
-tensor would silently go on into the bytes that follow. The pickle is therefore read once with every class inert, only
-to hear which storages it asks for.
+PyTorch writes every member stored, not compressed, once; a compressed member could unpack to anything. A storage is
+read where its member lies in the file, and only if that is as long as the pickle claims.
 """
 
 from __future__ import annotations
 
-import pickle
 import struct
 import zipfile
-from pathlib import Path
 from typing import Any
 
 from lastcli.containers.inputs import RandomAccess, shown
-from lastcli.containers.torch.pickles import check_legacy, check_pickle
+from lastcli.containers.pickle.machine import run
+from lastcli.containers.pickle.stream import Stream
+from lastcli.containers.pickle.tensors import storage_of
+from lastcli.containers.pickle.values import Storage
 from lastcli.errors import InputError
 
-__all__ = ["FAULTS", "check_archive"]
-
-FAULTS = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    EOFError,
-    AssertionError,
-    OverflowError,
-    MemoryError,
-    OSError,
-    ImportError,
-    struct.error,
-)
-"""What reading a damaged pickle can raise."""
+__all__ = ["named_storage", "read_archive"]
 
 _MAX_PICKLE = 2**28
-_STORAGE_ITEMSIZE = {
-    "Double": 8,
-    "Float": 4,
-    "Half": 2,
-    "BFloat16": 2,
-    "Long": 8,
-    "Int": 4,
-    "Short": 2,
-    "Char": 1,
-    "Byte": 1,
-    "Bool": 1,
-    "ComplexDouble": 16,
-    "ComplexFloat": 8,
-    "ComplexHalf": 4,
-    "Untyped": 1,
-    "QInt8": 1,
-    "QUInt8": 1,
-    "QInt32": 4,
-}
+_LOCAL_HEADER = 30
 
 
-def check_archive(path: Path) -> bool:
-    """Whether the file is a zip archive, checked; False for a legacy pickle.
+def read_archive(file: RandomAccess) -> Any:
+    """What the pickle of the archive holds, as `pickle.machine` reads it.
 
     Raises:
         InputError: the archive is not what PyTorch writes.
     """
-    where = shown(path, 1000)
-    file = RandomAccess(path)
+    where = shown(file.path, 1000)
     try:
-        start, size = file.read(0, min(file.size, 4), "its beginning"), file.size
-    finally:
-        file.close()
-    if not start.startswith(b"PK"):
-        if start[:1] != b"\x80":
-            raise InputError(f"{where} is not a torch file; it is damaged or has the wrong suffix.")
-        with path.open("rb") as legacy:
-            check_legacy(legacy, where, size)
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            _check_members(members, size, where)
-            root = next(member.filename for member in members if member.filename.endswith("/data.pkl"))[
-                : -len("data.pkl")
-            ]
-            with archive.open(f"{root}data.pkl") as data:
-                check_pickle(data, where, size)
-            with archive.open(f"{root}data.pkl") as data:
-                storages = _Storages(data)
-                storages.load()
-    except zipfile.BadZipFile as error:
+        with zipfile.ZipFile(file.path) as archive:
+            members = {member.filename: member for member in archive.infolist()}
+            _check_members(archive.infolist(), file.size, where)
+            pickled = next(member for name, member in members.items() if name.endswith("/data.pkl"))
+            root = pickled.filename[: -len("data.pkl")]
+            _check_sum(archive, pickled)
+            swapped = f"{root}byteorder" in members and archive.read(f"{root}byteorder").strip() == b"big"
+    except (zipfile.BadZipFile, struct.error, UnicodeDecodeError, NotImplementedError, EOFError, OSError) as error:
         raise InputError(f"{where} is a damaged zip archive ({shown(error)}); copy the file again.") from error
-    except FAULTS as error:
-        raise InputError(f"{where} cannot be loaded ({shown(error)}); it is damaged.") from error
-    sizes = {member.filename: member.file_size for member in members}
-    for key, needed in storages.needed.items():
-        if sizes.get(f"{root}data/{key}", -1) < needed:
+    storages: dict[str, Storage] = {}
+
+    def refer(pid: Any) -> Any:
+        key, storage = named_storage(pid)
+        if key in storages:
+            return storages[key]
+        member = members.get(f"{root}data/{key}")
+        if member is None or member.file_size < storage.nbytes:
             raise InputError(
                 f"{where}: the storage '{shown(key)}' has fewer bytes than its tensors need; it is damaged."
             )
-    return True
+        storage.access, storage.offset, storage.swapped = file, _begin(file, member, where), swapped
+        storages[key] = storage
+        return storage
+
+    start = _begin(file, pickled, where)
+    return run(Stream(file, start, start + pickled.file_size), where, persistent=refer)
+
+
+def named_storage(pid: Any) -> tuple[str, Storage]:
+    """The storage that a pickle refers to as ("storage", its class, key, device, number of elements, ...).
+
+    Raises:
+        ValueError: it refers to something else.
+    """
+    if type(pid) is not tuple or len(pid) < 5 or pid[0] != "storage" or type(pid[2]) is not str:
+        raise ValueError("a reference that is no storage")
+    return pid[2], storage_of(pid[1], pid[4])
+
+
+def _begin(file: RandomAccess, member: zipfile.ZipInfo, where: str) -> int:
+    """Where the bytes of a member lie: behind the header that stands before it."""
+    header = file.read(member.header_offset, _LOCAL_HEADER, "a member of the archive")
+    name, extra = struct.unpack_from("<HH", header, 26)
+    start = member.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+    if header[:4] != b"PK\x03\x04" or start + member.file_size > file.size:
+        raise InputError(f"{where} is a damaged zip archive; copy the file again.")
+    return start
+
+
+def _check_sum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    with archive.open(member) as data:
+        while data.read(1 << 20):
+            pass
 
 
 def _check_members(members: list[zipfile.ZipInfo], size: int, where: str) -> None:
@@ -108,6 +92,8 @@ def _check_members(members: list[zipfile.ZipInfo], size: int, where: str) -> Non
         raise InputError(f"{where} is a NumPy archive and not a checkpoint.")
     if any(name.endswith("/constants.pkl") for name in names):
         raise InputError(f"{where} is a TorchScript program; save the module's state_dict instead.")
+    if any(name.endswith("models/model.json") for name in names):
+        raise InputError(f"{where} is a program of torch.export; save the module's state_dict instead.")
     if len(set(names)) != len(names):
         raise InputError(f"{where} has the same archive member twice; the file is damaged or hostile.")
     for member in members:
@@ -122,58 +108,3 @@ def _check_members(members: list[zipfile.ZipInfo], size: int, where: str) -> Non
         raise InputError(f"{where} declares more bytes than it has; the file is cut short or hostile.")
     if sum(name.endswith("/data.pkl") for name in names) != 1:
         raise InputError(f"{where} is a zip archive but not a torch file: it has not one data.pkl.")
-
-
-class _Inert:
-    """Stands for every class and function a pickle names; does nothing with anything."""
-
-    origin = ""
-
-    def __new__(cls, *arguments: Any, **options: Any) -> _Inert:
-        if cls.origin in ("bytearray", "bytes") and any(type(item) is int for item in arguments):
-            raise pickle.UnpicklingError("bytes that are given by their number alone")
-        return object.__new__(cls)
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        pass
-
-    def __call__(self, *arguments: Any, **options: Any) -> _Inert:
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        """Take no notice."""
-
-    def extend(self, items: Any) -> None:
-        """Take no notice."""
-
-    def add(self, item: Any) -> None:
-        """Take no notice."""
-
-
-class _Storages(pickle.Unpickler):
-    """Runs a pickle over inert objects and notes the bytes asked of every storage."""
-
-    def __init__(self, file: Any) -> None:
-        super().__init__(file, encoding="utf-8")
-        self.needed: dict[str, int] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """An inert class that remembers its name."""
-        return type("_Named", (_Inert,), {"origin": name})
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Note a storage: ("storage", its class, key, device, number of elements)."""
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
-            raise pickle.UnpicklingError("a reference that is no storage")
-        origin, key, count = getattr(pid[1], "origin", ""), pid[2], pid[4]
-        itemsize = _STORAGE_ITEMSIZE.get(origin.removesuffix("Storage"))
-        if itemsize is None or type(count) is not int or count < 0 or not isinstance(key, str):
-            raise pickle.UnpicklingError(f"the storage {shown(key)} of type {shown(origin)} is not known")
-        self.needed[key] = max(self.needed.get(key, 0), count * itemsize)
-        return _Inert()

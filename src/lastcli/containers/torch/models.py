@@ -14,9 +14,10 @@ from typing import Any
 
 from lastcli.containers.extras import representable
 from lastcli.containers.inputs import shown
+from lastcli.containers.pickle.foreign import Foreign
 from lastcli.errors import InputError
 
-__all__ = ["PREFIXES", "Contents", "find_models", "take_apart"]
+__all__ = ["PREFIXES", "Contents", "check_size", "find_models", "take_apart", "tensors_at"]
 
 PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that wrappers put before every name of a state_dict."""
@@ -38,7 +39,8 @@ class Contents:
     Attributes:
         tensors: the model's tensors by unwrapped name.
         extras: what is neither tensor nor training state, by path from the top of the file.
-        dropped: one sentence for everything that is not carried on.
+        dropped: one sentence for everything that is not carried on, apart from
+        foreign: values of kinds that are neither built nor carried.
         paths: the true path of tensors and extras whose names do not tell it.
         prefix: what was cut from every tensor name.
         nested: whether the state_dict is itself nested.
@@ -50,6 +52,7 @@ class Contents:
     tensors: dict[str, Any] = field(default_factory=dict)
     extras: dict[str, Any] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
+    foreign: Foreign = field(default_factory=Foreign)
     paths: dict[str, list[str]] = field(default_factory=dict)
     prefix: str = ""
     nested: bool = False
@@ -75,7 +78,7 @@ def find_models(
     check_size(tree, where)
     found = _models(tree, (), is_tensor)
     if is_model is not None and len(found) > 1:
-        found = [path for path in found if is_model(_tensors(tree, path, is_tensor))] or found
+        found = [path for path in found if is_model(tensors_at(tree, path, is_tensor))] or found
     return {"/".join(path): path for path in found}
 
 
@@ -138,7 +141,7 @@ def check_size(tree: Any, where: str) -> None:
             stack.extend((item, depth + 1) for item in value)
 
 
-def _tensors(tree: dict[Any, Any], at: tuple[str, ...], is_tensor: IsTensor) -> dict[str, Any]:
+def tensors_at(tree: dict[Any, Any], at: tuple[str, ...], is_tensor: IsTensor) -> dict[str, Any]:
     """The tensors of the dictionary at a path, by unwrapped name."""
     node: Any = tree
     for key in at:
@@ -253,8 +256,11 @@ def _keep(contents: Contents, path: tuple[str, ...], value: Any) -> None:
     name = "/".join(path)
     if isinstance(value, dict) and type(value) is not dict:
         value = dict(value)
-    if not representable(value) or name.startswith("last.") or name in contents.extras:
-        contents.dropped.append(f"'{shown(name)}', a {type(value).__name__}, is not carried on.")
+    if not representable(value):
+        contents.foreign.add(name, value)
+        return
+    if name.startswith("last.") or name in contents.extras:
+        contents.dropped.append(f"'{shown(name)}', whose name is taken, is not carried on.")
         return
     contents.extras[name] = value
     if tuple(name.split("/")) != path:

@@ -1,145 +1,182 @@
-"""Reading torch files through PyTorch: always `weights_only=True`, on the CPU, memory-mapped where the file allows.
+"""Reading torch files without PyTorch: the pickle over inert records, the tensors where their bytes lie in the file.
 
-The format is a pickle, which PyTorch's safe loader knows best. Before PyTorch sees a file, its archive is checked (see
-`archive`). What the safe loader refuses is an error that names the global asked for; nothing is ever loaded the unsafe
-way. A mapped file that is cut short while it is read ends the process, as with any mapping.
+Nothing in the file is built or run (see `containers.pickle`), and no tensor is read before somebody asks for it.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from lastcli.containers.base import MODEL_KEY, Reader, TensorInfo
 from lastcli.containers.container import IsModel
-from lastcli.containers.dtypes import ITEMSIZE, dtype_of, safe_nbytes
+from lastcli.containers.dtypes import ITEMSIZE, safe_nbytes
 from lastcli.containers.extras import STRUCTURE_KEY
-from lastcli.containers.inputs import shown
+from lastcli.containers.inputs import RandomAccess, shown
+from lastcli.containers.pickle.foreign import kinds_in
+from lastcli.containers.pickle.meaning import Meaning
+from lastcli.containers.pickle.settings import settings_in
+from lastcli.containers.pickle.values import Tensor, Unread, load
 from lastcli.containers.sidecar import sidecar_metadata
 from lastcli.containers.structure import merged, take_metadata
-from lastcli.containers.torch.archive import FAULTS, check_archive
-from lastcli.containers.torch.models import Contents, find_models, take_apart
+from lastcli.containers.torch.archive import read_archive
+from lastcli.containers.torch.legacy import nested_storage, read_legacy
+from lastcli.containers.torch.models import Contents, find_models, take_apart, tensors_at
 from lastcli.errors import InputError, UsageError
 
-__all__ = ["INSTALL", "TorchReader"]
-
-INSTALL = "torch files need PyTorch: pip install 'lastcli[torch]'"
+__all__ = ["StateDictReader", "is_tensor", "meanings", "open_torch", "opened_note"]
 
 _MAX_EXPANDED = 2**28
 
 
-class TorchReader(Reader):
-    """A torch file: `.pt`, `.pth`, `.ckpt`, `.bin`."""
+def open_torch(path: Path, name: str | None = None, is_model: IsModel | None = None) -> Reader:
+    """A torch file: `.pt`, `.pth`, `.ckpt`, `.bin`.
+
+    Raises:
+        InputError: a damaged file, or no model in it.
+        UsageError: several models and none of them named, or the named one is not there.
+    """
+    file = RandomAccess(path)
+    try:
+        start = file.read(0, min(file.size, 4), "its beginning")
+        where = shown(path, 1000)
+        if start.startswith(b"PK"):
+            raw = read_archive(file)
+        elif start[:1] == b"\x80":
+            raw = read_legacy(file, where)
+        else:
+            raise InputError(f"{where} is not a torch file; it is damaged or has the wrong suffix.")
+        return StateDictReader(path, "torch", file, raw, name, is_model)
+    except BaseException:
+        file.close()
+        raise
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of a pickle, of a form that is read or not."""
+    return isinstance(value, Tensor | Unread)
+
+
+def meanings(where: str) -> tuple[Meaning, Meaning]:
+    """What the values of a pickle mean: objects left as they are, and read as their fields."""
+
+    def nested(data: Any) -> Any:
+        return nested_storage(data, where)
+
+    return Meaning(where, nested=nested), Meaning(where, fields=True, nested=nested)
+
+
+class StateDictReader(Reader):
+    """A state_dict, alone or in a dictionary beside other things, in a pickle that was read inertly.
+
+    Args:
+        path: the file.
+        kind: its container.
+        file: the open file, closed with the reader.
+        raw: what its pickle holds.
+        name: which of several models, or None.
+        is_model: what tells a model from other tensors.
+    """
 
     shares = True
 
-    def __init__(self, path: Path, name: str | None = None, is_model: IsModel | None = None) -> None:
-        """Load the structure; with a memory map the tensors' bytes stay in the file.
+    def __init__(
+        self, path: Path, kind: str, file: RandomAccess, raw: Any, name: str | None, is_model: IsModel | None
+    ) -> None:
+        """Find the model.
 
         Raises:
-            InputError: no torch, a damaged or refused file, or no model in it.
+            InputError: there is none, or one of its tensors is of a form that is not read.
             UsageError: several models and none of them named, or the named one is not there.
         """
-        where = shown(path, 1000)
-        is_zip = check_archive(path)
-        torch = _import_torch(where)
-        tree = _load(torch, path, is_zip)
-        models = find_models(tree, torch.is_tensor, where, _known(is_model))
+        self._file, where = file, shown(path, 1000)
+        tree, models, opened = _tree_and_models(raw, where, _known(is_model))
+        if not models:
+            kinds, _ = kinds_in(raw)
+            held = ", ".join(f"'{shown(kind, 80)}'" for kind in list(kinds)[:4])
+            what = f" (it holds {held}, of which nothing is built or run)" if kinds else ""
+            raise InputError(f"{where} has no tensors in named dictionaries{what}; save the module's state_dict.")
         self.models: tuple[str, ...] = tuple(models)
-        recorded = sidecar_metadata(path, "torch").get(MODEL_KEY)
+        recorded = sidecar_metadata(path, kind).get(MODEL_KEY)
         chosen, asked = _choose(self.models, name, recorded, where)
         at = models[chosen]
-        contents = take_apart(tree, at, [other for other in models.values() if other != at], torch.is_tensor, where)
-        self._torch, self._tensors = torch, {**contents.tensors, **contents.beside}
-        limit = path.stat().st_size + _MAX_EXPANDED
-        tensors = {key: _info(key, tensor, limit, where) for key, tensor in self._tensors.items()}
+        contents = take_apart(tree, at, [other for other in models.values() if other != at], is_tensor, where)
+        limit = file.size + _MAX_EXPANDED
+        tensors = {key: _info(key, tensor, limit, where) for key, tensor in contents.tensors.items()}
+        tensors |= _beside(contents, limit, where)
+        self._tensors: dict[str, Tensor] = {key: tensor for key, tensor in _all(contents).items() if key in tensors}
         state_dict = tree
         for key in at:
             state_dict = state_dict[key]
-        structure = _structure(at, contents, state_dict)
+        structure = _structure(at, contents, state_dict, self._tensors)
         extras = dict(contents.extras)
         if structure or contents.paths:
             extras[STRUCTURE_KEY] = {
                 **({"paths": contents.paths} if contents.paths else {}),
                 **({"torch": structure} if structure else {}),
             }
-        metadata, more = take_metadata(sidecar_metadata(path, "torch"), where)
-        super().__init__(path, "torch", tensors, metadata, merged(extras, more), tuple(contents.dropped))
+        metadata, more = take_metadata(sidecar_metadata(path, kind), where)
+        note = contents.foreign.note
+        dropped = (*contents.dropped, *([opened] if opened else []), *([note] if note else []))
+        super().__init__(path, kind, tensors, metadata, merged(extras, more), dropped)
         self.model, self.asked = chosen if len(self.models) > 1 else None, asked
+        self.settings = settings_in(raw)
 
     def load(self, name: str) -> np.ndarray:
-        """See `Reader.load`. The array is read-only where it is a view of the mapped file."""
-        tensor = self._tensors[name].detach()
-        info = self.tensors[name]
-        tensor = tensor.resolve_conj().resolve_neg().contiguous()
-        if not hasattr(np, info.dtype) and info.dtype != "bool":
-            integer = {1: self._torch.uint8, 2: self._torch.int16}[ITEMSIZE[info.dtype]]
-            array = tensor.view(integer).numpy().view(dtype_of(info.dtype))
-        else:
-            array = tensor.numpy()
+        """See `Reader.load`."""
+        array = load(self._tensors[name], f"tensor '{shown(name)}'")
         array.flags.writeable = False
         return array
 
     def close(self) -> None:
-        """Let go of the tensors, and with them of the mapped file."""
-        self._tensors = {}
+        """Release the file."""
+        self._file.close()
+
+
+def _tree_and_models(
+    raw: Any, where: str, known: Callable[[dict[str, Any]], bool] | None
+) -> tuple[Any, dict[str, tuple[str, ...]], str | None]:
+    """The file as values, the models in it, and a note where objects are looked into for them.
+
+    That is done only where there is no model outside of objects: what else holds one, such as the settings of a run,
+    holds the weights before training.
+    """
+    found: tuple[Any, dict[str, tuple[str, ...]], str | None] = (None, {}, None)
+    for meaning, is_open in zip(meanings(where), (False, True), strict=True):
+        tree = meaning.value(raw)
+        models = find_models(tree, is_tensor, where, known)
+        note = opened_note(raw) if is_open else None
+        if models and (known is None or any(known(tensors_at(tree, at, is_tensor)) for at in models.values())):
+            return tree, models, note
+        if not found[1]:
+            found = tree, models, note
+    return found
+
+
+def opened_note(raw: Any) -> str:
+    """One sentence on objects that are read as what they hold."""
+    kinds = ", ".join(shown(kind, 80) for kind in list(kinds_in(raw)[0])[:4])
+    return f"Objects ({kinds}) are read as the tensors they hold, and written as dictionaries of these."
 
 
 def _known(is_model: IsModel | None) -> Callable[[dict[str, Any]], bool] | None:
-    """`is_model` of tensors as PyTorch has them; what last does not read is no reason to refuse yet."""
+    """`is_model` of tensors as the pickle has them; what last does not read is no reason to refuse yet."""
     if is_model is None:
         return None
 
     def known(tensors: dict[str, Any]) -> bool:
-        dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
         return is_model(
             {
-                name: TensorInfo(name, tuple(tensor.shape), dtypes[name], tensor.numel() * ITEMSIZE[dtypes[name]])
+                name: TensorInfo(name, tensor.shape, tensor.dtype, tensor.size * ITEMSIZE[tensor.dtype])
                 for name, tensor in tensors.items()
-                if dtypes[name] in ITEMSIZE
+                if isinstance(tensor, Tensor) and tensor.dtype in ITEMSIZE
             }
         )
 
     return known
-
-
-def _import_torch(where: str) -> ModuleType:
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(f"{where}: {INSTALL}") from error
-    return torch
-
-
-def _load(torch: ModuleType, path: Path, is_zip: bool) -> Any:
-    """The object in the file.
-
-    Raises:
-        InputError: the safe loader refuses it or it is damaged.
-    """
-    where = shown(path, 1000)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except FAULTS as error:
-        text = str(error)
-        refused = re.search(r"GLOBAL ([\w.]+)", text)
-        if refused:
-            raise InputError(
-                f"{where} asks to run or build '{shown(refused[1])}', which the safe loader refuses; save the module's "
-                "state_dict only."
-            ) from error
-        lines = [line for line in text.splitlines() if line.strip() and "Weights only load failed" not in line]
-        raise InputError(
-            f"{where} cannot be loaded ({shown(lines[0] if lines else error, 200)}); it is damaged."
-        ) from error
 
 
 def _choose(models: tuple[str, ...], name: str | None, recorded: str | None, where: str) -> tuple[str, str | None]:
@@ -149,8 +186,6 @@ def _choose(models: tuple[str, ...], name: str | None, recorded: str | None, whe
         recorded: what the file was written from, for a name that is not given.
     """
     listed = ", ".join(f"'{shown(model)}'" for model in models)
-    if not models:
-        raise InputError(f"{where} has no tensors in named dictionaries; save the module's state_dict.")
     for asked in (name, recorded):
         if asked in models:
             return str(asked), None
@@ -166,24 +201,39 @@ def _choose(models: tuple[str, ...], name: str | None, recorded: str | None, whe
     raise UsageError(f"{where} holds {len(models)} models; name one of them with --name: {listed}.")
 
 
-def _info(name: str, tensor: Any, limit: int, where: str) -> TensorInfo:
-    """Shape and dtype, for dense CPU tensors whose bytes the file really has."""
+def _all(contents: Contents) -> dict[str, Any]:
+    return {**contents.tensors, **contents.beside}
+
+
+def _beside(contents: Contents, limit: int, where: str) -> dict[str, TensorInfo]:
+    """What stands beside the model; a tensor of a form that is not read is left out."""
+    found = {}
+    for name, tensor in contents.beside.items():
+        if isinstance(tensor, Unread) or tensor.dtype not in ITEMSIZE:
+            contents.foreign.add(name, tensor)
+        else:
+            found[name] = _info(name, tensor, limit, where)
+    return found
+
+
+def _info(name: str, tensor: Tensor | Unread, limit: int, where: str) -> TensorInfo:
+    """Shape and dtype, for dense tensors whose bytes the file really has."""
     label = f"{where}: tensor '{shown(name)}'"
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    layout = str(tensor.layout).removeprefix("torch.")
-    if layout != "strided" or tensor.is_quantized or tensor.device.type != "cpu":
-        kind = "quantized" if tensor.is_quantized else f"{layout} on device {tensor.device.type}"
-        raise InputError(f"{label} is {kind}; last reads dense tensors only, save it as one.")
-    if dtype not in ITEMSIZE:
-        raise InputError(f"{label} has dtype {dtype}, which last does not support; convert it first.")
-    shape = tuple(tensor.shape)
-    nbytes = safe_nbytes(shape, dtype)
+    if isinstance(tensor, Unread):
+        raise InputError(f"{label} is {shown(tensor.kind)}; last reads dense tensors only, save it as one.")
+    if tensor.dtype not in ITEMSIZE:
+        raise InputError(f"{label} has dtype {shown(tensor.dtype)}, which last does not support; convert it first.")
+    nbytes = safe_nbytes(tensor.shape, tensor.dtype)
     if nbytes is None or nbytes > limit:
-        raise InputError(f"{label} of shape {shown(shape)} is far larger than the file; it is damaged or hostile.")
-    return TensorInfo(name, shape, dtype, nbytes)
+        raise InputError(
+            f"{label} of shape {shown(tensor.shape)} is far larger than the file; it is damaged or hostile."
+        )
+    return TensorInfo(name, tensor.shape, tensor.dtype, nbytes)
 
 
-def _structure(at: tuple[str, ...], contents: Contents, state_dict: Any) -> dict[str, Any]:
+def _structure(
+    at: tuple[str, ...], contents: Contents, state_dict: Any, tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """What a rewritten file needs to have the same wrappers, as JSON-like values."""
     structure: dict[str, Any] = {}
     if at:
@@ -192,8 +242,9 @@ def _structure(at: tuple[str, ...], contents: Contents, state_dict: Any) -> dict
         structure["prefix"] = contents.prefix
     if contents.nested:
         structure["nested"] = True
-    if contents.beside:
-        structure["beside"] = {name: list(contents.besides[name]) for name in contents.beside}
+    beside = {name: list(contents.besides[name]) for name in contents.beside if name in tensors}
+    if beside:
+        structure["beside"] = beside
     if contents.others:
         structure["others"] = contents.others
     metadata = getattr(state_dict, "_metadata", None)
@@ -202,17 +253,19 @@ def _structure(at: tuple[str, ...], contents: Contents, state_dict: Any) -> dict
         for key, value in metadata.items()
     ):
         structure["versions"] = {key: dict(value) for key, value in metadata.items()}
-    shared = _shared({**contents.tensors, **contents.beside})
+    shared = _shared(tensors)
     if shared:
         structure["shared"] = shared
     return structure
 
 
-def _shared(tensors: dict[str, Any]) -> list[list[str]]:
+def _shared(tensors: Mapping[str, Tensor]) -> list[list[str]]:
     """Groups of names that are one tensor (the same bytes, shape and strides)."""
     groups: dict[Any, list[str]] = {}
     for name, tensor in tensors.items():
-        if tensor.numel():
-            key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-            groups.setdefault(key, []).append(name)
+        if tensor.size:
+            storage = tensor.storage
+            place = id(storage.access), storage.offset, tensor.offset
+            look = tensor.dtype, tensor.shape, tensor.strides, tensor.conj, tensor.neg
+            groups.setdefault((place, look), []).append(name)
     return [names for names in groups.values() if len(names) > 1]

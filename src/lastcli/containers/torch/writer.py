@@ -18,11 +18,12 @@ from lastcli.containers.extras import STRUCTURE_KEY
 from lastcli.containers.inputs import shown
 from lastcli.containers.jobs import Job
 from lastcli.containers.structure import of
-from lastcli.containers.torch.reader import INSTALL
 from lastcli.containers.tree import build, path_of
 from lastcli.errors import OutputError
 
-__all__ = ["write_torch"]
+__all__ = ["INSTALL", "write_torch"]
+
+INSTALL = "torch files are written with PyTorch: pip install 'lastcli[torch]'"
 
 _BITS = {1: "uint8", 2: "int16"}
 

@@ -45,6 +45,7 @@ class Mapped(Family):
         self.converts_to = family.converts_to
         self.diagonalises = family.diagonalises
         self.options = family.options
+        self.spellings = family.spellings
         self.axes = family.axes
         self.input_layout = family.input_layout
 

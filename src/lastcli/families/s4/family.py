@@ -13,6 +13,7 @@ states. Older versions spell the same tensors differently: see `s4_names`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,6 +133,7 @@ class S4(S4Names):
     source = "arXiv 2206.11893, github.com/state-spaces/s4"
     page = "docs/families/s4.md"
     input_layout = "bhl"
+    spellings = MappingProxyType({"discretization": ("disc",)})
     options = (
         Option(
             "discretization",

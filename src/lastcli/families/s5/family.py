@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lastcli.errors import UnsupportedModelError
@@ -23,6 +24,7 @@ class S5(S5Layers):
     help = "diagonal MIMO layers with a learned step for every state"
     source = "arXiv 2208.04933, github.com/lindermanlab/S5"
     page = "docs/families/s5.md"
+    spellings = MappingProxyType({"activation": ("activation_fn",)})
     options = (
         Option("discretization", str, "zoh", "how the layers are made discrete", ("zoh", "bilinear")),
         Option("conj_sym", bool, True, "each stored state stands for a conjugate pair"),

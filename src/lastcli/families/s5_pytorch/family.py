@@ -8,6 +8,7 @@ a factor 2. The code's `liquid` and `degree` variants have the same tensors but 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Tensors
@@ -27,6 +28,7 @@ class S5Pytorch(S5Layers):
     help = "S5 layers in PyTorch, the whole spectrum stored"
     source = "github.com/i404788/s5-pytorch"
     page = "docs/families/s5_pytorch.md"
+    spellings = MappingProxyType({"bidirectional": ("bidir",)})
     options = (
         Option("discretization", str, "zoh", "how the layers are made discrete", ("zoh", "bilinear")),
         Option("bidirectional", bool, False, "a second read-out for the backward scan"),

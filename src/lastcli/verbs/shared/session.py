@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lastcli.containers import CONTAINERS, MODEL_KEY
 from lastcli.errors import UsageError
-from lastcli.model.checkpoint import Checkpoint, open_checkpoint
+from lastcli.model.checkpoint import Checkpoint, model_predicate, open_checkpoint
 from lastcli.plan import BUNDLED, METHODS, Method, Plan, Refit
 from lastcli.verbs.shared.finite import require_finite_outputs
 from lastcli.verbs.shared.skeleton import load_skeleton
@@ -27,6 +27,7 @@ from lastcli.verbs.shared.sources import (
 
 if TYPE_CHECKING:
     from lastcli.containers.base import TensorInfo
+    from lastcli.containers.container import IsModel
     from lastcli.engine.protocol import Reduction
     from lastcli.evaluation.data import Split
     from lastcli.evaluation.external import ExternalForward
@@ -163,6 +164,13 @@ class Session:
         if source.bundled:
             checkpoint.label = BUNDLED
         return self._stack.enter_context(checkpoint)
+
+    @cached_property
+    def is_model(self) -> IsModel:
+        """What tells a model from other tensors where a file holds several dictionaries, as in `checkpoint`."""
+        return model_predicate(
+            self.source.path, flags=self.flags, model_config=self.model_config, recipe=self.plan.model
+        )
 
     @cached_property
     def skeleton(self) -> tuple[TensorInfo, ...] | None:

@@ -1,20 +1,17 @@
 """What a pickle may make the pickle machine do, counted before the machine runs.
 
-A pickle is a program. PyTorch's safe loader bounds what it can name, not what it costs: a memo index of 2³¹ asks for
-16 GiB, a bytearray of a given length is made of zeros, and a tuple that holds itself twice, thirty levels deep, takes
-2³⁰ steps to hash. The operations are therefore read once without running them; only the shapes of tuples are followed.
+A pickle is a program. That it can build nothing does not bound what it costs: a tuple that holds itself twice, thirty
+levels deep, takes 2³⁰ steps to hash, and operations without end take as long. Every operation is therefore counted
+before it is followed; of values only the shapes of tuples are looked at.
 """
 
 from __future__ import annotations
 
-import pickletools
-from collections.abc import Collection
-from typing import IO, Any
+from typing import Any
 
-from lastcli.containers.inputs import shown
 from lastcli.errors import InputError
 
-__all__ = ["check_legacy", "check_pickle"]
+__all__ = ["Limits"]
 
 MAX_OPERATIONS = 2_000_000
 MAX_WORK = 30_000_000
@@ -34,42 +31,7 @@ _Item = tuple[int, int]
 _PLAIN: _Item = (1, 0)
 
 
-class _Bounded:
-    """A file for `pickletools`, which asks for as many bytes as a pickle declares: never more than there are."""
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file, self._size = file, size
-        self.readline = file.readline
-
-    def read(self, count: int) -> bytes:
-        """As of a file."""
-        return self._file.read(min(count, self._size))
-
-
-def check_pickle(file: IO[bytes], where: str, size: int, refused: Collection[str] = ()) -> None:
-    """Read one pickle from the file's position up to its end.
-
-    Args:
-        file: where it is.
-        where: its name for messages.
-        size: the most bytes it can have.
-        refused: globals, as "module name", that it may not name.
-
-    Raises:
-        InputError: it asks for more than a checkpoint needs, or is no pickle.
-    """
-    machine = _Machine(where)
-    bounded: Any = _Bounded(file, size)
-    try:
-        for operation, argument, _ in pickletools.genops(bounded):
-            if operation.name == "GLOBAL" and argument in refused:
-                raise InputError(f"{where} asks to build '{shown(argument)}', which no checkpoint of its kind holds.")
-            machine.step(operation, argument)
-    except (ValueError, IndexError, KeyError, OverflowError, EOFError, UnicodeError) as error:
-        raise InputError(f"{where} cannot be loaded: its pickle breaks off or is damaged.") from error
-
-
-class _Machine:
+class Limits:
     """The stack, the marks and the memo of a pickle machine, with the costs of values instead of values."""
 
     def __init__(self, where: str) -> None:
@@ -156,15 +118,3 @@ class _Machine:
 
     def _refuse(self, what: str) -> None:
         raise InputError(f"{self._where} is refused: its pickle asks for {what}, far more than a checkpoint needs.")
-
-
-def check_legacy(data: IO[bytes], where: str, size: int) -> None:
-    """The pickles before the storages of a file from before PyTorch 1.6: magic, protocol, system, object, keys.
-
-    Nothing looks at the arguments of what is built, as in an archive, so a bytearray is refused whatever it is.
-
-    Raises:
-        InputError: see `check_pickle`.
-    """
-    for _ in range(5):
-        check_pickle(data, where, size, ("__builtin__ bytearray", "builtins bytearray"))
