@@ -13,11 +13,12 @@ import os
 import platform
 from pathlib import Path
 
+from benchmarks.marks import between_marks
 from benchmarks.reproduce.collect import Collection, collect
 from benchmarks.reproduce.plots import draw
 from benchmarks.reproduce.render import csv_text, markdown
 
-__all__ = ["between_marks", "machine_text", "write_tables"]
+__all__ = ["machine_text", "write_tables"]
 
 
 def write_tables(folder: Path, out: Path, date: str, wall: float | None = None) -> Path:
@@ -39,16 +40,6 @@ def write_tables(folder: Path, out: Path, date: str, wall: float | None = None) 
     before = path.read_text() if path.exists() else "# Results\n"
     path.write_text(between_marks(before, size, text))
     return path
-
-
-def between_marks(document: str, name: str, text: str) -> str:
-    """The document with what stands between the marks of this name replaced; the marks are appended if missing."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    if begin not in document or end not in document:
-        document = f"{document.rstrip()}\n\n{begin}\n{end}\n"
-    head, _, rest = document.partition(begin)
-    _, _, tail = rest.partition(end)
-    return f"{head}{begin}\n\n{text.strip()}\n\n{end}{tail}"
 
 
 def machine_text(collection: Collection, date: str, wall: float | None) -> str:

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from benchmarks.marks import between_marks
 from benchmarks.reproduce.aggregate import Record, curves, ratio_within, summaries
 from benchmarks.reproduce.collect import collect
 from benchmarks.reproduce.render import csv_text, markdown
-from benchmarks.reproduce.table import between_marks, write_tables
+from benchmarks.reproduce.table import write_tables
 
 RATIOS = (0.0, 0.1, 0.2, 0.3)
 # Drops in points for each task, method and ratio.

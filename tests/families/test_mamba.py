@@ -1,6 +1,9 @@
 """Mamba 1 and 2 against their recurrences written out, and against the mistakes that are easily made with them."""
 
 import json
+import re
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +12,15 @@ from lastcli import api, containers
 from lastcli.containers.base import TensorSource
 from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import Reduction
-from lastcli.errors import InputError, UnsupportedModelError
+from lastcli.engine.selective import drive
+from lastcli.errors import InputError, OutputError, UnsupportedModelError, UsageError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.passes import in_precision, model_outputs
+from lastcli.families import family_named
+from lastcli.families.parts import deferred
+from lastcli.model import checkpoint as checkpoint_module
 from lastcli.model.checkpoint import open_checkpoint
+from lastcli.reduction.compressor import Compressor
 from tests.builders.mamba import language_model, logits, mamba1, rms, stack
 from tests.builders.named import Arrays
 
@@ -259,7 +267,7 @@ def test_refits_of_the_whole_model(tmp_path, version, refit, monkeypatch):
 def test_baselines_at_the_mean_step_carry_a_warning(tmp_path):
     path = written(tmp_path / "a", language_model(np.random.default_rng(0)))
     found = api.prune(path, ratio=0.4, method="last", dry_run=True)
-    assert any("baselines only" in note for note in found.notes)
+    assert any("baselines only" in note and "0.1560 nats by last" in note for note in found.notes)
     with pytest.raises(UnsupportedModelError, match="white noise"):
         api.prune(path, ratio=0.4, method="obs", refit="h2", dry_run=True)
     with pytest.raises(UnsupportedModelError, match="no fixed poles"):
@@ -286,3 +294,136 @@ def test_a_kept_state_stays_bit_for_bit(tmp_path):
     x_proj = checkpoint.read(layer.tensors["x_proj"])
     np.testing.assert_array_equal(new[layer.tensors["x_proj"]], x_proj[[0, 1, 3, 5, 8, 10]])
     np.testing.assert_array_equal(new[layer.tensors["A_log"]], checkpoint.read(layer.tensors["A_log"])[:, [1, 3]])
+
+
+@pytest.mark.parametrize(
+    ("version", "sizes"),
+    [
+        (1, {"d_inner": 8, "dt_rank": 2, "state_bytes": 4 * (8 * 5 + 8 * 3)}),
+        (2, {"d_inner": 8, "groups": 2, "head_dim": 2, "state_bytes": 4 * (8 * 5 + (8 + 2 * 2 * 5) * 3)}),
+    ],
+)
+def test_inspect_says_the_sizes_inside(tmp_path, version, sizes):
+    """States of d channels and the window of K - 1 = 3 past inputs of the convolution's channels, as float32."""
+    path = written(tmp_path / "a", language_model(np.random.default_rng(0), version))
+    found = api.inspect(path, model={} if version == 1 else {"groups": 2})
+    layer = found.to_json()["layers"][0]
+    assert {key: layer[key] for key in sizes} == sizes
+    assert layer["states"] == 5
+    assert "inside" not in layer
+    assert found.state_bytes == 2 * sizes["state_bytes"]
+
+
+def test_a_tokenizer_that_would_be_lost_is_seen_before_the_work(tmp_path, monkeypatch):
+    folder = written(tmp_path / "a", language_model(np.random.default_rng(0)), {"state_size": 5}).parent
+    api.prune(folder, tmp_path / "b", states=6, method="uniform-magnitude")
+    (tmp_path / "b" / "tokenizer.json").write_text("{}")
+    monkeypatch.setattr(Compressor, "reduce", lambda *_, **__: pytest.fail("the work was begun"))
+    with pytest.raises(OutputError, match=r"holds tokenizer\.json, which the new checkpoint does not bring"):
+        api.prune(folder, tmp_path / "b", states=4, method="uniform-magnitude", force=True)
+    monkeypatch.setattr(containers, "write", lambda *_, **__: pytest.fail("the work was begun"))
+    with pytest.raises(OutputError, match=r"holds tokenizer\.json"):
+        api.convert(folder, tmp_path / "b", force=True, shard_bytes=2**20)
+    assert (tmp_path / "b" / "tokenizer.json").read_text() == "{}"
+
+
+def test_what_drives_the_states_is_fitted_by_least_squares(tmp_path):
+    """Beside the same problem with every feature computed as the answer of a layer that one map alone drives."""
+    _, checkpoint = model(tmp_path, 1)
+    original = checkpoint.systems[0]
+    u = np.random.default_rng(0).normal(size=(6, 30, 6))
+    target, weights = engine_of(original).output(original, u), np.ones(u.shape[:2])
+    weights[0, 20:] = 0
+    reduced = engine_of(original).truncate(original, np.array([[0, 2, 3]])).system
+    maps = np.concatenate([original.to_C, original.to_B, original.to_step])
+    signals = lambda: iter([(u, target, weights)])  # noqa: E731
+
+    def answer(to_B):
+        return engine_of(reduced).output(reduced.replace(to_B=to_B), u)[weights > 0].reshape(-1)
+
+    silent = answer(np.zeros_like(reduced.to_B))
+    features = []
+    for state in range(3):
+        for row in maps:
+            alone = np.zeros_like(reduced.to_B)
+            alone[state] = row
+            features.append(answer(alone) - silent)
+    wanted = target[weights > 0].reshape(-1) - silent
+    T = np.linalg.lstsq(np.array(features).T, wanted, rcond=None)[0]
+    least = ((np.array(features).T @ T - wanted) ** 2).sum()
+    found = answer(drive._drive(reduced, maps, signals) @ maps)
+    error = ((found - silent - wanted) ** 2).sum()
+    before = ((answer(reduced.to_B) - silent - wanted) ** 2).sum()
+    assert least <= error * (1 + 1e-9)
+    assert error < least + 0.05 * (before - least)
+    fitted = drive.fit_drive(original, reduced, signals)
+    assert ((engine_of(fitted).output(fitted, u) - target)[weights > 0] ** 2).sum() < error
+
+
+def test_a_refit_of_B_is_written_and_computed_anew(tmp_path):
+    folder = written(tmp_path / "a", language_model(np.random.default_rng(1), layers=1), {"state_size": 5}).parent
+    np.savez(tmp_path / "c.npz", x=np.random.default_rng(1).integers(0, 11, (20, 12), dtype=np.int32))
+    common = {"ratio": 0.6, "data": tmp_path / "c.npz", "calibration": tmp_path / "c.npz", "method": "obs"}
+    plain = api.prune(folder, dry_run=True, **common)
+    found = api.prune(folder, tmp_path / "b", refit="calibrated+B", **common)
+    assert found.measured.mean_difference < plain.measured.mean_difference
+    said = api.verify(folder, tmp_path / "b", calibration=tmp_path / "c.npz")
+    assert said.ok, [check for check in said.checks if not check.ok]
+    A_log = "backbone.layers.0.mixer.A_log"
+    with open_checkpoint(folder) as before, open_checkpoint(tmp_path / "b") as after:
+        kept = np.asarray(found.layers[0].kept)[0]
+        np.testing.assert_array_equal(after.read(A_log), before.read(A_log)[:, kept])
+    other = written(tmp_path / "c", language_model(np.random.default_rng(2), 2), {"n_groups": 2}).parent
+    with pytest.raises(UnsupportedModelError, match="Mamba 1 has"):
+        api.prune(other, dry_run=True, refit="calibrated+B", **common)
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2"])
+def test_figures_in_the_warning_are_those_of_the_page(name):
+    """`python -m benchmarks.mamba --pages docs/families` writes the page; the warning quotes it."""
+    family = family_named(name)
+    page = (Path(__file__).parents[2] / family.page).read_text()
+    table = page[page.index("<!-- benchmark: begin -->") : page.index("<!-- benchmark: end -->")]
+    figures = re.findall(r"\d+\.\d+", family.frozen_figures)
+    assert len(figures) >= 2
+    for figure in figures:
+        assert f"| {figure} ±" in table
+
+
+@pytest.mark.parametrize(("version", "most"), [(1, 0.75), (2, 1.25)])
+def test_layers_of_a_sharded_folder_are_not_held_together(tmp_path, version, most, monkeypatch):
+    """Eight layers of 1.5 MB: what inspects, scores and prunes without inputs holds what changes, and one layer.
+
+    Of Mamba 2 a new `in_proj` is most of a layer, and those of all layers wait to be written.
+    """
+    monkeypatch.setattr(deferred, "LARGE", 2**16)
+    monkeypatch.setattr(checkpoint_module, "_LARGE", 2**16)
+    sizes = {"H": 256, "d": 512, "N": 4}
+    arrays = language_model(np.random.default_rng(0), version, layers=8, **sizes)
+    sources = [TensorSource.of(name, array) for name, array in arrays.items()]
+    containers.write(tmp_path / "a", sources, metadata={}, shard_bytes=2**21)
+    (tmp_path / "a" / "config.json").write_text(json.dumps({"state_size": 4, "n_groups": 2}))
+    api.inspect(tmp_path / "a")
+    tracemalloc.start()
+    try:
+        api.inspect(tmp_path / "a")
+        api.score(tmp_path / "a", method="last")
+        api.prune(tmp_path / "a", tmp_path / "b", ratio=0.5, method="uniform-magnitude", shard_bytes=2**21)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    whole = sum(array.nbytes for array in arrays.values())
+    assert whole > 12e6
+    assert peak < most * whole, f"{peak / whole:.2f} of the model"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_stages_are_taken_and_new_poles_refused_before_the_work(tmp_path, version):
+    folder = written(tmp_path / "a", language_model(np.random.default_rng(version), version), {"n_groups": 2}).parent
+    np.savez(tmp_path / "c.npz", x=np.zeros((4, 6), np.int32))
+    found = api.prune(folder, ratio=0.6, method="last", steps=2, dry_run=True)
+    assert {layer.states for layer in found.layers} == {2}
+    with pytest.raises(UsageError, match="ranks by the tensors of the file"):
+        api.prune(folder, ratio=0.6, method="uniform-magnitude", steps=2, dry_run=True)
+    with pytest.raises(UnsupportedModelError, match="no fixed poles"):
+        api.prune(folder, ratio=0.6, method="obs", refit="poles+match", calibration=tmp_path / "c.npz", dry_run=True)

@@ -11,7 +11,6 @@ from tests.builders.named import infos
 
 # the state-sized parameters of each, in their own spelling
 MODELS = {
-    "Zamba's first version": [f"model.layers.0.mamba.{n}" for n in ("A_log", "x_proj_weight", "dt_proj_weight")],
     "time-varying LRU": [f"blocks.0.lru.{n}" for n in ("alpha_log", "delta_bias", "param_net.0.weight")],
     "zak": [f"blocks.0.lru.{n}" for n in ("nu_log", "theta_log", "gamma", "X2b", "D")],
     "L2RU": [f"blocks.0.lru.{n}" for n in ("X11_params", "X22_params", "X21", "C", "Dt", "Skew_params")],

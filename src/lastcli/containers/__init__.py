@@ -9,7 +9,7 @@
 
 from lastcli.containers.atomic import write_file
 from lastcli.containers.base import MODEL_KEY, Reader, TensorInfo, TensorSource
-from lastcli.containers.companions import companions_of
+from lastcli.containers.companions import companion_names, companions_of
 from lastcli.containers.container import Container
 from lastcli.containers.digests import DIGESTS_KEY, fingerprint
 from lastcli.containers.inputs import is_file, stored_bytes
@@ -35,6 +35,7 @@ __all__ = [
     "TensorSource",
     "check_output",
     "check_place",
+    "companion_names",
     "companions_of",
     "config_place",
     "fingerprint",

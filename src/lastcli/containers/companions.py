@@ -13,7 +13,7 @@ from pathlib import Path
 from lastcli.containers.inputs import is_file, read_small, shown
 from lastcli.errors import InputError
 
-__all__ = ["companions_of", "is_companion"]
+__all__ = ["companion_names", "companions_of", "is_companion"]
 
 CONFIG = "config.json"
 
@@ -29,18 +29,22 @@ def is_companion(name: str) -> bool:
     return _NAMES.fullmatch(name) is not None
 
 
+def companion_names(folder: Path) -> list[str]:
+    """Names of the files beside a checkpoint that belong to it, sorted; none where there is no `config.json`."""
+    if not is_file(folder / CONFIG):
+        return []
+    return sorted(path.name for path in folder.iterdir() if is_companion(path.name) and is_file(path))
+
+
 def companions_of(folder: Path) -> Mapping[str, bytes]:
     """The files beside a checkpoint that belong to it; none where there is no `config.json`.
 
     Raises:
         InputError: one of them cannot be read, or is larger than such a file is.
     """
-    if not is_file(folder / CONFIG):
-        return {}
     found = {}
-    for path in sorted(folder.iterdir()):
-        if is_companion(path.name) and is_file(path):
-            if path.stat().st_size > _LARGEST:
-                raise InputError(f"{shown(path, 1000)} has more than 256 MiB, which no such file has; move it away.")
-            found[path.name] = read_small(path, _LARGEST)
+    for path in (folder / name for name in companion_names(folder)):
+        if path.stat().st_size > _LARGEST:
+            raise InputError(f"{shown(path, 1000)} has more than 256 MiB, which no such file has; move it away.")
+        found[path.name] = read_small(path, _LARGEST)
     return found

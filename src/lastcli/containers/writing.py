@@ -104,8 +104,10 @@ def write(
     )
     _check(job)
     inputs = () if template is None else (template.path,)
-    check_output(path, inputs=inputs, kind=container.name, shard_bytes=shard_bytes, force=force)
-    _refuse_lost_companions(path, companions or {})
+    brought = companions or {}
+    check_output(
+        path, inputs=inputs, kind=container.name, shard_bytes=shard_bytes, force=force, companions=brought.keys()
+    )
     beside = None if container.keeps_metadata else sidecar_path(path)
     place = None if config is None else config_place(path, kind=container.name, shard_bytes=shard_bytes)
     inside = place is not None and place.parent == path
@@ -135,6 +137,7 @@ def check_output(
     kind: str | None = None,
     shard_bytes: int | None = None,
     force: bool = False,
+    companions: Collection[str] = (),
 ) -> None:
     """Refuse an output that `write` would refuse for its place or name: to be called before any work.
 
@@ -144,9 +147,11 @@ def check_output(
         kind: as in `write`.
         shard_bytes: as in `write`.
         force: whether what is there may be replaced.
+        companions: names of the files for other programs that will be written with it.
 
     Raises:
-        OutputError: the output is an input, is taken, has an unknown suffix, or nothing can be written there.
+        OutputError: the output is an input, is taken, has an unknown suffix, nothing can be written there, or what is
+            replaced holds a tokenizer that the new checkpoint does not bring.
         UsageError: shards were asked for in another container.
     """
     path = Path(path)
@@ -157,6 +162,7 @@ def check_output(
     with writing_errors(path):
         if folder and target.is_dir() and any(target.iterdir()):
             _refuse_loss(path, target, container)
+    _refuse_lost_companions(path, companions)
 
 
 def _refuse_lost_companions(path: Path, written: Collection[str]) -> None:

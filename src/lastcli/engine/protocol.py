@@ -58,6 +58,10 @@ class System(Protocol):
         """Numbers that one step of one sequence takes inside the layer, as far as memory is concerned."""
 
     @property
+    def drivable(self) -> bool:
+        """Whether what drives the states is linear in one matrix of the file, so that it can be fitted to signals."""
+
+    @property
     def form(self) -> Mapping[str, int]:
         """What a reduction never changes: {"inputs", "outputs", "directions", ...: a number}."""
 

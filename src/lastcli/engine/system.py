@@ -108,6 +108,11 @@ class DiagonalSystem:
         return self.groups * max(self.inputs, self.outputs)
 
     @property
+    def drivable(self) -> bool:
+        """B is fixed; what drives the states moves with the poles alone."""
+        return False
+
+    @property
     def form(self) -> dict[str, int]:
         """What a reduction never changes."""
         return {key: getattr(self, key) for key in ("groups", "inputs", "outputs", "directions", "modes", "sets")}

@@ -207,6 +207,8 @@ class Family(abc.ABC):
     layouts: tuple[str, ...] = ("ragged", "padded", "uniform")
     # The method of a run that names none: without calibration inputs, and with some.
     default_methods: tuple[str, str] = ("last", "last")
+    # Of selective layers: what ranking them by norms at their mean step cost where it was measured, as a sentence.
+    frozen_figures: str = ""
     # Options that follow from the state counts, so that a reduced model has others.
     sized: frozenset[str] = frozenset()
     # Where a stored tensor carries its states: role → (axis of the index sets or None, axis of the states). Roles
@@ -297,6 +299,10 @@ class Family(abc.ABC):
     def decoding(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> Decoding | None:
         """What a step of one sequence costs; None where that is not how the models are run."""
         return None
+
+    def inside(self, layer: Layer, tensors: Tensors) -> dict[str, int]:
+        """Sizes inside a layer that only this kind has, by the field's own names (d_inner, dt_rank), for `inspect`."""
+        return {}
 
     def magnitudes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
         """Sum of squares of all stored parameters of every state, (sets, N) float64: the `magnitude` criterion.

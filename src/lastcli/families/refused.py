@@ -13,11 +13,6 @@ __all__ = ["REFUSED", "refusal"]
 # (names that lie together under one layer, what to say); {layer} is the layer's path
 REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (
-        ("A_log", "x_proj_weight"),
-        "{layer} is a mixer of Zamba's first version: every head has a projection of its own, which is not supported; "
-        "Mamba, Mamba 2 and Zamba 2 are.",
-    ),
-    (
         ("alpha_log", "delta_bias"),
         "{layer} is a time-varying LRU: its poles, B and C are computed from the input at every step, so it is not a "
         "linear time-invariant system.",

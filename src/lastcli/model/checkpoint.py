@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "model_predicate", "open_checkpoint"]
 
 
+# Tensors of layers with more bytes are not kept.
+_LARGE = 2**20
+
+
 class Checkpoint:
     """A trained model on disk, opened through its container and family.
 
@@ -162,7 +166,9 @@ class Checkpoint:
         return self.view.tensors_of_others | self.view.aliases.names.keys()
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor, decoded once and kept (only tensors of the layers and of the forward pass come here).
+        """A tensor, decoded once and kept, unless it is a large one of a layer, which are read one after the other.
+
+        Only tensors of the layers and of the forward pass come here.
 
         Raises:
             UnsupportedModelError: it is quantised, so that its numbers are not the weights.
@@ -175,8 +181,15 @@ class Checkpoint:
                     f"{self.path}: {name} is quantised ({info.dtype}, scaled by {scale}); last computes with weights "
                     "as they are, so write the checkpoint with dequantised weights first."
                 )
-            self._cache[name] = self.reader.read(name)
+            array = self.reader.read(name)
+            if array.nbytes > _LARGE and name in self._of_layers:
+                return array
+            self._cache[name] = array
         return self._cache[name]
+
+    @cached_property
+    def _of_layers(self) -> frozenset[str]:
+        return frozenset(self.state_tensors)
 
     @cached_property
     def systems(self) -> tuple[System, ...]:

@@ -20,7 +20,7 @@ __all__ = ["Named"]
 
 _SAME = ("name", "title", "help", "source", "page", "converts_to", "diagonalises", "options", "axes", "input_layout")
 _SAID = ("spellings",)
-_SIZES = ("layouts", "default_methods", "sized")
+_SIZES = ("layouts", "default_methods", "sized", "frozen_figures")
 _TOP = "layer"
 
 
@@ -80,6 +80,10 @@ class Named(Family):
     def magnitudes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
         """See `Family.magnitudes`."""
         return self.family.magnitudes(self._inside(layer), config, self._read(read))
+
+    def inside(self, layer: Layer, tensors: Tensors) -> dict[str, int]:
+        """See `Family.inside`."""
+        return self.family.inside(self._inside(layer), self._view(tensors))
 
     def inexact(self, layer: Layer, config: Config) -> str | None:
         """See `Family.inexact`."""

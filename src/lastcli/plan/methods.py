@@ -106,6 +106,7 @@ class Refit:
         matches_output: whether it ends by fitting all layers together to the original model's outputs.
         slow: whether one reduction takes long, so that a search tries fewer of them.
         needs_model: whether it runs the model around the layers, so that recorded layer inputs are not enough.
+        drives: whether it fits what drives the states, which takes layers that compute B by one matrix (Mamba 1).
     """
 
     name: str
@@ -119,6 +120,7 @@ class Refit:
     matches_output: bool = False
     slow: bool = False
     needs_model: bool = False
+    drives: bool = False
 
 
 def _registry(entries: Iterable[Any]) -> dict[str, Any]:
@@ -254,6 +256,18 @@ REFITS: dict[str, Refit] = _registry(
             needs_calibration=True,
             for_kept_states=True,
             needs_model=True,
+        ),
+        Refit(
+            "calibrated+B",
+            "calibrated, then B fitted in the same way and the read-out once more; Mamba 1 alone",
+            "docs/families/mamba.md",
+            "lastcli.reduction.refits:calibrated_drive",
+            moments="calibrated",
+            needs_calibration=True,
+            for_kept_states=True,
+            needs_model=True,
+            drives=True,
+            slow=True,
         ),
         Refit(
             "poles",

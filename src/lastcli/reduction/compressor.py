@@ -141,9 +141,11 @@ class Compressor:
     @property
     def frozen_note(self) -> str:
         """What norms at the mean step are worth on selective layers."""
+        figures = self.checkpoint.family.frozen_figures
         return (
             "Warning: a selective layer has no norms; last and aire rank it frozen at the mean step of the calibration "
             "inputs (of the bias without any) and are baselines only; obs and contribution measure what its states do."
+            + (f" {figures}" if figures else "")
         )
 
     def scores(self, method: Method) -> list[np.ndarray]:

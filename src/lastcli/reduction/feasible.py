@@ -37,6 +37,13 @@ def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | 
             f"{selective[0]} is selective: its step, B and C depend on the input, so it has no fixed poles and no "
             f"response to white noise, which {what} needs; use obs with --calibration, or --refit calibrated."
         )
+    if refit.drives:
+        other = [layer.name for layer, system in zip(checkpoint.layers, checkpoint.systems) if not system.drivable]
+        if other:
+            return UnsupportedModelError(
+                f"--refit {refit.name} fits the matrix that makes B of its input, and {other[0]} has none that could "
+                "be fitted so; Mamba 1 has. Use --refit calibrated."
+            )
     if method.moves_poles and refit.for_kept_states:
         return UsageError(f"--refit {refit.name} keeps the original poles, {method.name} moves them; use h2 or poles.")
     if method.moves_poles or refit.moves_poles:

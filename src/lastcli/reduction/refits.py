@@ -29,6 +29,7 @@ __all__ = [
     "Task",
     "apply",
     "calibrated",
+    "calibrated_drive",
     "done_bar",
     "h2",
     "match",
@@ -104,6 +105,20 @@ def h2(task: Task) -> list[Reduction]:
 def calibrated(task: Task) -> list[Reduction]:
     """The best read-out on the calibration inputs of every original layer."""
     return _on_moments(task, "calibrated")
+
+
+def calibrated_drive(task: Task) -> list[Reduction]:
+    """Of every layer for itself, B fitted after the calibrated read-out, and then the read-out once more."""
+    from lastcli.engine.selective.drive import fit_drive
+
+    found: list[Reduction] = []
+    with done_bar(task.progress, "Refitting B", len(task.systems)) as advance:
+        for index, (system, start) in enumerate(zip(task.systems, calibrated(task))):
+            fitted = fit_drive(system, start.system, partial(_inputs_again, task, index))  # type: ignore[arg-type]
+            found.append(Reduction(start.kept, fitted, "all"))
+            if advance is not None:
+                advance(index + 1, len(task.systems))
+    return found
 
 
 def _on_moments(task: Task, source: str) -> list[Reduction]:

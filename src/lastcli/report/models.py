@@ -69,6 +69,8 @@ def inspect_blocks(result: InspectResult) -> list[Block]:
             count(layer.outputs),
             "both" if layer.directions == 2 else "forward",
             Cell(_pole(layer.max_abs_pole), "bad" if _unstable(layer) else ""),
+            *(count(layer.inside.get(key)) for key in ("d_inner", "groups", "head_dim", "dt_rank")),
+            "–" if "state_bytes" not in layer.inside else bytes_text(layer.inside["state_bytes"]),
             count(layer.parameters),
         )
         for layer in result.layers
@@ -80,6 +82,11 @@ def inspect_blocks(result: InspectResult) -> list[Block]:
         Column("outputs", spare=2),
         Column("scan", False, spare=3),
         Column("max |λ|"),
+        Column("d_inner", spare=1),
+        Column("groups", spare=1),
+        Column("head dim", spare=1),
+        Column("dt rank", spare=1),
+        Column("state a sequence"),
         Column("parameters", spare=1),
     ]
     blocks.append(grid(columns, layers, "Layers"))

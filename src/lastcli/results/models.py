@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from lastcli.results.base import OfModel, PerSet, Result, UnstableStates
+from lastcli.results.base import OfModel, PerSet, Result, UnstableStates, plain
 
 __all__ = [
     "ConfigValue",
@@ -38,7 +38,8 @@ class LayerInfo:
     """One layer as `inspect` shows it; `max_abs_pole` is None where no tensor was read.
 
     `states` counts one index set as it is scored and pruned (of a low-rank S4 layer once it is diagonalised), `sets` is
-    1 for MIMO and the number of channels for multi-SISO.
+    1 for MIMO and the number of channels for multi-SISO. `inside` are sizes that only some kinds of layers have
+    (`Family.inside`); in JSON they are fields of the layer like the others.
     """
 
     name: str
@@ -49,6 +50,12 @@ class LayerInfo:
     directions: int = 1
     max_abs_pole: float | None = None
     parameters: int | None = None
+    inside: Mapping[str, int] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """The layer's JSON."""
+        own = {item.name: plain(getattr(self, item.name)) for item in fields(self) if item.name != "inside"}
+        return own | plain(self.inside)
 
 
 @dataclass(frozen=True, kw_only=True)

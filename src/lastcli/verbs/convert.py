@@ -14,7 +14,7 @@ from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.model.view import View, look
 from lastcli.results import ConvertResult
-from lastcli.verbs.shared.rebuilding import changed_sources
+from lastcli.verbs.shared.rebuilding import changed_sources, companions_brought
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.shared.upstream_config import config_text
 
@@ -41,6 +41,8 @@ def convert(
             raise
         checkpoint = None
     reader, view = (checkpoint.reader, checkpoint.view) if checkpoint is not None else _unknown(session)
+    brought = companions_brought(reader) if to_family is None else []
+    containers.check_output(out, inputs=[path], shard_bytes=shard_bytes, force=force, companions=brought)
     metadata = dict(reader.metadata)
     folder = reader.path if reader.path.is_dir() else reader.path.parent
     if view.name is not None:

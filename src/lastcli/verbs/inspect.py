@@ -70,4 +70,5 @@ def _layer(checkpoint: Checkpoint, index: int) -> LayerInfo:
         directions=form["directions"],
         max_abs_pole=engine_of(system).largest_pole(system),
         parameters=sum(info.size for info in own),
+        inside=checkpoint.family.inside(layer, tensors),
     )

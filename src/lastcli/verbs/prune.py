@@ -27,7 +27,14 @@ from lastcli.verbs.shared.certificates import (
 )
 from lastcli.verbs.shared.kept_states import kept_note
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
-from lastcli.verbs.shared.rebuilding import Rebuilt, as_checkpoint, rebuild, shards_for, write_checkpoint
+from lastcli.verbs.shared.rebuilding import (
+    Rebuilt,
+    as_checkpoint,
+    companions_brought,
+    rebuild,
+    shards_for,
+    write_checkpoint,
+)
 from lastcli.verbs.shared.record import provenance
 from lastcli.verbs.shared.search import search
 from lastcli.verbs.shared.session import Session
@@ -69,7 +76,13 @@ def prune(
         raise UsageError("Say where the smaller checkpoint goes with --out, or look first with --dry-run.")
     if out is not None:
         shard_bytes = shards_for(checkpoint, out, shard_bytes)
-        containers.check_output(out, inputs=[checkpoint.path], shard_bytes=shard_bytes, force=force or dry_run)
+        containers.check_output(
+            out,
+            inputs=[checkpoint.path],
+            shard_bytes=shard_bytes,
+            force=force or dry_run,
+            companions=companions_brought(checkpoint.reader),
+        )
     compressor, goal = _reduce(session)
     rebuilt = rebuild(checkpoint, goal.reductions, compressor.layout)
     stored = as_stored(checkpoint, rebuilt, goal.reductions)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lastcli.engine.criteria import Criterion, needed, random
-from lastcli.engine.selective.system import S6System, SelectiveSystem, SSDSystem
+from lastcli.engine.selective.system import S6HeadsSystem, S6System, SelectiveSystem, SSDSystem
 
 __all__ = ["CRITERIA", "contribution", "h2", "hinf", "magnitude", "mean_poles"]
 
@@ -51,10 +51,10 @@ def h2(system: SelectiveSystem, *, compat: bool = False, moments: Moments = None
 
 
 def mean_poles(system: SelectiveSystem, step: np.ndarray | None = None) -> np.ndarray:
-    """exp(δ A): (d, N), or (heads, 1); at the step that the bias alone gives where none is named."""
-    if not isinstance(system, (S6System, SSDSystem)):
+    """exp(δ A): (d, N), or (heads, 1) of SSD; at the step that the bias alone gives where none is named."""
+    if not isinstance(system, (S6System, S6HeadsSystem, SSDSystem)):
         raise TypeError(type(system))
-    bias = np.asarray(system.step_bias, np.float64)
+    bias = np.asarray(system.step_bias, np.float64).reshape(-1)
     step = np.logaddexp(0.0, bias) if step is None else step
     return np.exp(np.asarray(step)[:, None] * np.asarray(system.A, np.float64).reshape(len(bias), -1))
 
@@ -68,7 +68,7 @@ def _rows(system: Any) -> list[np.ndarray]:
 def _frozen(system: Any, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
     """Poles (d, N) or (heads, N), and in the same shape what the input of the frozen system reaches its output by."""
     found = None if moments is None else moments()
-    step = np.logaddexp(0.0, np.asarray(system.step_bias, np.float64)) if found is None else found.step
+    step = np.logaddexp(0.0, np.asarray(system.step_bias, np.float64).reshape(-1)) if found is None else found.step
     B, C = _rows(system) if found is None else found.power
     poles = np.broadcast_to(mean_poles(system, step), (len(step), system.states))
     by_set = np.repeat(B * C, len(step) // system.sets, axis=0)

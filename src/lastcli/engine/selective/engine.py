@@ -12,7 +12,7 @@ from lastcli.engine import criteria
 from lastcli.engine.protocol import Reduction, Signals
 from lastcli.engine.selective import shapes
 from lastcli.engine.selective.criteria import CRITERIA, mean_poles
-from lastcli.engine.selective.system import S6System, SelectiveSystem, SSDSystem
+from lastcli.engine.selective.system import S6HeadsSystem, S6System, SelectiveSystem, SSDSystem
 from lastcli.errors import InputError
 
 __all__ = [
@@ -185,7 +185,7 @@ def distance(first: SelectiveSystem, second: SelectiveSystem) -> float:
 
 def same_dynamics(first: SelectiveSystem, second: SelectiveSystem, relative: float) -> bool:
     """Whether everything but the read-out agrees."""
-    skip = _READOUT if isinstance(first, S6System) else ("D", "out_proj")
+    skip = _readout(first)
     for field in dataclasses.fields(first):
         one, other = getattr(first, field.name), getattr(second, field.name)
         if field.name in skip or (one is None and other is None):
@@ -207,8 +207,12 @@ def with_dynamics(system: SelectiveSystem, other: SelectiveSystem) -> Any:
 
 def other_readout(system: SelectiveSystem) -> Any:
     """The system with every number that a refit of the read-out may change changed."""
-    names = _READOUT if isinstance(system, S6System) else ("D", "out_proj")
+    names = _readout(system)
     return system.replace(**{name: 0.5 * np.asarray(getattr(system, name)) + 1.0 for name in names})
+
+
+def _readout(system: SelectiveSystem) -> tuple[str, ...]:
+    return ("D", "out_proj") if isinstance(system, SSDSystem) else _READOUT
 
 
 def locate(old: Any, new: Any) -> np.ndarray | str:
@@ -234,6 +238,8 @@ def _signatures(system: Any) -> np.ndarray:
     """What drives each state, (sets, N, ...)."""
     if isinstance(system, S6System):
         return np.concatenate([np.asarray(system.to_B), np.asarray(system.A).T], axis=1)[None]
+    if isinstance(system, S6HeadsSystem):
+        return np.concatenate([np.asarray(system.to_B), np.swapaxes(np.asarray(system.A), 1, 2)], axis=2)
     return np.concatenate([np.asarray(system.to_B), np.asarray(system.conv_B)], axis=2)
 
 

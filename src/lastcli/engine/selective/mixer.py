@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from lastcli.engine.precision import in_float64
-from lastcli.engine.selective.pytrees import S6System, SSDSystem
+from lastcli.engine.selective.pytrees import S6HeadsSystem, S6System, SSDSystem
 from lastcli.engine.selective.scan import s6_scan, ssd_scan
 from lastcli.engine.selective.system import SelectiveSystem
 
@@ -51,6 +51,8 @@ class Inner(NamedTuple):
 
 def mix(system: SelectiveSystem, u: Array) -> Array:
     """The mixer's answer (n, L, H) to (n, L, H), all states starting at zero; traceable."""
+    if isinstance(system, S6HeadsSystem):
+        return sum((mix(head, u) for head in system.heads[1:]), mix(system.heads[0], u))
     if not isinstance(system, (S6System, SSDSystem)):
         raise TypeError(type(system))
     inner = inner_of(system, u)

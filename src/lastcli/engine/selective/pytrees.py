@@ -6,13 +6,13 @@ import dataclasses
 
 import jax
 
-from lastcli.engine.selective.system import S6System, SSDSystem
+from lastcli.engine.selective.system import S6HeadsSystem, S6System, SSDSystem
 
-__all__ = ["S6System", "SSDSystem"]
+__all__ = ["S6HeadsSystem", "S6System", "SSDSystem"]
 
 _META = {"norm_eps", "norm_groups", "norm_first", "step_limits"}
 
-for _form in (S6System, SSDSystem):
+for _form in (S6System, S6HeadsSystem, SSDSystem):
     _names = [field.name for field in dataclasses.fields(_form)]
     jax.tree_util.register_dataclass(
         _form,

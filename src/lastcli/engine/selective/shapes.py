@@ -8,7 +8,7 @@ import numpy as np
 
 from lastcli.engine.embedding import first_slots
 from lastcli.engine.protocol import Reduction
-from lastcli.engine.selective.system import S6System, SelectiveSystem
+from lastcli.engine.selective.system import S6HeadsSystem, S6System, SelectiveSystem
 
 __all__ = ["ROWS", "as_precision", "embed", "inert", "truncate"]
 
@@ -33,6 +33,10 @@ def truncate(system: SelectiveSystem, kept: np.ndarray) -> Reduction:
         new: dict[str, Any] = {name: np.asarray(getattr(system, name))[kept[0]] for name in ROWS}
         new["A"] = np.asarray(system.A)[:, kept[0]]
         new |= {name: _picked(getattr(system, name), kept[0]) for name in ("B_norm", "C_norm")}
+    elif isinstance(system, S6HeadsSystem):
+        rows = np.arange(system.sets)[:, None]
+        new = {name: np.asarray(getattr(system, name))[rows, kept] for name in ROWS}
+        new["A"] = np.take_along_axis(np.asarray(system.A), kept[:, None], axis=2)
     else:
         rows = np.arange(system.sets)[:, None]
         new = {name: _picked(getattr(system, name), (rows, kept)) for name in BLOCKS}
@@ -62,6 +66,13 @@ def embed(original: SelectiveSystem, reduction: Reduction, states: int | None = 
         return reduced.replace(**new)
     rows = np.arange(original.sets)[:, None]
     new = {}
+    if isinstance(original, S6HeadsSystem):
+        for name in ROWS:
+            new[name] = np.zeros(np.shape(getattr(original, name)))
+            new[name][rows, kept] = getattr(reduced, name)
+        new["A"] = np.full(np.shape(original.A), -1.0)
+        np.put_along_axis(new["A"], kept[:, None], np.asarray(reduced.A), axis=2)
+        return reduced.replace(**new)
     for name in BLOCKS:
         small = getattr(reduced, name)
         new[name] = None if small is None else np.zeros((original.sets, N, *np.shape(small)[2:]))
@@ -97,7 +108,7 @@ def inert(system: Any) -> np.ndarray:
                 found &= ~np.asarray(array).reshape(sets, N, -1).any(axis=2)
         return found
 
-    if isinstance(system, S6System):
+    if isinstance(system, (S6System, S6HeadsSystem)):
         return silent(("to_B",)) | silent(("to_C",))
     # a row of the projection may be anything where its taps and their bias are zero
     return (silent(("conv_B", "conv_B_bias")) | silent(("to_B", "B_bias", "conv_B_bias"))) | (

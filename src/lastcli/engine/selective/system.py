@@ -9,6 +9,9 @@ In S6 A is (d, N), the step is one of each channel, and B, C come from x by one 
 (Dao and Gu, arXiv 2405.21060) A is one number a head, B and C leave the same projection as x and pass the convolution
 and the SiLU with it, G groups of heads share them, and a norm may follow the gate. State n of a set is what is kept or
 dropped: n of all channels of the layer (S6), or of all heads of a group (SSD).
+
+Zamba's first version (Glorioso et al., arXiv 2405.16712) divides the channels of S6 into heads, each with matrices of
+its own that make step, B and C: several S6 mixers side by side, whose answers are summed (`S6HeadsSystem`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-__all__ = ["S6System", "SSDSystem", "SelectiveSystem"]
+__all__ = ["S6HeadsSystem", "S6System", "SSDSystem", "SelectiveSystem"]
 
 Array = Any  # numpy.ndarray or jax.Array
 
@@ -75,6 +78,11 @@ class SelectiveSystem:
         return 4 * self.channels
 
     @property
+    def drivable(self) -> bool:
+        """Whether B comes from the inner signal by one matrix and nothing after it."""
+        return False
+
+    @property
     def form(self) -> dict[str, int]:
         """What a reduction never changes."""
         H = self.inputs
@@ -123,6 +131,71 @@ class S6System(SelectiveSystem):
     def normed(self) -> bool:
         """Whether norms couple the states, so that leaving one out changes the others."""
         return self.B_norm is not None
+
+    @property
+    def drivable(self) -> bool:
+        """Unless a norm follows."""
+        return not self.normed
+
+
+@dataclass(frozen=True)
+class S6HeadsSystem(SelectiveSystem):
+    """Mamba 1's mixer in h heads of p = d / h channels; state n of a head is what is kept or dropped.
+
+    Attributes:
+        D: (h, p).
+        in_proj, conv and their biases: as of `S6System`, head after head.
+        to_step: (h, r, p), to_B and to_C: (h, N, p).
+        step_proj: (h, p, r), step_bias: (h, p). A: (h, p, N), negative.
+    """
+
+    in_proj: Array
+    in_bias: Array | None
+    conv: Array
+    conv_bias: Array | None
+    to_step: Array
+    to_B: Array
+    to_C: Array
+    step_proj: Array
+    step_bias: Array
+    A: Array
+
+    @property
+    def states(self) -> int:
+        """N."""
+        return int(self.A.shape[2])
+
+    @property
+    def sets(self) -> int:
+        """h."""
+        return int(self.A.shape[0])
+
+    @property
+    def heads(self) -> tuple[S6System, ...]:
+        """Every head as a mixer of its own; their answers are summed, and only the first has the last bias."""
+        h, p = self.A.shape[:2]
+        d = h * p
+
+        def part(head: int) -> S6System:
+            own = slice(head * p, (head + 1) * p)
+            both = [*range(own.start, own.stop), *range(d + own.start, d + own.stop)]
+            return S6System(
+                out_proj=self.out_proj[:, own],
+                out_bias=self.out_bias if head == 0 else None,
+                D=self.D[head],
+                in_proj=self.in_proj[both, :],
+                in_bias=None if self.in_bias is None else self.in_bias[both],
+                conv=self.conv[own],
+                conv_bias=None if self.conv_bias is None else self.conv_bias[own],
+                to_step=self.to_step[head],
+                to_B=self.to_B[head],
+                to_C=self.to_C[head],
+                step_proj=self.step_proj[head],
+                step_bias=self.step_bias[head],
+                A=self.A[head],
+            )
+
+        return tuple(map(part, range(h)))
 
 
 @dataclass(frozen=True)

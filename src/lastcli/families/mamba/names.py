@@ -6,7 +6,7 @@ A mixer is known by its `A_log` and what lies beside it, `x_proj` (Mamba 1) or `
                              out_proj.weight}
     backbone.layers.0.mixer.{A_log, D, dt_bias, in_proj.weight, conv1d.{weight, bias}, norm.weight, out_proj.weight}
 
-Hybrids call it `mamba` (Jamba, Bamba, Zamba 2) or have only some layers with one (Nemotron-H). In copies the recurrence
+Hybrids call it `mamba` (Jamba, Bamba, Zamba) or have only some layers with one (Nemotron-H). In copies the recurrence
 may be a module of its own (`ssm.A_log`, `ssm.x_proj.weight`) inside the block that projects.
 """
 
@@ -37,9 +37,10 @@ MIXER_NORMS = {
 }
 _MAMBA1 = {
     **_SHARED,
-    "x_proj": ("x_proj.weight",),
-    "dt_proj": ("dt_proj.weight",),
-    "dt_bias": ("dt_proj.bias",),
+    # Zamba's first version stacks those of its heads
+    "x_proj": ("x_proj.weight", "x_proj_weight"),
+    "dt_proj": ("dt_proj.weight", "dt_proj_weight"),
+    "dt_bias": ("dt_proj.bias", "dt_proj_bias"),
     **MIXER_NORMS,
 }
 _MAMBA2 = {**_SHARED, "dt_bias": ("dt_bias",), "norm": ("norm.weight",)}
@@ -58,7 +59,7 @@ def mixers(tensors: Tensors, version: int) -> dict[str, dict[str, str]]:
         if parts[-1] != "A_log" or "opt_state" in parts or "optimizer" in parts:
             continue
         base = name[: -len("A_log")]
-        if version != {2: 1, 1: 2}.get(len(tensors[name].shape)):
+        if version != {3: 1, 2: 1, 1: 2}.get(len(tensors[name].shape)):
             continue
         roles = {"A_log": name}
         for role, spellings in (_MAMBA1 if version == 1 else _MAMBA2).items():

@@ -9,6 +9,7 @@ import numpy as np
 
 from lastcli.families.base import Layer, Read, Tensors
 from lastcli.families.mamba.names import MIXER_NORMS
+from lastcli.families.parts.deferred import deferred
 from lastcli.families.parts.leaves import expect_shape, layer_name
 from lastcli.families.parts.storage import gather, pad_states, store
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from lastcli.engine.protocol import Reduction
     from lastcli.engine.selective.system import S6System
 
-__all__ = ["layer_of", "magnitudes", "rebuilt", "system_of"]
+__all__ = ["at_least_float32", "layer_of", "magnitudes", "rebuilt", "system_of"]
 
 
 def layer_of(base: str, roles: Mapping[str, str], tensors: Tensors) -> Layer:
@@ -47,7 +48,7 @@ def system_of(layer: Layer, read: Read, inner_norms: bool, inner_eps: float) -> 
         return read(names[role]).astype(np.float64) if role in names else None
 
     def large(role: str) -> Any:
-        return _at_least_float32(read(names[role])) if role in names else None
+        return deferred(read, names[role], at_least_float32)
 
     rank, N = read(names["dt_proj"]).shape[1], layer.states
     x_proj = exact("x_proj")
@@ -74,8 +75,9 @@ def system_of(layer: Layer, read: Read, inner_norms: bool, inner_eps: float) -> 
     )
 
 
-def _at_least_float32(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+def at_least_float32(array: np.ndarray) -> np.ndarray:
+    """In float32, or float64 where it is stored so."""
+    return array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
 
 
 def rebuilt(layer: Layer, read: Read, reduction: Reduction, size: int) -> dict[str, np.ndarray | None]:
@@ -83,7 +85,17 @@ def rebuilt(layer: Layer, read: Read, reduction: Reduction, size: int) -> dict[s
 
     An inert state has B = C = 0, and A = -1 so that it is finite.
     """
-    names, stored = layer.tensors, {role: read(name) for role, name in layer.tensors.items()}
+    names = layer.tensors
+    needed = {
+        "A_log",
+        "x_proj",
+        "dt_proj",
+        "D",
+        "B_norm",
+        "C_norm",
+        *(() if reduction.changed == "none" else ("out_proj",)),
+    }
+    stored = {role: read(name) for role, name in names.items() if role in needed}
     kept, reduced, N = np.asarray(reduction.kept), reduction.system, layer.states
     rank = stored["dt_proj"].shape[1]
     new: dict[str, Any] = {"A_log": gather(stored["A_log"], kept, size, state=1)}
@@ -100,7 +112,9 @@ def rebuilt(layer: Layer, read: Read, reduction: Reduction, size: int) -> dict[s
         new["out_proj"] = store(np.asarray(reduced.out_proj), stored["out_proj"], names["out_proj"])
     if reduction.changed == "all":
         rows["B"] = store(pad_states(np.asarray(reduced.to_B), size, axis=0), stored["x_proj"], names["x_proj"])
-        new["A_log"] = store(pad_states(np.log(-np.asarray(reduced.A)), size, axis=1), stored["A_log"], names["A_log"])
+        if not np.array_equal(reduced.A, -np.exp(stored["A_log"].astype(np.float64))[:, kept[0]]):
+            moved = pad_states(np.log(-np.asarray(reduced.A)), size, axis=1)
+            new["A_log"] = store(moved, stored["A_log"], names["A_log"])
     new["x_proj"] = np.concatenate([rows["step"], rows["B"], rows["C"]])
     return {names[role]: array for role, array in new.items()}
 

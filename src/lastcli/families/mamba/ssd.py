@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lastcli.errors import UnsupportedModelError
+from lastcli.errors import UnsupportedModelError, UsageError
 from lastcli.families.base import Config, Layer, Read, Tensors
+from lastcli.families.mamba.s6 import at_least_float32
+from lastcli.families.parts.deferred import deferred
 from lastcli.families.parts.leaves import expect_shape, layer_name
 from lastcli.families.parts.storage import gather, store
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from lastcli.engine.selective.system import SSDSystem
 
 __all__ = ["layer_of", "magnitudes", "rebuilt", "system_of"]
+
+
+_BLOCKS = ("z", "x", "B", "C", "dt")
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class _Sizes:
         """The blocks of `in_proj` or of `conv1d`, by name."""
         blocks = self.blocks[1:4] if conv else self.blocks
         cut = np.split(array, np.cumsum(blocks)[:-1])
-        return dict(zip(("x", "B", "C") if conv else ("z", "x", "B", "C", "dt"), cut))
+        return dict(zip(_BLOCKS[1:4] if conv else _BLOCKS, cut))
 
 
 def layer_of(base: str, roles: Mapping[str, str], tensors: Tensors, groups: int) -> Layer:
@@ -72,6 +77,15 @@ def layer_of(base: str, roles: Mapping[str, str], tensors: Tensors, groups: int)
     return Layer(layer_name(base), N, groups, dict(roles))
 
 
+def _scales(config: Config, role: str) -> dict[str, float]:
+    """What the model multiplies the blocks of `in_proj` or of its bias by, by name."""
+    each = [float(scale) for scale in str(config["row_scales"]).split(",")]
+    if len(each) != len(_BLOCKS):
+        raise UsageError(f"row_scales has {len(each)} numbers; it takes one each for z, x, B, C and the step.")
+    common = config["input_scale"] if role == "in_proj" else 1.0
+    return {block: common * scale for block, scale in zip(_BLOCKS, each)}
+
+
 def _sizes(layer: Layer, read: Read) -> _Sizes:
     return _Sizes(read(layer.tensors["out_proj"]).shape[1], layer.sets, layer.states, len(read(layer.tensors["A_log"])))
 
@@ -94,22 +108,36 @@ def system_of(layer: Layer, config: Config, read: Read) -> SSDSystem:
     def apart(role: str, conv: bool) -> dict[str, Any]:
         array = stored(role)
         if array is None:
-            return dict.fromkeys(("z", "x", "B", "C", "dt"))
+            return dict.fromkeys(_BLOCKS)
         parts: dict[str, Any] = sizes.parts(array, conv=conv)
+        if not conv:
+            scales = _scales(config, role)
+            parts = {block: rows if scales[block] == 1 else rows * scales[block] for block, rows in parts.items()}
         for block in ("B", "C"):
             rows = parts[block].astype(np.float64)
             parts[block] = rows.reshape(sizes.G, sizes.N, *rows.shape[1:])
-        return parts
+        # a view would keep the whole projection in memory
+        return {block: rows.copy() for block, rows in parts.items() if role != "in_proj" or block not in ("z", "x")}
+
+    def large(block: str) -> Any:
+        scale = _scales(config, "in_proj")[block]
+
+        def made(array: np.ndarray) -> np.ndarray:
+            rows = at_least_float32(sizes.parts(array)[block])
+            # a part of the whole projection would keep the whole in memory
+            return rows.copy() if scale == 1 else rows * scale
+
+        return deferred(read, names["in_proj"], made)
 
     rows, bias = apart("in_proj", False), apart("in_bias", False)
     taps, taps_bias = apart("conv", True), apart("conv_bias", True)
     low, high = (float(limit) for limit in str(config["step_limits"]).split(","))
     return SSDSystem(
-        out_proj=stored("out_proj"),
+        out_proj=deferred(read, names["out_proj"], at_least_float32),
         out_bias=exact("out_bias"),
         D=exact("D"),
-        to_z=rows["z"],
-        to_x=rows["x"],
+        to_z=large("z"),
+        to_x=large("x"),
         to_B=rows["B"],
         to_C=rows["C"],
         to_step=rows["dt"],
@@ -134,7 +162,7 @@ def system_of(layer: Layer, config: Config, read: Read) -> SSDSystem:
     )
 
 
-def rebuilt(layer: Layer, read: Read, reduction: Reduction, size: int) -> dict[str, np.ndarray | None]:
+def rebuilt(layer: Layer, config: Config, read: Read, reduction: Reduction, size: int) -> dict[str, np.ndarray | None]:
     """A row of B and one of C in `in_proj`, two channels of `conv1d` a state; what was fitted is written over them.
 
     An inert state has zero rows, taps and biases, so its B and C are silu(0) = 0.
@@ -158,6 +186,8 @@ def rebuilt(layer: Layer, read: Read, reduction: Reduction, size: int) -> dict[s
             picked = gather(grouped, kept, size, state=1, group=0)
             if reduction.changed == "all":
                 values = np.asarray(getattr(reduced, field)).reshape(sizes.G, kept.shape[1], *array.shape[1:])
+                if not role.startswith("conv"):
+                    values = values / _scales(config, role)[block]
                 picked[:, : kept.shape[1]] = store(values, array, names[role])
             parts[block] = picked.reshape(sizes.G * size, *array.shape[1:])
         new[role] = np.concatenate(list(parts.values()))

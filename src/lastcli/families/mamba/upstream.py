@@ -20,6 +20,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "groups": ("n_groups", "mamba_n_groups", "mamba_ngroups", "ngroups"),
 }
 _SSM = "ssm_cfg"
+# Whose mixers limit the step from below by `time_step_min` in transformers (5.24), whatever `time_step_limit` says.
+_LEAST_STEP = frozenset({"zamba2", "nemotron_h"})
+# Zamba 2 builds the norm behind the gate with its default.
+_FIXED_EPS = {"zamba2": 1e-5}
 
 
 def options_of(document: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
@@ -36,12 +40,27 @@ def options_of(document: Mapping[str, Any], known: frozenset[str]) -> dict[str, 
         found["inner_eps"] = document.get("mixer_rms_eps", 1e-6)
     if document.get("model_type") in ("jamba",) and "inner_eps" in known:
         found["inner_eps"] = document.get("rms_norm_eps", 1e-6)
+    kind = document.get("model_type")
     limits = flat.get("time_step_limit", flat.get("dt_limit"))
+    if kind in _LEAST_STEP:
+        limits = [document.get("time_step_min", 1e-3), float("inf")]
+    if "norm_eps" in known and kind in _FIXED_EPS:
+        found["norm_eps"] = _FIXED_EPS[str(kind)]
+    if "row_scales" in known and kind == "falcon_h1":
+        found |= {"row_scales": _row_scales(document), "input_scale": _number(document.get("ssm_in_multiplier", 1.0))}
     if "step_limits" in known and isinstance(limits, list) and len(limits) == 2:
         found["step_limits"] = ",".join(str(_number(limit)) for limit in limits)
-    if "norm_before_gate" in known and isinstance(flat.get("norm_before_gate"), bool):
-        found["norm_before_gate"] = flat["norm_before_gate"]
+    first = flat.get("norm_before_gate", flat.get("mamba_norm_before_gate"))
+    if "norm_before_gate" in known and isinstance(first, bool):
+        found["norm_before_gate"] = first
     return found
+
+
+def _row_scales(document: Mapping[str, Any]) -> str:
+    """What Falcon-H1 multiplies the projections to z, x, B, C and the step by."""
+    factors = document.get("ssm_multipliers")
+    each = [_number(factor) for factor in factors] if isinstance(factors, list) and len(factors) == 5 else [1.0] * 5
+    return ",".join(map(repr, each))
 
 
 def _inner(document: Mapping[str, Any]) -> Mapping[str, Any]:

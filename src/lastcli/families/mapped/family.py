@@ -48,6 +48,7 @@ class Mapped(Family):
         self.spellings = family.spellings
         self.axes = family.axes
         self.input_layout = family.input_layout
+        self.frozen_figures = family.frozen_figures
 
     def described(self, tensors: Collection[str]) -> dict[str, Any]:
         """The map, for the description of a file with these tensors."""
@@ -101,6 +102,10 @@ class Mapped(Family):
     def magnitudes(self, layer: Layer, config: Config, read: Read) -> np.ndarray:
         """Of the parts, as the family takes them."""
         return self.family.magnitudes(_inner(layer), config, _reads(layer, read))
+
+    def inside(self, layer: Layer, tensors: Tensors) -> dict[str, int]:
+        """As the family does."""
+        return self.family.inside(_inner(layer), self.map.view(tensors))
 
     def rebuilt_config(self, config: Config) -> dict[str, Any]:
         """As the family does."""

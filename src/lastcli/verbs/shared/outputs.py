@@ -68,7 +68,7 @@ def compare_outputs(
 
 
 def _answer(system: System) -> np.ndarray:
-    width = system.form["groups"] if system.multi else system.form["inputs"]
+    width = system.form["inputs"] * (system.form["groups"] if system.multi else 1)
     return engine_of(system).output(system, np.random.default_rng(0).standard_normal((2, 64, width)))
 
 

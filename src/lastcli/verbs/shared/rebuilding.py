@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lastcli import containers
-from lastcli.containers.base import TensorSource
+from lastcli.containers.base import Reader, TensorSource
 from lastcli.containers.memory import MemoryReader
 from lastcli.engine.protocol import Reduction
 from lastcli.errors import UsageError
@@ -20,7 +20,15 @@ from lastcli.model.checkpoint import Checkpoint
 from lastcli.model.description import Setting
 from lastcli.verbs.shared.upstream_config import config_text
 
-__all__ = ["Rebuilt", "as_checkpoint", "changed_sources", "rebuild", "shards_for", "write_checkpoint"]
+__all__ = [
+    "Rebuilt",
+    "as_checkpoint",
+    "changed_sources",
+    "companions_brought",
+    "rebuild",
+    "shards_for",
+    "write_checkpoint",
+]
 
 
 # The largest shard of a folder that is written for other programs, as transformers has it.
@@ -130,6 +138,12 @@ def shards_for(checkpoint: Checkpoint, out: Path, shard_bytes: int | None) -> in
     """The shards of an output: as asked for, and where a folder that other programs load becomes a folder, theirs."""
     hub = checkpoint.description.upstream is not None and checkpoint.reader.kind == "safetensors"
     return HUB_SHARDS if shard_bytes is None and hub and not out.suffix else shard_bytes
+
+
+def companions_brought(reader: Reader) -> list[str]:
+    """Names of the files for other programs that an output of this checkpoint gets from beside it."""
+    folder = reader.path if reader.path.is_dir() else reader.path.parent
+    return containers.companion_names(folder) if reader.kind == "safetensors" else []
 
 
 def write_checkpoint(

@@ -1,0 +1,1 @@
+"""Small Mamba models trained here and reduced by every method; see `python -m benchmarks.mamba --help`."""
