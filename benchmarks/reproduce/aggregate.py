@@ -11,16 +11,41 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["POINT", "Curve", "Record", "Summary", "curves", "method_label", "ratio_within", "summaries"]
+__all__ = ["POINT", "TRAINING", "Column", "Curve", "Record", "Summary", "curves", "ratio_within", "summaries"]
 
 POINT = 0.01
 # Ratios are read from decimal text; drops are differences of fractions, so a whole point must not fail by rounding.
 SLACK = 1e-9
+# The part whose inputs a refit is given where it is not the calibration part; its labels are not looked at.
+TRAINING = "train"
+
+
+@dataclass(frozen=True, order=True)
+class Column:
+    """How a model was made smaller, whatever the ratio.
+
+    Attributes:
+        steps: stages of one pruning.
+        inputs: part of the data whose inputs the refit was given.
+    """
+
+    method: str
+    refit: str
+    steps: int = 1
+    inputs: str = "calibration"
+
+    @property
+    def label(self) -> str:
+        """As shown: `obs + match, 4 steps, training inputs`; the method alone where the read-out stays."""
+        words = [self.method if self.refit == "none" else f"{self.method} + {self.refit}"]
+        words += [f"{self.steps} steps"] if self.steps > 1 else []
+        words += ["training inputs"] if self.inputs == TRAINING else []
+        return ", ".join(words)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One ratio of one method, refit, task and seed."""
+    """One ratio of one method, refit, task and seed; `steps` and `inputs` as in `Column`."""
 
     task: str
     seed: int
@@ -31,6 +56,13 @@ class Record:
     drop: float
     states: int
     parameters: int | None = None
+    steps: int = 1
+    inputs: str = "calibration"
+
+    @property
+    def column(self) -> Column:
+        """What it is a row of."""
+        return Column(self.method, self.refit, self.steps, self.inputs)
 
 
 @dataclass(frozen=True)
@@ -44,18 +76,12 @@ class Curve:
     """
 
     task: str
-    method: str
-    refit: str
+    column: Column
     ratios: tuple[float, ...]
     values: tuple[float, ...]
     spreads: tuple[float, ...]
     drops: tuple[float, ...]
     seeds: int
-
-    @property
-    def label(self) -> str:
-        """Method and refit as shown."""
-        return method_label(self.method, self.refit)
 
     def drop_at(self, ratio: float) -> float | None:
         """The mean drop at a ratio, None where it was not measured."""
@@ -77,8 +103,7 @@ class Summary:
         within: largest ratio at which the mean drop over the tasks is within a point.
     """
 
-    method: str
-    refit: str
+    column: Column
     tasks: int
     own_ratio: float
     own_loss: float
@@ -87,36 +112,25 @@ class Summary:
     mean_drops: tuple[float, ...]
     within: float
 
-    @property
-    def label(self) -> str:
-        """Method and refit as shown."""
-        return method_label(self.method, self.refit)
-
-
-def method_label(method: str, refit: str) -> str:
-    """`obs + calibrated`; the method alone where the read-out stays."""
-    return method if refit == "none" else f"{method} + {refit}"
-
 
 def curves(records: Iterable[Record]) -> list[Curve]:
-    """One curve for each task, method and refit, in the order they first come."""
-    grouped: dict[tuple[str, str, str], dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    """One curve for each task and column, in the order they first come."""
+    grouped: dict[tuple[str, Column], dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        grouped[record.task, record.method, record.refit][record.ratio].append(record)
+        grouped[record.task, record.column][record.ratio].append(record)
     found = []
-    for (task, method, refit), by_ratio in grouped.items():
+    for (task, column), by_ratio in grouped.items():
         ratios = sorted(by_ratio)
-        columns = [by_ratio[ratio] for ratio in ratios]
+        rows = [by_ratio[ratio] for ratio in ratios]
         found.append(
             Curve(
                 task=task,
-                method=method,
-                refit=refit,
+                column=column,
                 ratios=tuple(ratios),
-                values=tuple(statistics.fmean(row.value for row in column) for column in columns),
-                spreads=tuple(_spread([row.value for row in column]) for column in columns),
-                drops=tuple(statistics.fmean(row.drop for row in column) for column in columns),
-                seeds=len({record.seed for column in columns for record in column}),
+                values=tuple(statistics.fmean(row.value for row in at_ratio) for at_ratio in rows),
+                spreads=tuple(_spread([row.value for row in at_ratio]) for at_ratio in rows),
+                drops=tuple(statistics.fmean(row.drop for row in at_ratio) for at_ratio in rows),
+                seeds=len({row.seed for at_ratio in rows for row in at_ratio}),
             )
         )
     return found
@@ -138,17 +152,15 @@ def ratio_within(ratios: Sequence[float], drops: Sequence[float], limit: float =
 def summaries(found: Sequence[Curve]) -> list[Summary]:
     """Every method over the tasks that it has curves for, in the order of the curves."""
     chosen = {
-        curve.task: ratio_within(curve.ratios, curve.drops)
-        for curve in found
-        if (curve.method, curve.refit) == ("last", "none")
+        curve.task: ratio_within(curve.ratios, curve.drops) for curve in found if curve.column == Column("last", "none")
     }
-    by_method: dict[tuple[str, str], list[Curve]] = defaultdict(list)
+    by_column: dict[Column, list[Curve]] = defaultdict(list)
     for curve in found:
-        by_method[curve.method, curve.refit].append(curve)
-    return [_summary(key, own, chosen) for key, own in by_method.items()]
+        by_column[curve.column].append(curve)
+    return [_summary(column, own, chosen) for column, own in by_column.items()]
 
 
-def _summary(key: tuple[str, str], own: list[Curve], chosen: dict[str, float]) -> Summary:
+def _summary(column: Column, own: list[Curve], chosen: dict[str, float]) -> Summary:
     ratios = [ratio for ratio in own[0].ratios if all(curve.drop_at(ratio) is not None for curve in own)]
     own_ratios = [ratio_within(curve.ratios, curve.drops) for curve in own]
     own_losses = [(curve.drop_at(ratio) or 0.0) if ratio else 0.0 for curve, ratio in zip(own, own_ratios)]
@@ -158,8 +170,7 @@ def _summary(key: tuple[str, str], own: list[Curve], chosen: dict[str, float]) -
     known = [drop for drop in at_last if drop is not None]
     mean_drops = tuple(statistics.fmean(curve.drop_at(ratio) or 0.0 for curve in own) for ratio in ratios)
     return Summary(
-        method=key[0],
-        refit=key[1],
+        column=column,
         tasks=len(own),
         own_ratio=statistics.fmean(own_ratios),
         own_loss=statistics.fmean(own_losses),

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.reproduce.aggregate import Curve, curves, method_label, summaries
+from benchmarks.reproduce.aggregate import TRAINING, Column, Curve, curves, summaries
 from benchmarks.reproduce.collect import Collection
 
 __all__ = ["SHOWN", "draw"]
 
-# Method and refit → line style; the other methods are in the tables.
+# Column → line style; the other methods are in the tables.
 SHOWN = {
-    ("random", "none"): {"color": "0.7", "linestyle": ":"},
-    ("uniform-hinf", "none"): {"color": "tab:olive", "linestyle": "--"},
-    ("global-hinf", "none"): {"color": "tab:brown", "linestyle": "--"},
-    ("lamp", "none"): {"color": "tab:pink", "linestyle": "--"},
-    ("last", "none"): {"color": "tab:blue"},
-    ("aire", "none"): {"color": "tab:orange"},
-    ("last", "calibrated"): {"color": "tab:blue", "linestyle": "-."},
-    ("obs", "h2"): {"color": "tab:green", "linestyle": "-."},
-    ("obs", "calibrated"): {"color": "tab:red"},
-    ("obs", "poles"): {"color": "tab:purple"},
+    Column("random", "none"): {"color": "0.7", "linestyle": ":"},
+    Column("uniform-hinf", "none"): {"color": "tab:olive", "linestyle": "--"},
+    Column("global-hinf", "none"): {"color": "tab:brown", "linestyle": "--"},
+    Column("lamp", "none"): {"color": "tab:pink", "linestyle": "--"},
+    Column("last", "none"): {"color": "tab:blue"},
+    Column("aire", "none"): {"color": "tab:orange"},
+    Column("last", "calibrated"): {"color": "tab:blue", "linestyle": "-."},
+    Column("obs", "h2"): {"color": "tab:green", "linestyle": "-."},
+    Column("obs", "calibrated"): {"color": "tab:red"},
+    Column("obs", "poles"): {"color": "tab:purple"},
+    Column("obs", "match", inputs=TRAINING): {"color": "black", "linestyle": "--"},
+    Column("obs", "match", 3, TRAINING): {"color": "black"},
 }
 
 
@@ -41,10 +43,10 @@ def _overall(collection: Collection, path: Path) -> None:
     found = curves(collection.records)
     figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
     for summary in summaries(found):
-        style = SHOWN.get((summary.method, summary.refit))
+        style = SHOWN.get(summary.column)
         if style is not None:
             x = [100 * ratio for ratio in summary.ratios]
-            axes.plot(x, [100 * drop for drop in summary.mean_drops], label=summary.label, **style)
+            axes.plot(x, [100 * drop for drop in summary.mean_drops], label=summary.column.label, **style)
     axes.axhline(1, color="0.5", linewidth=0.6)
     axes.set(xlabel="states removed, %", ylabel="mean loss over tasks, points", ylim=(-2, 40))
     axes.legend(fontsize=8)
@@ -72,12 +74,12 @@ def _by_task(collection: Collection, path: Path) -> None:
 
 
 def _panel(axes: object, curve: Curve) -> None:
-    style = SHOWN.get((curve.method, curve.refit))
+    style = SHOWN.get(curve.column)
     if style is None:
         return
     x = [100 * ratio for ratio in curve.ratios]
     y = [100 * value for value in curve.values]
-    (line,) = axes.plot(x, y, label=method_label(curve.method, curve.refit), **style)  # type: ignore[attr-defined]
+    (line,) = axes.plot(x, y, label=curve.column.label, **style)  # type: ignore[attr-defined]
     low = [value - 100 * spread for value, spread in zip(y, curve.spreads)]
     high = [value + 100 * spread for value, spread in zip(y, curve.spreads)]
     axes.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)  # type: ignore[attr-defined]

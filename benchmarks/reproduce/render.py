@@ -7,7 +7,7 @@ import io
 import statistics
 from collections.abc import Iterable, Sequence
 
-from benchmarks.reproduce.aggregate import Curve, Summary, curves, ratio_within, summaries
+from benchmarks.reproduce.aggregate import TRAINING, Column, Curve, Summary, curves, ratio_within, summaries
 from benchmarks.reproduce.collect import Collection, Run
 from benchmarks.reproduce.measure import POLE_SEQUENCES
 from benchmarks.reproduce.published import BASELINES, CHOSEN, HEADLINE
@@ -82,12 +82,12 @@ def models_table(collection: Collection) -> str:
 def summary_table(overall: Sequence[Summary]) -> str:
     rows = [
         [
-            summary.label,
+            summary.column.label,
             str(summary.tasks),
             percent(summary.own_ratio, 0),
             percent(summary.own_loss, 2),
             "" if summary.loss_at_last is None else percent(summary.loss_at_last, 2),
-            f"{BASELINES[summary.method]:.2f}" if summary.refit == "none" and summary.method in BASELINES else "",
+            _published(summary.column),
             percent(summary.within, 0),
         ]
         for summary in overall
@@ -96,21 +96,46 @@ def summary_table(overall: Sequence[Summary]) -> str:
         "method", "tasks", "own mean ratio %", "mean loss there", "mean loss at LAST's ratios", "the same, published",
         "ratio with mean loss ≤ 1 point",
     ]  # fmt: skip
-    return table(header, rows)
+    text = table(header, rows)
+    if any(summary.ratios and summary.ratios[0] > 0 for summary in overall):
+        text += (
+            "\n\nA column that was measured at high ratios only counts as 0 on a task that loses more than a point at "
+            "the first of them."
+        )
+    return text
+
+
+def _published(column: Column) -> str:
+    """The published loss of this method at LAST's ratios; nothing where there is none."""
+    known = column == Column(column.method, "none") and column.method in BASELINES
+    return f"{BASELINES[column.method]:.2f}" if known else ""
 
 
 def drops_table(overall: Sequence[Summary]) -> str:
-    ratios = overall[0].ratios
+    ratios, most = overall[0].ratios, max(summary.tasks for summary in overall)
     rows = []
     for summary in overall:
         known = dict(zip(summary.ratios, summary.mean_drops))
-        rows.append([summary.label, *(percent(known[ratio]) if ratio in known else "–" for ratio in ratios)])
-    text = table(["method", *(f"{percent(ratio, 0)}%" for ratio in ratios)], rows)
-    if any(summary.refit == "poles" for summary in overall):
-        text += (
-            f"\n\nThe `poles` refit sees the first {POLE_SEQUENCES} calibration sequences, every other one sees all."
+        fewer = f" ({summary.tasks} tasks)" if summary.tasks < most else ""
+        rows.append(
+            [summary.column.label + fewer, *(percent(known[ratio]) if ratio in known else "–" for ratio in ratios)]
         )
-    return text
+    text = table(["method", *(f"{percent(ratio, 0)}%" for ratio in ratios)], rows)
+    return "\n\n".join([text, *_inputs_notes([summary.column for summary in overall])])
+
+
+def _inputs_notes(columns: Sequence[Column]) -> list[str]:
+    """What the refits were given, and what a step is."""
+    notes = []
+    if any(column.refit == "poles" for column in columns):
+        notes.append(
+            f"The `poles` refit sees the first {POLE_SEQUENCES} calibration sequences, every other one sees all."
+        )
+    if any(column.inputs == TRAINING for column in columns):
+        notes.append("Training inputs: those of the whole training part instead, labels unused.")
+    if any(column.steps > 1 for column in columns):
+        notes.append("Steps: stages of one pruning down to 90%; the other ratios are further stages on its way.")
+    return [" ".join(notes)] if notes else []
 
 
 def task_table(task: str, found: Sequence[Curve]) -> str:
@@ -119,7 +144,7 @@ def task_table(task: str, found: Sequence[Curve]) -> str:
     for curve in own:
         known = {ratio: (value, spread) for ratio, value, spread in zip(curve.ratios, curve.values, curve.spreads)}
         cells = [_cell(known[ratio], curve.seeds) if ratio in known else "–" for ratio in own[0].ratios]
-        rows.append([curve.label, *cells, f"{percent(ratio_within(curve.ratios, curve.drops), 0)}%"])
+        rows.append([curve.column.label, *cells, f"{percent(ratio_within(curve.ratios, curve.drops), 0)}%"])
     header = [task, *(f"{percent(ratio, 0)}%" for ratio in own[0].ratios), "within 1 point"]
     return table(header, rows)
 
@@ -145,18 +170,13 @@ def compact_table(collection: Collection) -> str:
 
 
 def scoring_table(collection: Collection) -> str:
-    methods = list(collection.runs[0].measured["scoring"])
-    rows = [
-        [
-            task,
-            *(
-                f"{1e3 * statistics.fmean(run.measured['scoring'][m] for run in collection.of(task)):.1f}"
-                for m in methods
-            ),
-        ]
-        for task in collection.tasks
-    ]
-    return table(["milliseconds", *methods], rows)
+    rows, methods = [], []
+    for task in collection.tasks:
+        timed = [run.measured["scoring"] for run in collection.of(task) if run.measured["scoring"]]
+        if timed:
+            methods = list(timed[0])
+            rows.append([task, *(f"{1e3 * statistics.fmean(seconds[m] for seconds in timed):.1f}" for m in methods)])
+    return table(["milliseconds", *methods], rows) if rows else ""
 
 
 def calibration_table(runs: Sequence[Run]) -> str:
@@ -196,14 +216,17 @@ def published_table() -> str:
 
 
 def csv_text(collection: Collection) -> str:
-    """One line for each task, method, refit and ratio: mean, spread and drop over the seeds."""
+    """One line for each task, column and ratio: mean, spread and drop over the seeds."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "method", "refit", "ratio", "value_mean", "value_sd", "drop_mean", "seeds"])
+    writer.writerow(
+        ["task", "method", "refit", "steps", "inputs", "ratio", "value_mean", "value_sd", "drop_mean", "seeds"]
+    )
     for curve in curves(collection.records):
         for ratio, value, spread, drop in zip(curve.ratios, curve.values, curve.spreads, curve.drops):
             numbers = [f"{ratio:g}", f"{value:.6f}", f"{spread:.6f}", f"{drop:.6f}", curve.seeds]
-            writer.writerow([curve.task, curve.method, curve.refit, *numbers])
+            column = curve.column
+            writer.writerow([curve.task, column.method, column.refit, column.steps, column.inputs, *numbers])
     return text.getvalue()
 
 

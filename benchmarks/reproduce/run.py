@@ -46,7 +46,7 @@ def run(size: str, seeds: int, sources: Sources, runs: Path, out: Path, tasks: l
 
 def _longest_first(tasks: list[str]) -> list[str]:
     """Long tasks start first, so that no worker is left with one at the end."""
-    order = ("pathfinder", "smnist", "psmnist", "listops", "tanks", "BasicMotions")
+    order = ("psmnist", "smnist", "pathfinder", "listops", "tanks", "BasicMotions")
     return sorted(tasks, key=lambda task: order.index(task) if task in order else len(order))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,51 @@ def test_a_comparison_on_few_sequences(folder: Path, monkeypatch: pytest.MonkeyP
         )
         assert row["value"] == pytest.approx(result.rows[0].value / 100, abs=1e-9)
     assert few["value"] != every["value"]
+
+
+def test_what_is_measured_is_kept_and_not_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that stops in its second sweep goes on there; another model starts anew."""
+    monkeypatch.setattr("benchmarks.reproduce.measure.SCORED", ())
+    first, second = Comparison(("last",), ("none",), "0.5"), Comparison(("aire",), ("none",), "0.5")
+    swept: list[tuple[str, ...]] = []
+    real = lastcli.sweep
+
+    def stops(model: object, **options: object) -> object:
+        if options["methods"] == second.methods and not swept:
+            raise KeyboardInterrupt
+        swept.append(options["methods"])  # type: ignore[arg-type]
+        return real(model, **options)  # type: ignore[arg-type]
+
+    run = partial(measure_model, folder, compared=(first, second), calibration_sizes=(), report=lambda line: None)
+    measure_model(folder, compared=(first,), calibration_sizes=(), report=lambda line: None)
+    monkeypatch.setattr("lastcli.sweep", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [row["method"] for row in json.loads((folder / "measured.json").read_text())["rows"]] == ["last"]
+    swept.append(("begin",))
+    assert [row["method"] for row in run()["rows"]] == ["last", "aire"]
+    assert swept == [("begin",), ("aire",)]
+    run()
+    assert swept == [("begin",), ("aire",)]
+    save(folder / "model.safetensors", initial_variables(MODEL, 1, 1, 1), MODEL.description("regression"))
+    run()
+    assert swept[2:4] == [("last",), ("aire",)]
+
+
+def test_inputs_of_the_training_part(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`inputs` and `steps` reach the sweep, and stand in every row."""
+    monkeypatch.setattr("benchmarks.reproduce.measure.SCORED", ())
+    data = folder.parent / "data"
+    x, y = np.random.default_rng(1).standard_normal((2, 9, 12, 1)).astype(np.float32)
+    Part(x, y).save(data / "train.npz")
+    training = json.loads((folder / "training.json").read_text())
+    training["sizes"]["train"] = 9
+    (folder / "training.json").write_text(json.dumps(training))
+    one = Comparison(("obs",), ("sequential",), "0.3,0.5", steps=2, inputs="train")
+    (first, row) = measure_model(folder, compared=(one,), calibration_sizes=(), report=lambda line: None)["rows"]
+    assert (row["steps"], row["inputs"], first["ratio"]) == (2, "train", 0.3)
+    options = {"data": data / "test.npz", "calibration": data / "train.npz", "metric": "fit", "warmup": 3}
+    result = lastcli.sweep(
+        folder / "model.safetensors", method="obs", refit="sequential", ratios="0.3,0.5", steps=2, **options
+    )
+    assert row["value"] == pytest.approx(result.rows[1].value / 100, abs=1e-9)

@@ -56,7 +56,7 @@ def on_disk(folder: Path) -> Path:
 
 
 def test_curves_average_over_seeds() -> None:
-    found = {(curve.task, curve.method): curve for curve in curves(made_up())}
+    found = {(curve.task, curve.column.method): curve for curve in curves(made_up())}
     curve = found["digits", "last"]
     assert curve.seeds == 2
     assert curve.drops == pytest.approx((0, 0.005, 0.01, 0.04))
@@ -74,7 +74,7 @@ def test_largest_ratio_within_a_point() -> None:
 
 
 def test_summaries_in_the_papers_manner() -> None:
-    found = {summary.method: summary for summary in summaries(curves(made_up()))}
+    found = {summary.column.method: summary for summary in summaries(curves(made_up()))}
     last, obs = found["last"], found["obs"]
     # LAST: 20% on digits (1.0 lost) and 0% on listops.
     assert last.own_ratio == pytest.approx(0.1)
@@ -131,3 +131,25 @@ def test_markdown_and_csv_agree_with_the_collection(tmp_path: Path) -> None:
     assert collection.tasks == ("listops", "digits")
     assert csv_text(collection).count("\n") == 1 + len(DROPS) * len(RATIOS)
     assert markdown(collection).count("### ") == 7
+
+
+def test_columns_of_steps_and_of_training_inputs(tmp_path: Path) -> None:
+    """They are rows of their own, with what was measured of them and a word on what they are."""
+    folder = on_disk(tmp_path)
+    for path in (folder / "digits").glob("seed-*/measured.json"):
+        measured = json.loads(path.read_text())
+        more = {"method": "obs", "refit": "match", "ratio": 0.3, "value": 0.89, "drop": 0.01, "states": 70}
+        measured["rows"].append({**measured["rows"][0], **more, "steps": 3, "inputs": "train"})
+        measured["rows"].append({**measured["rows"][0], **more, "drop": 0.04})
+        path.write_text(json.dumps(measured))
+    text = markdown(collect(folder))
+    assert "| obs + match, 3 steps, training inputs (1 tasks) | – | – | – | 1.0 |" in text
+    assert "| obs + match (1 tasks) | – | – | – | 4.0 |" in text
+    assert "| obs + match, 3 steps, training inputs | – | – | – | 89.0 ± 0.0 | 30% |" in text
+    assert "labels unused" in text
+    assert "counts as 0" in text
+    rows = list(csv.DictReader(csv_text(collect(folder)).splitlines()))
+    assert [(row["steps"], row["inputs"]) for row in rows if row["refit"] == "match"] == [
+        ("3", "train"),
+        ("1", "calibration"),
+    ]

@@ -64,13 +64,27 @@ def test_the_ratios_of_a_sweep_share_one_descent(checkpoint, monkeypatch):
 
     monkeypatch.setattr(Compressor, "reduce_at_once", counted)
     rows = [compressor.reduce(METHODS["obs"], REFITS["h2"], ratio=ratio) for ratio in plan.ratios]
-    alone = Compressor(checkpoint, Plan(steps=2)).reduce(METHODS["obs"], REFITS["h2"], ratio=plan.ratios[-1])
-    assert [before for before, _ in counts[: len(rows) + 1]].count(compressor.states) == 1
-    assert len({states for _, states in counts[: len(rows) + 1]}) == len(counts[: len(rows) + 1])
+    assert [before for before, _ in counts].count(compressor.states) == 1
+    # 0.6 lies beside the only rung, √0.2 of the states, and stands in for it
+    assert len({states for _, states in counts}) == len(counts) == len(rows)
     assert [sum(r.system.stored_states for r in row) for row in rows] == sorted(
         (sum(r.system.stored_states for r in row) for row in rows), reverse=True
     )
+    alone = Compressor(checkpoint, Plan(steps=2)).reduce(METHODS["obs"], REFITS["h2"], ratio=plan.ratios[-1])
     assert sum(r.system.stored_states for r in alone) == sum(r.system.stored_states for r in rows[-1])
+
+
+def test_a_rung_far_from_every_ratio_of_a_sweep_stays(checkpoint, monkeypatch):
+    plan, counts = Plan(steps=4, ratios=parse_ratios("0,0.9")), []
+    real = Compressor.reduce_at_once
+    monkeypatch.setattr(
+        Compressor, "reduce_at_once", lambda *given, **goal: counts.append(goal["states"]) or real(*given, **goal)
+    )
+    compressor = Compressor(checkpoint, plan)
+    for ratio in plan.ratios:
+        compressor.reduce(METHODS["obs"], REFITS["h2"], ratio=ratio)
+    rungs = ladder(compressor.states, counts[-1], 4)
+    assert counts == [compressor.states, *rungs]
 
 
 def test_a_criterion_of_the_stored_tensors_has_no_stages(checkpoint):

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from lastcli._version import __version__
+from lastcli.cli.advice import advice
 from lastcli.cli.console import Console, guarded
 from lastcli.cli.flags import COMMON, OUTPUT, Flag, checkpoint_argument, option, parse_size, plan_flags, signature
 from lastcli.errors import ExitCode
@@ -135,7 +136,9 @@ def prune(session: Any, console: Console, out: Path | None, dry_run: bool, shard
     _prepare_jax()
     from lastcli.verbs.prune import prune
 
-    console.show(prune(session, out, dry_run=dry_run, force=force, shard_bytes=parse_size(shard_size)))
+    result = prune(session, out, dry_run=dry_run, force=force, shard_bytes=parse_size(shard_size))
+    console.show(result)
+    console.advise(advice(session.plan, result, calibrated=session.has_calibration))
 
 
 @_command(
@@ -162,6 +165,7 @@ def sweep(session: Any, console: Console, certify: bool, plot: Path | None, forc
     console.show(result)
     if plot is not None:
         containers.write_file(plot, plot_sweep(result, plot_format(plot)), force=force)
+    console.advise(advice(session.plan, result, calibrated=session.has_calibration))
     missed = result.max_drop is not None and result.chosen is None
     return ExitCode.GATE if result.passed is False or missed else ExitCode.DONE
 
@@ -240,10 +244,11 @@ def bench(session: Any, console: Console, original: str, pruned: str, length: in
 @app.command("methods")
 def methods() -> None:
     """The methods and refits, one line each."""
-    from lastcli.plan import METHODS, REFITS
+    from lastcli.plan import BEST, METHODS, REFITS
     from lastcli.report.methods import show_methods
 
-    show_methods(*({entry.name: entry.help for entry in entries.values()} for entries in (METHODS, REFITS)))
+    methods = {entry.name: entry.help for entry in (*METHODS.values(), BEST)}
+    show_methods(methods, {entry.name: entry.help for entry in REFITS.values()})
 
 
 @app.callback(invoke_without_command=True)

@@ -50,6 +50,12 @@ class Console:
 
             print(safe_text(sentence), file=sys.stderr)
 
+    def advise(self, sentence: str | None) -> None:
+        """What would do better, as the last line, for people only: not beside a document for programs."""
+        if sentence is not None and self.form == "table":
+            sys.stdout.flush()
+            self.note(sentence)
+
     @property
     def progress(self) -> Callable[..., Any] | None:
         """The factory of progress bars, or None where nobody looks."""

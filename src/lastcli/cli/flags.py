@@ -25,6 +25,7 @@ _METAVARS = {"ratio": "R", "ratios": "A:B:STEP", "methods": "M,M,…", "refits":
 _SPECIAL = {
     "data": "FILE",
     "calibration": "FILE",
+    "budget": "5m",
     "layer_inputs": "FILE",
     "limit": "A:B",
     "calibration_limit": "A:B",

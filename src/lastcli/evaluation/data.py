@@ -135,6 +135,31 @@ class Split:
         y, lengths = (None if array is None else array[rows] for array in (self.y, self.lengths))
         return dataclasses.replace(self, x=self.x[rows], y=y, lengths=lengths)
 
+    def thinned(self, count: int) -> Split:
+        """`count` of the examples, spread evenly from the first to the last; all of them where there are fewer."""
+        if count >= self.n:
+            return self
+        return self._taken(np.linspace(0, self.n - 1, count).round().astype(int))
+
+    def divided(self, share: float, seed: int) -> tuple[Split, Split]:
+        """A share of the examples, drawn by the seed, and the others; both in their old order.
+
+        Raises:
+            UsageError: no example is left for one of them.
+        """
+        count = round(share * self.n)
+        if not 0 < count < self.n:
+            raise UsageError(
+                f"A share of {share:g} of the {self.n} examples of {self.name} leaves nothing for one of two parts; "
+                "take another share or more examples."
+            )
+        order = np.random.default_rng(seed).permutation(self.n)
+        return self._taken(np.sort(order[:count])), self._taken(np.sort(order[count:]))
+
+    def _taken(self, rows: np.ndarray) -> Split:
+        y, lengths = (None if array is None else array[rows] for array in (self.y, self.lengths))
+        return dataclasses.replace(self, x=self.x[rows], y=y, lengths=lengths)
+
     def without_labels(self) -> Split:
         """The same inputs, with no labels to look at: what a calibration may use."""
         return dataclasses.replace(self, y=None)

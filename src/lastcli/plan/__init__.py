@@ -1,9 +1,10 @@
 """What a run depends on: the options, the ratios, the methods and refits. Imports neither JAX nor NumPy."""
 
-from lastcli.plan.methods import METHODS, REFITS, Method, Refit
+from lastcli.plan.methods import BEST, METHODS, REFITS, Method, Refit
 from lastcli.plan.plan import BUNDLED, LAYOUTS, Plan, build_plan, is_bundled, load_recipe, method_of
 
 __all__ = [
+    "BEST",
     "BUNDLED",
     "LAYOUTS",
     "METHODS",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lastcli.engine.system import DiagonalSystem
 
-__all__ = ["METHODS", "REFITS", "Method", "Refit", "as_method", "as_refit", "function_at"]
+__all__ = ["BEST", "METHODS", "REFITS", "Method", "Refit", "as_method", "as_refit", "function_at"]
 
 Criterion = Callable[["DiagonalSystem"], "np.ndarray"]
 
@@ -104,6 +104,8 @@ class Refit:
             poles cannot come before it.
         moves_poles: whether it gives the reduced layers poles of their own.
         matches_output: whether it ends by fitting all layers together to the original model's outputs.
+        start_sequences: for one that matches outputs: its start is made on so many calibration sequences at most,
+            spread evenly over all of them; the outputs are matched on all.
         slow: whether one reduction takes long, so that a search tries fewer of them.
         needs_model: whether it runs the model around the layers, so that recorded layer inputs are not enough.
         drives: whether it fits what drives the states, which takes layers that compute B by one matrix (Mamba 1).
@@ -118,6 +120,7 @@ class Refit:
     for_kept_states: bool = False
     moves_poles: bool = False
     matches_output: bool = False
+    start_sequences: int | None = None
     slow: bool = False
     needs_model: bool = False
     drives: bool = False
@@ -228,6 +231,14 @@ METHODS: dict[str, Method] = _registry(
     )
 )
 
+# No way to choose states: `prune` tries the others, from the cheapest to the dearest.
+BEST = Method(
+    "best",
+    "prune only: all of these with their refits, cheapest first; keeps what removes most within --max-drop",
+    "docs/methods.md",
+    criterion="best",
+)
+
 REFITS: dict[str, Refit] = _registry(
     (
         Refit("none", "the kept states say what they said before", "plain truncation", "lastcli.reduction.refits:none"),
@@ -288,6 +299,7 @@ REFITS: dict[str, Refit] = _registry(
             needs_calibration=True,
             needs_model=True,
             matches_output=True,
+            start_sequences=1024,
             slow=True,
         ),
         Refit(
@@ -300,6 +312,7 @@ REFITS: dict[str, Refit] = _registry(
             moves_poles=True,
             needs_model=True,
             matches_output=True,
+            start_sequences=128,
             slow=True,
         ),
     )
@@ -316,6 +329,8 @@ def as_method(value: str | Method | Criterion) -> Method:
     """
     if isinstance(value, Method):
         return value
+    if value == BEST.name:
+        return BEST
     if callable(value):
         text = (inspect.getdoc(value) or "criterion given in Python").splitlines()[0]
         return Method(_name_of(value), text, "given in Python", criterion=value)

@@ -91,6 +91,7 @@ class _Goal(TypedDict, total=False):
     ratio: Ratio
     states: int
     max_drop: float
+    budget: str
     significance: float
     method: str | Method | Criterion
     refit: str | Refit

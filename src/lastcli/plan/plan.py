@@ -15,7 +15,8 @@ from typing import Any
 
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.mappings import convert, load_mapping, suggestion
-from lastcli.plan.methods import METHODS, REFITS, Method, Refit, as_method, as_refit
+from lastcli.plan.methods import BEST, METHODS, REFITS, Method, Refit, as_method, as_refit
+from lastcli.plan.quantities import divides, parse_duration, parse_share
 from lastcli.plan.ratios import parse_ratio, parse_ratios
 
 __all__ = ["BUNDLED", "LAYOUTS", "Plan", "build_plan", "is_bundled", "load_recipe", "method_of"]
@@ -43,12 +44,16 @@ class Plan:
 
     checkpoint: str | None = _option(None, "path", "checkpoint file or folder, or `bundled`")
     data: str | None = _option(None, "path", "held-out split (.npz), or `bundled:test`")
-    calibration: str | None = _option(None, "path", "unlabelled inputs for refits (.npz), or `bundled:calibration`")
+    calibration: str | None = _option(
+        None, "path", "unlabelled inputs for refits (.npz), `bundled:calibration`, or `split:0.5` of --data"
+    )
     layer_inputs: str | None = _option(
         None, "path", "layer inputs that lastcli.capture recorded (.safetensors), instead of --calibration"
     )
     model: Mapping[str, Any] = _option(None, "mapping", "description of the model")
-    method: Method | None = _option(None, "method", "which states go first; last, but for Mamba", tuple(METHODS))
+    method: Method | None = _option(
+        None, "method", "which states go first (last, but for Mamba); best tries all", tuple(METHODS)
+    )
     methods: tuple[Method, ...] | None = _option(None, "methods", "methods of a sweep, compared side by side")
     refit: Refit | None = _option(None, "refit", "how the read-out is re-solved", tuple(REFITS))
     refits: tuple[Refit, ...] | None = _option(None, "refits", "refits of a sweep")
@@ -56,6 +61,7 @@ class Plan:
     ratios: tuple[Decimal, ...] | None = _option(None, "ratios", "ratios of a sweep")
     states: int | None = _option(None, int, "stored states to keep at most, instead of a ratio")
     max_drop: float | None = _option(None, float, "largest accepted drop; the largest ratio within it is searched")
+    budget: str | None = _option(None, str, "time that --method best may take, such as 90s, 5m or 1h")
     significance: float | None = _option(None, float, "level at which a larger drop must be excluded, such as 0.05")
     fail_over: float | None = _option(
         None, float, "drop above which a sweep fails (exit 1); so does a model no better than the most frequent class"
@@ -157,7 +163,7 @@ def load_recipe(path: Path) -> dict[str, Any]:
         if raw is None:
             continue
         value = _value(key, raw, f"{path}: {key}", InputError)
-        if _FIELDS[key].metadata["kind"] == "path" and not is_bundled(value):
+        if _FIELDS[key].metadata["kind"] == "path" and not is_bundled(value) and not divides(value):
             value = str(path.parent / value)
         values[key] = value
     return values
@@ -220,6 +226,11 @@ def _check(plan: Plan) -> None:
     positive("seed", 0)
     if plan.allow_unstable and plan.refuse_unstable:
         raise UsageError("--allow-unstable and --refuse-unstable exclude each other.")
+    if plan.calibration is not None and divides(plan.calibration):
+        parse_share(plan.calibration)
+    if plan.budget is not None:
+        parse_duration(plan.budget)
+    _check_best(plan)
     if plan.calibration is not None and plan.layer_inputs is not None:
         raise UsageError("--calibration and --layer-inputs exclude each other.")
     if plan.outputs is not None and plan.forward is None:
@@ -228,3 +239,26 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"--threshold is a probability between 0 and 1, such as 0.3, not {plan.threshold}.")
     if plan.significance is not None and not 0 < plan.significance < 1:
         raise UsageError(f"--significance must lie between 0 and 1, such as 0.05, not {plan.significance}.")
+
+
+def _check_best(plan: Plan) -> None:
+    """`--method best` decides method, refit and steps itself, and needs a bound to decide by."""
+    if plan.methods is not None and BEST in plan.methods:
+        raise UsageError(
+            "--method best searches a single model; it goes with `last prune --max-drop`, not with a sweep."
+        )
+    if plan.method is not BEST:
+        if plan.budget is not None:
+            raise UsageError("--budget bounds the time of --method best; name that method, or leave --budget out.")
+        return
+    if plan.max_drop is None:
+        raise UsageError(
+            "--method best keeps what removes most within a drop: give --max-drop 0.01 and --data, not a ratio."
+        )
+    chosen = [
+        f"--{key.replace('_', '-')}"
+        for key, unset in (("refit", None), ("steps", 1), ("match_output", False), ("compat", None))
+        if getattr(plan, key) != unset
+    ]
+    if chosen:
+        raise UsageError(f"--method best chooses refits and stages itself; leave {chosen[0]} out.")

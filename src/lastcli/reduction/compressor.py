@@ -79,6 +79,7 @@ class Compressor:
         self._moments: dict[str, list[Any]] = {}
         self._balanced_layers: dict[str, list[Balanced]] = {}
         self._stages: dict[Any, Stages] = {}
+        self._samples: dict[int, Compressor] = {}
 
     @property
     def states(self) -> int:
@@ -215,10 +216,11 @@ class Compressor:
         self, method: Method, refit: Refit, *, ratio: Decimal | None = None, states: int | None = None
     ) -> list[Reduction]:
         """`reduce` in one stage, nothing checked."""
+        sampled = self._on_sample(refit.start_sequences)
         if method.moves_poles:
             start = self._balanced(method, ratio, states)
         else:
-            kept = self.kept(method, refit, ratio=ratio, states=states)
+            kept = sampled.kept(method, refit, ratio=ratio, states=states)
             start = [engine_of(system).truncate(system, keep) for system, keep in zip(self.systems, kept)]
         task = refits.Task(
             checkpoint=self.checkpoint,
@@ -227,8 +229,9 @@ class Compressor:
             moved=method.moves_poles,
             reselect=method.eliminates,
             pinned=self.pinned(method, refit),
-            moments=self.moments,
-            batches=lambda: self.batches,
+            moments=sampled.moments,
+            batches=lambda: sampled.batches,
+            matched_on=lambda: self.batches,
             seed=self.plan.seed,
             progress=self.progress,
             recorded=self.recorded,
@@ -238,6 +241,17 @@ class Compressor:
             seed = self.plan.seed
             reductions = refits.match_output(self.checkpoint, reductions, self.batches, self.progress, seed=seed)
         return reductions
+
+    def _on_sample(self, sequences: int | None) -> Compressor:
+        """This compressor, its calibration inputs thinned out evenly where there are more than so many."""
+        if sequences is None or self.calibration is None or self.calibration.n <= sequences:
+            return self
+        if sequences not in self._samples:
+            split = self.calibration.thinned(sequences)
+            sample = Compressor(self.checkpoint, self.plan, split, self.progress, systems=self.systems)
+            sample.decisions = self.decisions
+            self._samples[sequences] = sample
+        return self._samples[sequences]
 
     def _staged(self, method: Method, refit: Refit) -> Stages:
         """The stages of one method and refit; every stage reduces the layers that the one before it made."""

@@ -13,7 +13,7 @@ from lastcli.engine.engines import engine_of
 from lastcli.engine.system import diagonal
 from lastcli.errors import LastError, UnsupportedModelError, UsageError
 from lastcli.model.checkpoint import Checkpoint
-from lastcli.plan import Method, Plan, Refit
+from lastcli.plan import BEST, Method, Plan, Refit
 
 if TYPE_CHECKING:
     from lastcli.reduction.recorded import LayerInputs
@@ -28,6 +28,8 @@ _NEEDS_INPUTS = (
 
 def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | None:
     """Why this method and this refit make no sense together, or not on this model; None where they do."""
+    if method is BEST:
+        return UsageError("--method best belongs to `last prune --max-drop`; name one of `last methods` here.")
     selective = [
         layer.name for layer, system in zip(checkpoint.layers, checkpoint.systems) if not system.time_invariant
     ]

@@ -59,7 +59,9 @@ class Task:
         systems: the layers that `start` was cut from; those of the checkpoint, or of an earlier stage of one pruning.
         pinned: (sets, N) bool a layer, states that stay as they are whatever happens; None for no such states.
         moments: second moments of every original layer, "h2" or "calibrated".
-        batches: the calibration inputs; raises UsageError where there are none.
+        batches: the calibration inputs, or the sample of them that the refit starts on; raises UsageError where there
+            are none.
+        matched_on: all calibration inputs, for fitting the outputs.
         seed: of whatever is drawn.
         progress: the factory of progress bars, or None.
         recorded: inputs of the layers alone, where there are no batches of the model's; None elsewhere.
@@ -73,6 +75,7 @@ class Task:
     pinned: Sequence[np.ndarray] | None
     moments: Callable[[str], list[Any]]
     batches: Callable[[], Batches]
+    matched_on: Callable[[], Batches]
     seed: int = 0
     progress: Progress = None
     recorded: LayerInputs | None = None
@@ -191,7 +194,7 @@ def poles_match(task: Task) -> list[Reduction]:
 
 
 def _matched(task: Task, start: Sequence[Reduction]) -> list[Reduction]:
-    return match_output(task.checkpoint, start, task.batches(), task.progress, seed=task.seed)
+    return match_output(task.checkpoint, start, task.matched_on(), task.progress, seed=task.seed)
 
 
 def match_output(

@@ -27,8 +27,8 @@ def ladder(states: int, target: int, steps: int) -> list[int]:
 class Stages:
     """The stages of one method and refit, from the original downwards.
 
-    A sweep has one ladder, that of its largest ratio; its other ratios are further stages on the way. So the row of
-    the largest ratio is what `prune --ratio` with as many steps writes.
+    A sweep has one ladder, that of its largest ratio. Its other ratios are stages on the way, and each stands in for
+    the rung beside it: a sweep of many ratios costs as many stages as it has rows, not one more for every rung.
 
     Args:
         systems: the original layers.
@@ -52,11 +52,18 @@ class Stages:
         """One `Reduction` a layer, of the original layers, for a ratio or a number of states to keep."""
         target = states if states is not None else states_to_keep(self._total, ratio or Decimal(0))
         lowest = min([target, *(states_to_keep(self._total, other) for other in self._ratios)])
-        rungs = {rung for rung in ladder(self._total, lowest, self._steps) if rung > target}
+        rungs = {rung for rung in self._rungs(lowest) if rung > target}
         for count in sorted({*rungs, target}, reverse=True):
             if count not in self._done:
                 self._done[count] = self._next(count)
         return self._done[target]
+
+    def _rungs(self, lowest: int) -> list[int]:
+        """The ladder down to `lowest`, without the rungs that lie less than half a step from a ratio of the sweep."""
+        ratios = [states_to_keep(self._total, ratio) for ratio in self._ratios]
+        near = (self._total / lowest) ** (0.5 / self._steps)
+        rungs = ladder(self._total, lowest, self._steps)
+        return [rung for rung in rungs if not any(count / near < rung < count * near for count in ratios)]
 
     def _next(self, count: int) -> list[Reduction]:
         """From the smallest stage that is larger."""

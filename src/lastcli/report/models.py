@@ -181,6 +181,7 @@ def prune_blocks(result: PruneResult) -> list[Block]:
         grid(columns, rows, f"{title}, {ratio_text(result.ratio)} of the states, {name_text(result.layout)}")
     ]
     if result.search is not None:
+        blocks += _attempts(result.search)
         blocks += _search(result.search)
     if result.measured is not None:
         blocks.append(_measured(result.measured))
@@ -189,6 +190,8 @@ def prune_blocks(result: PruneResult) -> list[Block]:
         blocks.append(Line("Dry run: nothing was written.", "mark"))
     elif result.out is not None:
         blocks.append(Line(f"Written: {name_text(result.out)}", "good"))
+    if result.recipe is not None:
+        blocks.append(Line(f"Repeated by: last prune --recipe {name_text(result.recipe)}"))
     return blocks + notes_lines(result.notes)
 
 
@@ -255,6 +258,35 @@ def _pruned_layers(result: PruneResult) -> Grid:
         *([Column("on data")] if measured else []),
     ]
     return grid(columns, rows, "Layers")
+
+
+def _attempts(search: SearchResult) -> list[Block]:
+    """What `--method best` tried, from the cheapest to the dearest."""
+    if not search.attempts:
+        return []
+    accuracy = search.metric == "accuracy"
+    rows = [
+        (
+            name_text(one.method),
+            name_text(one.refit),
+            count(one.steps),
+            "–" if one.ratio is None else ratio_text(one.ratio),
+            "–" if one.drop is None else _lost(accuracy, one.drop).removesuffix("%"),
+            f"{one.seconds:.1f}",
+            Cell(name_text(one.outcome), "" if one.ratio is None else "good"),
+        )
+        for one in search.attempts
+    ]
+    columns = [
+        Column("method", False),
+        Column("refit", False),
+        Column("steps", spare=1),
+        Column("pruned"),
+        Column("points lost" if accuracy else "rise (%)"),
+        Column("seconds", spare=2),
+        Column("", False),
+    ]
+    return [grid(columns, rows, "Tried, from the cheapest to the dearest")]
 
 
 def _search(search: SearchResult) -> list[Block]:

@@ -19,6 +19,7 @@ from lastcli.results.measures import (
     VerifyResult,
 )
 from lastcli.results.models import (
+    Attempt,
     ConfigValue,
     ConvertResult,
     InspectResult,
@@ -35,6 +36,7 @@ from lastcli.results.models import (
 )
 
 __all__ = [
+    "Attempt",
     "BenchResult",
     "BenchRun",
     "Check",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from lastcli.results.base import OfModel, PerSet, Result, UnstableStates, plain
 
 __all__ = [
+    "Attempt",
     "ConfigValue",
     "ConvertResult",
     "InspectResult",
@@ -154,8 +155,29 @@ class SearchStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One method with one refit that `--method best` tried; `steps` are its stages.
+
+    `ratio`, `states` and `drop` are of the smallest model within the bound, None where it found none that is smaller
+    than what was found before.
+    """
+
+    method: str
+    refit: str
+    steps: int
+    outcome: str
+    seconds: float
+    ratio: float | None = None
+    states: int | None = None
+    drop: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """What `--max-drop` searched and found; `value` and `drop` are of the compact model, None where nothing met it."""
+    """What `--max-drop` searched and found; `value` and `drop` are of the compact model, None where nothing met it.
+
+    `attempts` are those of `--method best`, empty for any other; `steps` then are of the one that was kept.
+    """
 
     max_drop: float
     metric: str
@@ -166,6 +188,7 @@ class SearchResult:
     steps: tuple[SearchStep, ...] = ()
     significance: float | None = None
     data: str | None = None
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def met(self) -> bool:
@@ -209,6 +232,8 @@ class PruneResult(OfModel):
     bytes_after: int
     layers: tuple[LayerPruned, ...]
     out: str | None
+    steps: int = 1
+    recipe: str | None = None
     state_bytes_before: int | None = None
     state_bytes_after: int | None = None
     multiply_adds_before: int | None = None

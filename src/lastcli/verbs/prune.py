@@ -13,7 +13,7 @@ from lastcli.engine.protocol import Reduction
 from lastcli.errors import GateError, UsageError
 from lastcli.evaluation.significance import compare
 from lastcli.model.checkpoint import Checkpoint
-from lastcli.plan import Method, Refit, method_of
+from lastcli.plan import BEST, REFITS, Method, Plan, Refit, method_of
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import LayerCertificate, LayerPruned, Measured, PruneResult, SearchResult
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, metric_notes
@@ -35,8 +35,9 @@ from lastcli.verbs.shared.rebuilding import (
     shards_for,
     write_checkpoint,
 )
+from lastcli.verbs.shared.recipe import check_recipe_place, write_recipe
 from lastcli.verbs.shared.record import provenance
-from lastcli.verbs.shared.search import search
+from lastcli.verbs.shared.search import Search, baseline_of
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.shared.sizes import carried_bytes, size_note
 from lastcli.verbs.shared.unstable import unstable_note, unstable_states
@@ -50,6 +51,7 @@ class _Goal:
     method: Method
     refit: Refit
     reductions: Sequence[Reduction]
+    plan: Plan
     search: SearchResult | None = None
 
 
@@ -83,6 +85,8 @@ def prune(
             force=force or dry_run,
             companions=companions_brought(checkpoint.reader),
         )
+    if out is not None and plan.method is BEST:
+        check_recipe_place(out, force=force or dry_run)
     compressor, goal = _reduce(session)
     rebuilt = rebuild(checkpoint, goal.reductions, compressor.layout)
     stored = as_stored(checkpoint, rebuilt, goal.reductions)
@@ -103,12 +107,14 @@ def prune(
     if plan.data is None and plan.max_drop is None and not (force or dry_run):
         refuse_hopeless(found)
     measured = _measured(session, stored, notes) if plan.data is not None and goal.search is None else None
-    written, size_after = None, _estimate(session, rebuilt, size_before)
+    written, recipe, size_after = None, None, _estimate(session, rebuilt, size_before)
     if not dry_run and out is not None:
-        record = provenance(checkpoint, goal.reductions, plan, goal.method, goal.refit, ratio)
+        record = provenance(checkpoint, goal.reductions, goal.plan, goal.method, goal.refit, ratio)
         receipt = write_checkpoint(checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes)
         written, size_after = str(receipt.path), receipt.bytes
         size_before = carried_bytes(checkpoint, receipt.bytes - rebuilt.nbytes)
+        if plan.method is BEST:
+            recipe = write_recipe(session, goal.plan, out, force=force)
     return PruneResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -124,6 +130,8 @@ def prune(
         **_decoding(checkpoint, rebuilt),
         layers=_layers(compressor, stored, found),
         out=written,
+        steps=goal.plan.steps,
+        recipe=None if recipe is None else str(recipe),
         layout=compressor.layout,
         dry_run=dry_run,
         compat=plan.compat,
@@ -167,6 +175,8 @@ def _notes(session: Session, compressor: Compressor, after: int, sizes: Sequence
 
 def _reduce(session: Session) -> tuple[Compressor, _Goal]:
     plan = session.reducing
+    if plan.method is BEST:
+        return _reduce_best(session)
     method = method_of(plan)
     available = session.has_calibration
     refit = plan.refit or method.refit(calibrated=available)
@@ -174,19 +184,29 @@ def _reduce(session: Session) -> tuple[Compressor, _Goal]:
     if plan.data is not None or plan.max_drop is not None:
         metric_of(session)  # a split that does not fit is refused before any work
     if plan.max_drop is not None:
-        result, reductions = search(session, compressor, method, refit)
-        if reductions is None:
+        found = Search(session, compressor, method, refit, baseline_of(session)).run()
+        result = found.result
+        if found.reductions is None:
             tried = len(result.steps)
             raise GateError(
                 f"No model of {tried} tried ({method.name}, refit {refit.name}) stays within a drop of "
                 f"{plan.max_drop:g} on {result.data} (baseline {result.baseline:.4g}); nothing was written."
             )
-        return compressor, _Goal(method, refit, reductions, result)
+        return compressor, _Goal(method, refit, found.reductions, plan, result)
     if plan.states is not None:
-        return compressor, _Goal(method, refit, compressor.reduce(method, refit, states=plan.states))
+        return compressor, _Goal(method, refit, compressor.reduce(method, refit, states=plan.states), plan)
     if plan.ratio is None:
         raise UsageError("Say how far to prune: --ratio 0.33, --states N, or --max-drop 0.01 with --data.")
-    return compressor, _Goal(method, refit, compressor.reduce(method, refit, ratio=plan.ratio))
+    return compressor, _Goal(method, refit, compressor.reduce(method, refit, ratio=plan.ratio), plan)
+
+
+def _reduce_best(session: Session) -> tuple[Compressor, _Goal]:
+    from lastcli.verbs.shared.best import find_best
+
+    metric_of(session)
+    best = find_best(session)
+    plan, reductions = best.plan.replace(layout=best.compressor.layout), best.found.reductions
+    return best.compressor, _Goal(method_of(plan), plan.refit or REFITS["none"], reductions or [], plan, best.result)
 
 
 def _measured(session: Session, stored: Sequence[Reduction], notes: list[str]) -> Measured:

@@ -8,6 +8,7 @@ measured as the compact model it will be, never only as a mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from lastcli.engine.protocol import Reduction
@@ -22,63 +23,100 @@ from lastcli.verbs.shared.measuring import data_name, measure, measure_checkpoin
 from lastcli.verbs.shared.rebuilding import as_checkpoint, rebuild
 from lastcli.verbs.shared.session import Session
 
-__all__ = ["search"]
+__all__ = ["Found", "Search", "baseline_of"]
 
 _COARSE = 9
+# Between a passing and a failing count the search goes on until they differ by less than this share of the states.
+_FINE, _FINE_SLOW = 512, 64
 
 
-def search(
-    session: Session, compressor: Compressor, method: Method, refit: Refit
-) -> tuple[SearchResult, list[Reduction] | None]:
-    """Search the fewest states whose drop stays within `plan.max_drop`.
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
 
-    Returns:
-        What was searched, and the reductions of the model found; None where none meets the bound.
+    Attributes:
+        result: everything that was tried.
+        reductions: of the smallest model within the bound, None where there is none.
+        asked: the number of states it was asked for; it may keep fewer or more.
+    """
+
+    result: SearchResult
+    reductions: list[Reduction] | None
+    asked: int | None = None
+
+
+def baseline_of(session: Session) -> Evaluation:
+    """The full model on the split, to measure drops against.
 
     Raises:
-        InputError: outputs of the full model are not finite.
-        GateError: the full model does not beat an answer that looks at no input.
+        InputError: its outputs are not finite.
+        GateError: it does not beat an answer that looks at no input.
     """
-    return _Search(session, compressor, method, refit).run()
+    baseline = measure(session, [None], "Baseline")[0]
+    fault = baseline_fault(session, baseline)
+    if fault is not None:
+        raise GateError(f"{fault} No drop can be measured against it; nothing was written.")
+    return baseline
 
 
-class _Search:
-    def __init__(self, session: Session, compressor: Compressor, method: Method, refit: Refit):
+class Search:
+    """The search for the fewest states whose drop stays within `plan.max_drop`, of one method and refit.
+
+    Args:
+        baseline: the full model, `baseline_of`.
+        below: only models with fewer states than these are of interest; None for all.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        compressor: Compressor,
+        method: Method,
+        refit: Refit,
+        baseline: Evaluation,
+        below: int | None = None,
+    ):
         self.session, self.compressor, self.method, self.refit = session, compressor, method, refit
-        self.total = compressor.states
-        self.baseline = measure(session, [None], "Baseline")[0]
-        fault = baseline_fault(session, self.baseline)
-        if fault is not None:
-            raise GateError(f"{fault} No drop can be measured against it; nothing was written.")
+        self.total, self.below, self.baseline = compressor.states, below, baseline
         self.metric = metric_of(session)
         self.steps: list[SearchStep] = []
         self.reduced: dict[int, list[Reduction]] = {}
         self.within: dict[int, bool] = {}
 
-    def run(self) -> tuple[SearchResult, list[Reduction] | None]:
+    def run(self) -> Found:
+        """Search and confirm."""
         # fewest first: a passing count makes every larger one uninteresting
         coarse = sorted({max(1, self.total * k // (_COARSE + 1)) for k in range(1, _COARSE + 1)})
-        self._try(coarse[::3] if self.refit.slow else coarse)
+        coarse = coarse[::3] if self.refit.slow else coarse
+        if self.below is not None:
+            coarse = [count for count in coarse if count < self.below] or [max(1, self.below - 1)]
+        self._try(coarse)
         low, high = self._bracket()
-        while high - low > max(1, self.total // 512):
+        fine = _FINE_SLOW if self.refit.slow and self.below is not None else _FINE
+        while high - low > max(1, self.total // fine):
             middle = (low + high) // 2
             self._try([middle])
             if self.within[middle]:
                 high = middle
             else:
                 low = middle
+        return self.finish()
+
+    def finish(self) -> Found:
+        """The smallest of the models tried so far that is within the bound at its own size, too."""
         for count in sorted(count for count, fine in self.within.items() if fine):
             confirmed = self._confirm(count)
             if confirmed is not None:
-                return self._result(confirmed), self.reduced[count]
-        return self._result(None), None
+                return Found(self._result(confirmed), self.reduced[count], count)
+        return Found(self._result(None), None)
 
     def _bracket(self) -> tuple[int, int]:
         """(too few, enough) states: the smallest passing count and its failing neighbour below."""
         passing = [count for count, fine in self.within.items() if fine]
-        high = min(passing, default=self.total)
+        most = self.total if self.below is None else self.below
+        high = min(passing, default=most)
         low = max((count for count, fine in self.within.items() if not fine and count < high), default=0)
-        if not passing:
+        if not passing and self.below is None:
             low = max(self.within, default=0)
             self._try([self.total])
         return low, high

@@ -14,6 +14,7 @@ from lastcli.containers import CONTAINERS, MODEL_KEY
 from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint, model_predicate, open_checkpoint
 from lastcli.plan import BUNDLED, METHODS, Method, Plan, Refit
+from lastcli.plan.quantities import divides, parse_share
 from lastcli.verbs.shared.finite import require_finite_outputs
 from lastcli.verbs.shared.skeleton import load_skeleton
 from lastcli.verbs.shared.sources import (
@@ -66,6 +67,7 @@ class Session:
         self.progress = progress
         self._given = checkpoint
         self._stack = ExitStack()
+        self._parts: dict[int, tuple[Split, Split]] = {}
 
     @cached_property
     def source(self) -> Source:
@@ -209,6 +211,8 @@ class Session:
             UsageError: there is none.
             InputError: it is damaged or does not fit the model.
         """
+        if divides(self.plan.calibration):
+            return self._checked(self._divided(self.plan.seed)[1], labelled=True)
         source = choose_data(self.plan, bundled=self._bundled("data"))
         split = self._load(source, self.plan.limit, "Data")
         self._settle_task(split)
@@ -229,6 +233,34 @@ class Session:
             self.checkpoint.take_task(task)
             kind = {"multilabel": "independent labels", "classification": "classes"}[task]
             self.note(f"Data: the labels of {split.name} are {kind}, so task={task}.")
+
+    def _divided(self, seed: int) -> tuple[Split, Split]:
+        """The data in two parts without a common example: to calibrate on, to measure on.
+
+        Raises:
+            UsageError: there is no data, or too little of it.
+        """
+        if self.plan.data is None:
+            raise UsageError(f"--calibration {self.plan.calibration} divides --data, and there is none; give both.")
+        if seed not in self._parts:
+            whole = self._load(choose_data(self.plan, bundled=False), self.plan.limit, "Data")
+            calibration, rest = whole.divided(parse_share(str(self.plan.calibration)), seed)
+            self.note(
+                f"Calibration: {calibration.n} examples of {whole.name}, drawn with seed {seed}; the other {rest.n} "
+                "are measured on, none is in both."
+            )
+            self._parts[seed] = (
+                calibration,
+                dataclasses.replace(rest, name=f"{whole.name} without the calibration part"),
+            )
+        return self._parts[seed]
+
+    def _to_calibrate(self, seed: int, *, bundled: bool) -> Split | None:
+        """The calibration inputs that the plan names, not checked against a model; None where it names none."""
+        if divides(self.plan.calibration):
+            return self._divided(seed)[0].part(self.plan.calibration_limit)
+        source = choose_calibration(self.plan, bundled=bundled)
+        return None if source is None else self._load(source, self.plan.calibration_limit, "Calibration")
 
     @cached_property
     def inputs(self) -> Split | None:
@@ -260,10 +292,8 @@ class Session:
         """The calibration inputs, or None."""
         if self.plan.layer_inputs is not None:
             return None
-        source = choose_calibration(self.plan, bundled=self._bundled("calibration"))
-        if source is None:
-            return None
-        return self._checked(self._load(source, self.plan.calibration_limit, "Calibration"), labelled=False)
+        split = self._to_calibrate(self.plan.seed, bundled=self._bundled("calibration"))
+        return None if split is None else self._checked(split, labelled=False)
 
     @cached_property
     def recorded(self) -> LayerInputs | None:
@@ -312,8 +342,11 @@ class Session:
         """A progress bar, or None where nobody looks."""
         return nullcontext() if self.progress is None else self.progress(label, total)
 
-    def compressor(self, pairs: Sequence[tuple[Method, Refit]]) -> Compressor:
+    def compressor(self, pairs: Sequence[tuple[Method, Refit]], *, steps: int | None = None) -> Compressor:
         """A `Compressor` that can run these pairs, with the calibration inputs where one of them reads any.
+
+        Args:
+            steps: stages of one pruning, instead of the plan's.
 
         Raises:
             UsageError: calibration inputs are needed and there are none, or a pair does not go together.
@@ -330,7 +363,8 @@ class Session:
         reads = reads or (available and any(not system.time_invariant for system in self.checkpoint.systems))
         calibration = self.calibration if reads or self.plan.match_output else None
         recorded = self.recorded if reads or self.plan.match_output else None
-        compressor = Compressor(self.checkpoint, self.reducing, calibration, progress=self.progress, recorded=recorded)
+        plan = self.reducing if steps is None else self.reducing.replace(steps=steps)
+        compressor = Compressor(self.checkpoint, plan, calibration, progress=self.progress, recorded=recorded)
         for method, refit in pairs:
             compressor.check(method, refit)
         if calibration is not None and (self.plan.match_output or any(map(_runs_model, *zip(*pairs)))):
@@ -370,11 +404,9 @@ class Session:
         from lastcli.reduction.compressor import Compressor
 
         recorded = self._recorded_of(checkpoint)
-        source = None if recorded is not None else choose_calibration(self.plan, bundled=False)
-        split = None
-        if source is not None:
-            split = self._load(source, self.plan.calibration_limit, "Calibration").without_labels()
-            split = fit_split(split, checkpoint.require_forward(), labels=False)
+        split = None if recorded is not None else self._to_calibrate(plan.seed, bundled=False)
+        if split is not None:
+            split = fit_split(split.without_labels(), checkpoint.require_forward(), labels=False)
         compressor = Compressor(checkpoint, plan, split, progress=self.progress, recorded=recorded)
         return compressor.reduce(*pair, states=states)
 
