@@ -16,6 +16,8 @@ RUN_BY = {
     "docs/capture.md": "tests/recording/test_documents.py",
     "docs/checkpoints.md": "tests/containers/test_checkpoints_page.py",
     "docs/tasks.md": "tests/verbs/test_tasks.py",
+    "docs/report.md": "tests/docs/test_results_pages.py",
+    "docs/ci.md": "tests/docs/test_results_pages.py",
     "docs/forward.md": "tests/evaluation/test_external.py",
     "docs/development.md": "tests/families/test_development.py tests/plan/test_development.py "
     "tests/containers/test_development.py",

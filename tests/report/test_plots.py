@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
 import pytest
 
 from lastcli.errors import UsageError
-from lastcli.report.plots import plot_format, plot_sweep
+from lastcli.report.plots import plot, plot_format, plot_sweep
+from lastcli.results import Anatomy, LayerAnatomy
 from tests.report import samples
+from tests.report.anatomies import sweep
 
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -33,3 +36,20 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"lastcli\[plot\]"):
         plot_format(Path("b.png"))
+
+
+def test_scores_and_poles_are_drawn() -> None:
+    drawn = dataclasses.replace(samples.inspect(), anatomy=sweep().anatomy)
+    for result in (samples.score(), samples.score(multi=True), drawn):
+        for form, magic in MAGIC.items():
+            assert plot(result, form).startswith(magic)
+    assert "encoder/layers_3/seq -->" in plot(samples.score(), "svg").decode()
+
+
+def test_nothing_is_drawn_of_what_has_no_picture() -> None:
+    with pytest.raises(UsageError, match="sweep, score and inspect"):
+        plot(samples.bench(), "png")
+    layer = LayerAnatomy(name="mamba", states=4, sets=1)
+    selective = dataclasses.replace(samples.inspect(), anatomy=Anatomy(layers=(layer,)))
+    with pytest.raises(UsageError, match="selective"):
+        plot(selective, "png")

@@ -13,8 +13,11 @@ import typer
 
 from lastcli._version import __version__
 from lastcli.cli.advice import advice
-from lastcli.cli.console import Console, guarded
+from lastcli.cli.console import COMMAND, Console, guarded
 from lastcli.cli.flags import COMMON, OUTPUT, Flag, checkpoint_argument, option, parse_size, plan_flags, signature
+from lastcli.cli.help import Command, Group
+from lastcli.cli.other_last import refuse_logins
+from lastcli.cli.outputs import FORCE, JUNIT, PLOT, REPORT, SUMMARY, Outputs, append_summary, card_place, summary_files
 from lastcli.errors import ExitCode
 from lastcli.plan.options import (
     BenchOptions,
@@ -34,7 +37,8 @@ app = typer.Typer(
     name="last",
     help="Make trained state space models smaller, without retraining.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,6 +49,7 @@ app = typer.Typer(
 _SHARDS = option(
     "shard_size", str | None, "--shard-size", metavar="5GB", help="write a safetensors folder of such shards"
 )
+_CARD = option("card", bool, "--card", default=False, help="also write a model card, README.md beside the output")
 _SUGGEST = option(
     "suggest",
     bool,
@@ -52,7 +57,6 @@ _SUGGEST = option(
     default=False,
     help="print a description of the model to begin with, a map where its names are not known",
 )
-_FORCE = option("force", bool, "--force", help="replace what is there", default=False)
 
 Body = Callable[..., int | None]
 
@@ -74,7 +78,7 @@ def _command(name: str, options: type, flags: Sequence[Flag] = (), arguments: Se
                     raise SystemExit(int(code))
 
         run.__doc__ = body.__doc__
-        app.command(name, help=body.__doc__)(signature(run, parameters))
+        app.command(name, cls=Command, help=body.__doc__)(signature(run, parameters))
         return body
 
     return register
@@ -100,8 +104,10 @@ def _prepare_jax() -> None:
     enable_compile_cache()
 
 
-@_command("inspect", InspectOptions, [_SUGGEST])
-def inspect(session: Any, console: Console, *, suggest: bool) -> None:
+@_command("inspect", InspectOptions, (_SUGGEST, REPORT, PLOT, FORCE))
+def inspect(
+    session: Any, console: Console, *, suggest: bool, report: Path | None, plot: Path | None, force: bool
+) -> None:
     """What is in a checkpoint: family, layers, states, max |λ|, sizes; what was read and what was assumed."""
     if suggest:
         from lastcli.verbs.suggest import suggest as suggested
@@ -109,16 +115,24 @@ def inspect(session: Any, console: Console, *, suggest: bool) -> None:
         return console.show(suggested(session))
     from lastcli.verbs.inspect import inspect
 
-    return console.show(inspect(session.checkpoint))
+    outputs = Outputs(report=report, plot=plot, force=force)
+    outputs.check()
+    result = inspect(session.checkpoint, anatomy=outputs.draws)
+    console.show(result)
+    return outputs.write(result, session, COMMAND.get())
 
 
-@_command("score", ScoreOptions)
-def score(session: Any, console: Console) -> None:
+@_command("score", ScoreOptions, (REPORT, PLOT, FORCE))
+def score(session: Any, console: Console, report: Path | None, plot: Path | None, force: bool) -> None:
     """Energy and score of every state, layer by layer."""
+    outputs = Outputs(report=report, plot=plot, force=force)
+    outputs.check()
     _prepare_jax()
     from lastcli.verbs.score import score
 
-    console.show(score(session))
+    result = score(session, anatomy=outputs.draws)
+    console.show(result)
+    outputs.write(result, session, COMMAND.get())
 
 
 @_command(
@@ -128,16 +142,43 @@ def score(session: Any, console: Console) -> None:
         option("out", Path | None, "--out", "-o", metavar="PATH", help="the smaller checkpoint; suffix = container"),
         option("dry_run", bool, "--dry-run", help="do everything but write", default=False),
         _SHARDS,
-        _FORCE,
+        _CARD,
+        REPORT,
+        SUMMARY,
+        FORCE,
     ),
 )
-def prune(session: Any, console: Console, out: Path | None, dry_run: bool, shard_size: str | None, force: bool) -> None:
+def prune(
+    session: Any,
+    console: Console,
+    out: Path | None,
+    dry_run: bool,
+    shard_size: str | None,
+    card: bool,
+    report: Path | None,
+    summary: Path | None,
+    force: bool,
+) -> None:
     """Remove the least important states over the whole model and write a checkpoint that really is smaller."""
+    if out is None and session.plan.out is not None:
+        out = Path(session.plan.out)
+    place = card_place(out, dry_run=dry_run, force=force) if card else None
+    outputs, summaries = Outputs(report=report, card=place, force=force), summary_files(summary)
+    outputs.check(out)
     _prepare_jax()
     from lastcli.verbs.prune import prune
 
-    result = prune(session, out, dry_run=dry_run, force=force, shard_bytes=parse_size(shard_size))
+    result = prune(
+        session,
+        out,
+        dry_run=dry_run,
+        force=force,
+        shard_bytes=parse_size(shard_size),
+        anatomy=outputs.draws or card,
+    )
     console.show(result)
+    outputs.write(result, session, COMMAND.get(), measured=result.measured is not None or result.search is not None)
+    append_summary(summaries, result)
     console.advise(advice(session.plan, result, calibrated=session.has_calibration))
 
 
@@ -146,54 +187,75 @@ def prune(session: Any, console: Console, out: Path | None, dry_run: bool, shard
     SweepOptions,
     (
         option("certify", bool, "--certify", help="H∞ and H2 errors of every layer in every row", default=False),
-        option("plot", Path | None, "--plot", metavar="FILE", help="also draw the curves (.png, .svg, .pdf)"),
-        _FORCE,
+        REPORT,
+        PLOT,
+        JUNIT,
+        SUMMARY,
+        FORCE,
     ),
 )
-def sweep(session: Any, console: Console, certify: bool, plot: Path | None, force: bool) -> int:
+def sweep(session: Any, console: Console, certify: bool, summary: Path | None, **files: Any) -> int:
     """Accuracy against pruning ratio on a held-out split, methods and refits side by side."""
-    from lastcli import containers
-    from lastcli.report.plots import plot_format, plot_sweep
-
-    if plot is not None:
-        plot_format(plot)
-        containers.check_place(plot, force=force)
+    outputs, summaries = Outputs(**files), summary_files(summary)
+    outputs.check()
     _prepare_jax()
     from lastcli.verbs.sweep import sweep
 
-    result = sweep(session, certify=certify)
+    result = sweep(session, certify=certify, anatomy=outputs.draws)
     console.show(result)
-    if plot is not None:
-        containers.write_file(plot, plot_sweep(result, plot_format(plot)), force=force)
+    outputs.write(result, session, COMMAND.get(), measured=True)
+    append_summary(summaries, result)
+    console.annotate(result)
     console.advise(advice(session.plan, result, calibrated=session.has_calibration))
     missed = result.max_drop is not None and result.chosen is None
     return ExitCode.GATE if result.passed is False or missed else ExitCode.DONE
 
 
-@_command("eval", EvaluateOptions)
-def eval_(session: Any, console: Console) -> None:
+@_command("eval", EvaluateOptions, (JUNIT, SUMMARY, FORCE))
+def eval_(session: Any, console: Console, junit: Path | None, summary: Path | None, force: bool) -> int:
     """The metric of a checkpoint on a held-out split, with its 95% interval."""
+    outputs, summaries = Outputs(junit=junit, force=force), summary_files(summary)
+    outputs.check()
     _prepare_jax()
     from lastcli.verbs.evaluate import evaluate
 
-    console.show(evaluate(session))
+    result = evaluate(session)
+    console.show(result)
+    outputs.write(result, session, COMMAND.get(), measured=True)
+    append_summary(summaries, result)
+    console.annotate(result)
+    return ExitCode.GATE if result.passed is False else ExitCode.DONE
 
 
 @_command(
     "verify",
     VerifyOptions,
+    (JUNIT, SUMMARY, FORCE),
     arguments=(
         checkpoint_argument("original", required=True, help="the checkpoint before pruning"),
         checkpoint_argument("pruned", required=True, help="what `last prune` wrote"),
     ),
 )
-def verify(session: Any, console: Console, original: str, pruned: str) -> int:
+def verify(
+    session: Any,
+    console: Console,
+    original: str,
+    pruned: str,
+    junit: Path | None,
+    summary: Path | None,
+    force: bool,
+) -> int:
     """Prove that PRUNED is ORIGINAL with those states removed, and say what could not be proved; certify the file."""
+    outputs, summaries = Outputs(junit=junit, force=force), summary_files(summary)
+    outputs.check()
     _prepare_jax()
     from lastcli.verbs.verify import verify
 
     result = verify(session, original, pruned)
     console.show(result)
+    outputs.write(result, session, COMMAND.get())
+    append_summary(summaries, result)
+    console.annotate(result)
     return ExitCode.DONE if result.ok else ExitCode.GATE
 
 
@@ -203,7 +265,7 @@ def verify(session: Any, console: Console, original: str, pruned: str) -> int:
     flags=(
         option("to_family", str | None, "--to-family", metavar="NAME", help="also rewrite the layers, where exact"),
         _SHARDS,
-        _FORCE,
+        FORCE,
     ),
     arguments=(
         checkpoint_argument("checkpoint", required=True),
@@ -241,7 +303,7 @@ def bench(session: Any, console: Console, original: str, pruned: str, length: in
     console.show(bench(session, original, pruned, length=length, repeats=repeats))
 
 
-@app.command("methods")
+@app.command("methods", cls=Command)
 def methods() -> None:
     """The methods and refits, one line each."""
     from lastcli.plan import BEST, METHODS, REFITS
@@ -249,6 +311,16 @@ def methods() -> None:
 
     methods = {entry.name: entry.help for entry in (*METHODS.values(), BEST)}
     show_methods(methods, {entry.name: entry.help for entry in REFITS.values()})
+
+
+def env(as_json: bool) -> None:
+    """Versions, devices and settings, for a bug report."""
+    from lastcli.cli.environment import show_environment
+
+    show_environment(as_json)
+
+
+app.command("env", cls=Command)(signature(env, OUTPUT[:1]))
 
 
 @app.callback(invoke_without_command=True)
@@ -260,4 +332,9 @@ def _root(version: bool = typer.Option(False, "--version", help="print the versi
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in `SystemExit` with one of `ExitCode`."""
-    app(args=list(arguments) if arguments is not None else None, prog_name="last")
+    import sys
+
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    COMMAND.set(tuple(typed))
+    refuse_logins(typed)
+    app(args=typed, prog_name="last")

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from lastcli.errors import ExitCode, LastError, UsageError
@@ -14,7 +15,17 @@ from lastcli.errors import ExitCode, LastError, UsageError
 if TYPE_CHECKING:
     from lastcli.results import Result
 
-__all__ = ["Console", "guarded"]
+__all__ = ["COMMAND", "Console", "guarded", "on_github"]
+
+# What was typed, without the program.
+COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
+# GitHub shows no more of one step.
+MOST_ANNOTATIONS = 10
+
+
+def on_github() -> bool:
+    """Whether a job of GitHub Actions reads what is printed."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 class Console:
@@ -48,7 +59,7 @@ class Console:
         if not self.quiet:
             from lastcli.report import safe_text
 
-            print(safe_text(sentence), file=sys.stderr)
+            print(_logged(safe_text(sentence)), file=sys.stderr)
 
     def advise(self, sentence: str | None) -> None:
         """What would do better, as the last line, for people only: not beside a document for programs."""
@@ -69,7 +80,25 @@ class Console:
         """The result on standard output, in the form asked for."""
         from lastcli import report
 
-        report.print_result(result, form=self.form)
+        report.print_result(result, form=self.form, log=on_github())
+
+    def annotate(self, result: Result) -> None:
+        """An annotation for each gate that is not met, where a job on GitHub reads standard error."""
+        if on_github():
+            from lastcli.report.gates import failures_of
+            from lastcli.report.github import error_command
+
+            for sentence in failures_of(result)[:MOST_ANNOTATIONS]:
+                print(error_command(sentence, f"last {result.command}"), file=sys.stderr)
+
+
+def _logged(line: str) -> str:
+    """A line as a log should hold it: no name in it may be taken for a command of GitHub's runner."""
+    if not on_github():
+        return line
+    from lastcli.report.github import as_plain_log
+
+    return as_plain_log(line)
 
 
 class _Notes(logging.Handler):
@@ -78,7 +107,7 @@ class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from lastcli.report import safe_text
 
-        print(safe_text(record.getMessage()), file=sys.stderr)
+        print(_logged(safe_text(record.getMessage())), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -127,4 +156,8 @@ def _fail(sentence: str, code: ExitCode) -> None:
     from lastcli.report import safe_text
 
     print(f"Error: {safe_text(sentence)}", file=sys.stderr)
+    if on_github() and code not in (ExitCode.INTERRUPTED, ExitCode.DONE):
+        from lastcli.report.github import error_command
+
+        print(error_command(sentence, "last"), file=sys.stderr)
     raise SystemExit(int(code)) from None

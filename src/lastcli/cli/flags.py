@@ -15,12 +15,14 @@ from typing import Annotated, Any
 
 import typer
 
+from lastcli.cli.completion import completer
 from lastcli.errors import UsageError
 from lastcli.plan import Plan
 
 __all__ = ["COMMON", "OUTPUT", "Flag", "checkpoint_argument", "option", "parse_size", "plan_flags", "signature"]
 
 _TYPES = dict.fromkeys(("path", "mapping", "ratio", "ratios", "method", "methods", "refit", "refits"), str)
+_PLAIN = {int: "N", float: "X", str: "TEXT"}
 _METAVARS = {"ratio": "R", "ratios": "A:B:STEP", "methods": "M,M,…", "refits": "R,R,…"}
 _SPECIAL = {
     "data": "FILE",
@@ -44,7 +46,7 @@ class Flag:
 
 def option(name: str, kind: Any, *declarations: str, default: Any = None, **settings: Any) -> Flag:
     """A flag of a command, declared as Typer's `Option` takes it."""
-    return Flag(name, Annotated[kind, typer.Option(*declarations, **settings)], default)
+    return Flag(name, Annotated[kind, typer.Option(*declarations, autocompletion=completer(name), **settings)], default)
 
 
 COMMON = (
@@ -85,6 +87,8 @@ def _plan_flag(item: dataclasses.Field[Any]) -> Flag:
     metavar = _SPECIAL.get(item.name) or (_METAVARS.get(kind) if isinstance(kind, str) else None)
     if metavar is None and choices:
         metavar = "NAME"
+    if metavar is None:
+        metavar = _PLAIN.get(plain)
     return option(item.name, plain | None, *flags, help=text, metavar=metavar, show_default=False)
 
 

@@ -82,6 +82,7 @@ def _root() -> Iterator[str]:
     infos = [item.default for item in inspect.signature(call).parameters.values()] if call else []
     helps = (app.info.context_settings or {})["help_option_names"]
     rows = [(_spelled(info.param_decls), info.help) for info in infos]
+    rows.append((_spelled(["--install-completion", "--show-completion"]), "completion for the current shell"))
     yield from _table(("option", "meaning"), [*rows, (_spelled(helps), "what `last`, or one command, can do")])
 
 

@@ -104,6 +104,7 @@ class _Comparison(TypedDict, total=False):
     max_drop: float
     significance: float
     fail_over: float
+    fail_under: float
 
 
 class InspectOptions(_Naming, total=False):
@@ -124,6 +125,8 @@ class SweepOptions(_Comparison, _Reducing, _Measuring, _Naming, total=False):
 
 class EvaluateOptions(_Measuring, _Naming, total=False):
     """Of `evaluate`, the command `eval`."""
+
+    fail_under: float
 
 
 class VerifyOptions(_Comparing, _Calibrating, _Naming, total=False):

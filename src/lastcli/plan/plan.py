@@ -66,6 +66,10 @@ class Plan:
     fail_over: float | None = _option(
         None, float, "drop above which a sweep fails (exit 1); so does a model no better than the most frequent class"
     )
+    fail_under: float | None = _option(
+        None, float, "metric below which a sweep or eval fails (exit 1), in its own unit: 0.95 for an accuracy"
+    )
+    out: str | None = _option(None, "path", "where prune writes the smaller checkpoint, as --out")
     min_states: int = _option(1, int, "stored states every layer (multi-SISO: every channel) keeps at least")
     layout: str | None = _option(None, str, "state counts of the layers; ragged, but uniform for Mamba", LAYOUTS)
     states_multiple: int = _option(1, int, "keep a multiple of so many states in every index set, such as 8")

@@ -14,11 +14,12 @@ from lastcli.report.files import as_csv, as_json
 from lastcli.report.files import as_markdown as _markdown
 from lastcli.report.measures import bench_blocks, eval_blocks, verify_blocks
 from lastcli.report.models import convert_blocks, inspect_blocks, prune_blocks, score_blocks
+from lastcli.report.sketch import curve_sketch, layer_sketch
 from lastcli.report.sweeps import sweep_blocks
 from lastcli.report.terminal import as_text as _text
 from lastcli.report.terminal import print_text, terminal_width
 from lastcli.report.text import safe_text
-from lastcli.results import Result, SuggestResult
+from lastcli.results import Result, SuggestResult, SweepResult
 
 __all__ = ["FORMATS", "as_csv", "as_json", "as_markdown", "as_text", "blocks_of", "print_result", "render", "safe_text"]
 
@@ -37,13 +38,26 @@ _BLOCKS: dict[str, Callable[[Any], list[Block]]] = {
 
 def blocks_of(result: Result, width: int | None = None) -> list[Block]:
     """The report of a result; `width` is the terminal's, None where there is none."""
-    if result.command == "sweep":
-        return sweep_blocks(result, width)  # type: ignore[arg-type]
+    if isinstance(result, SweepResult):
+        return _sweep_blocks(result, width)
     return _BLOCKS[result.command](result)
 
 
-def print_result(result: Result, stream: IO[str] | None = None, form: str = "table") -> None:
+def _sweep_blocks(result: SweepResult, width: int | None) -> list[Block]:
+    """The tables, and on a terminal the drawings before the notes."""
+    blocks = sweep_blocks(result, width)
+    if width is None:
+        return blocks
+    drawings = [found for found in (curve_sketch(result, width), layer_sketch(result, width)) if found is not None]
+    end = len(blocks) - len(result.notes)
+    return [*blocks[:end], *drawings, *blocks[end:]]
+
+
+def print_result(result: Result, stream: IO[str] | None = None, form: str = "table", *, log: bool = False) -> None:
     """Write the result to `stream` (stdout) in one of `FORMATS`; what its encoding lacks is written as escapes.
+
+    Args:
+        log: whether a runner of jobs reads it that obeys lines with commands; names in it are none.
 
     Raises:
         UsageError: no such format.
@@ -55,6 +69,10 @@ def print_result(result: Result, stream: IO[str] | None = None, form: str = "tab
         text = print_text(blocks_of(result, terminal_width(stream)), stream)
     else:
         text = render(result, form)
+    if log:
+        from lastcli.report.github import as_plain_log
+
+        text = as_plain_log(text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lastcli.report.text import safe_text
 
-__all__ = ["Block", "Cell", "Column", "Grid", "Line", "grid", "notes_lines"]
+__all__ = ["Block", "Cell", "Column", "Drawing", "Grid", "Line", "grid", "notes_lines"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,14 @@ class Line:
     tone: str = ""
 
 
-Block = Grid | Line
+@dataclass(frozen=True)
+class Drawing:
+    """Lines of characters for a terminal, each made of cells; no other form of a report shows it."""
+
+    lines: tuple[tuple[Cell, ...], ...]
+
+
+Block = Grid | Line | Drawing
 
 
 def grid(

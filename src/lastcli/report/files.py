@@ -23,7 +23,7 @@ from lastcli.results import (
     plain,
 )
 
-__all__ = ["as_csv", "as_json", "as_markdown"]
+__all__ = ["as_csv", "as_json", "as_markdown", "markdown_text"]
 
 _ESCAPED = str.maketrans({char: "\\" + char for char in "\\|`*_[]<>#"})
 
@@ -99,8 +99,14 @@ def _cell(value: Any) -> Any:
 
 def as_markdown(blocks: Sequence[Block]) -> str:
     """The blocks as GitHub-flavoured Markdown."""
-    parts = [_markdown_grid(block) if isinstance(block, Grid) else _markdown_line(block) for block in blocks]
+    shown = (block for block in blocks if isinstance(block, Grid | Line))
+    parts = [_markdown_grid(block) if isinstance(block, Grid) else _markdown_line(block) for block in shown]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_text(text: str) -> str:
+    """Text in which Markdown sees no markup."""
+    return text.translate(_ESCAPED)
 
 
 def _markdown_line(line: Line) -> str:

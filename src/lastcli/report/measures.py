@@ -86,7 +86,15 @@ def eval_blocks(result: EvalResult) -> list[Block]:
     text += f" on {count(result.n)} {'example' if result.n == 1 else 'examples'}{where}"
     if result.warmup:
         text += f", first {result.warmup} steps left out"
-    return [Line(f"{name_text(result.checkpoint)}: {text}"), *notes_lines(result.notes)]
+    blocks: list[Block] = [Line(f"{name_text(result.checkpoint)}: {text}")]
+    if result.fail_under is not None and result.passed is not None:
+        floor = metric_text(result.metric, result.fail_under, result.n)
+        below = any(gate.kind == "fail_under" and not gate.ok for gate in result.gates)
+        failed = f"{name_text(result.metric)} is below {floor}" if below else "the reason is below"
+        blocks.append(
+            Line(f"Gate passed: at least {floor}.", "good") if result.passed else Line(f"Gate FAILED: {failed}.", "bad")
+        )
+    return [*blocks, *notes_lines(result.notes)]
 
 
 def certificates(layers: tuple[LayerCertificate, ...], title: str) -> Grid:

@@ -264,14 +264,13 @@ def _attempts(search: SearchResult) -> list[Block]:
     """What `--method best` tried, from the cheapest to the dearest."""
     if not search.attempts:
         return []
-    accuracy = search.metric == "accuracy"
     rows = [
         (
             name_text(one.method),
             name_text(one.refit),
             count(one.steps),
             "–" if one.ratio is None else ratio_text(one.ratio),
-            "–" if one.drop is None else _lost(accuracy, one.drop).removesuffix("%"),
+            "–" if one.drop is None else _lost(search.metric, one.drop).removesuffix("%"),
             f"{one.seconds:.1f}",
             Cell(name_text(one.outcome), "" if one.ratio is None else "good"),
         )
@@ -282,7 +281,7 @@ def _attempts(search: SearchResult) -> list[Block]:
         Column("refit", False),
         Column("steps", spare=1),
         Column("pruned"),
-        Column("points lost" if accuracy else "rise (%)"),
+        Column(drop_title(search.metric)),
         Column("seconds", spare=2),
         Column("", False),
     ]

@@ -1,4 +1,7 @@
-"""A sweep as a picture, in memory: whoever asked writes it. Needs Matplotlib, which is the extra `plot`."""
+"""Results as pictures, in memory: whoever asked writes them. Needs Matplotlib, which is the extra `plot`.
+
+A sweep is drawn as its curves, a score as the energies of every layer, an inspected model as its poles.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,23 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lastcli.errors import UsageError
 from lastcli.report.sweeps import variants
 from lastcli.report.text import is_share, safe_text
-from lastcli.results import SweepResult
+from lastcli.results import Anatomy, InspectResult, Result, ScoreResult, SweepResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["SUFFIXES", "plot_format", "plot_sweep"]
+__all__ = ["SUFFIXES", "plot", "plot_energies", "plot_format", "plot_poles", "plot_sweep"]
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _MARKERS = "osD^v<>Ph*X"
+# Longer lines are drawn without markers; more layers have no legend.
+_MOST_MARKS, _MOST_NAMES = 64, 12
 
 
 def plot_format(path: Path) -> str:
@@ -35,15 +43,83 @@ def plot_format(path: Path) -> str:
     return suffix[1:]
 
 
+def plot(result: Result, form: str) -> bytes:
+    """The picture of a result, as a file of a format of `plot_format`.
+
+    Raises:
+        UsageError: a result that has none.
+    """
+    if isinstance(result, SweepResult):
+        return plot_sweep(result, form)
+    if isinstance(result, ScoreResult):
+        return plot_energies(result, form)
+    if isinstance(result, InspectResult) and result.anatomy is not None:
+        return plot_poles(result.anatomy, Path(result.checkpoint).name, form)
+    raise UsageError("Pictures are drawn of sweep, score and inspect.")
+
+
+def plot_energies(result: ScoreResult, form: str) -> bytes:
+    """Energies of the states of every layer in descending order, on a logarithmic scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for index, layer in enumerate(result.layers):
+        energy = np.sort(np.asarray(layer.energy, np.float64).reshape(-1))[::-1]
+        energy = energy[np.isfinite(energy) & (energy > 0)]
+        if energy.size:
+            share = 100 * np.arange(1, energy.size + 1) / energy.size
+            marker = _MARKERS[index % len(_MARKERS)] if energy.size <= _MOST_MARKS else None
+            axes.plot(share, energy, marker=marker, markersize=3, linewidth=1.2, label=_literal(layer.name))
+    axes.set_yscale("log")
+    axes.set_xlabel("states of the layer, strongest first (%)")
+    axes.set_ylabel(f"energy ({_literal(result.method)})")
+    axes.set_title(_literal(Path(result.checkpoint).name), fontsize=10)
+    axes.grid(alpha=0.3)
+    if 0 < len(axes.lines) <= _MOST_NAMES:
+        axes.legend(fontsize=8)
+    return _saved(figure, form)
+
+
+def plot_poles(anatomy: Anatomy, title: str, form: str) -> bytes:
+    """The poles of every layer in the unit circle.
+
+    Raises:
+        UsageError: no layer has poles that do not depend on the input.
+    """
+    from matplotlib.figure import Figure
+
+    layers = [layer for layer in anatomy.layers if layer.poles is not None]
+    if not layers:
+        raise UsageError("The layers are selective: their poles depend on the input, so there is nothing to draw.")
+    across = min(len(layers), 4)
+    down = -(-len(layers) // across)
+    figure = Figure(figsize=(2.6 * across, 2.8 * down + 0.4), layout="constrained")
+    around = np.exp(2j * np.pi * np.linspace(0, 1, 361))
+    for place, layer in enumerate(layers, 1):
+        axes = figure.add_subplot(down, across, place)
+        axes.plot(around.real, around.imag, color="grey", linewidth=0.8)
+        axes.plot(layer.poles.real, layer.poles.imag, "o", markersize=3, markeredgewidth=0)
+        axes.set_aspect("equal")
+        axes.set_title(_literal(layer.name), fontsize=8)
+        axes.tick_params(labelsize=7)
+    figure.suptitle(_literal(title), fontsize=10)
+    return _saved(figure, form)
+
+
+def _saved(figure: Figure, form: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=form, dpi=150)
+    return buffer.getvalue()
+
+
 def plot_sweep(result: SweepResult, form: str) -> bytes:
     """The metric against the ratio, a line for each method and refit, as a file of a format of `plot_format`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     _draw(figure.add_subplot(), result)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=150)
-    return buffer.getvalue()
+    return _saved(figure, form)
 
 
 def _draw(axes: Axes, result: SweepResult) -> None:

@@ -9,7 +9,7 @@ from lastcli.report.measures import certificates, drop_text, drop_title, interva
 from lastcli.report.text import count, error_text, name_text, points_text, ratio_text, relative_text, sparkline
 from lastcli.results import SweepResult, SweepRow
 
-__all__ = ["best_rows", "profile", "sweep_blocks", "variants"]
+__all__ = ["Variant", "best_rows", "label_of", "profile", "sweep_blocks", "variants"]
 
 Variant = tuple[str, str]
 
@@ -64,18 +64,35 @@ def sweep_blocks(result: SweepResult, width: int | None = None) -> list[Block]:
         blocks = [_several(result, "" if i else title, shown) for i, shown in enumerate(_fitting(found, width))]
         blocks += _legend(result)
     blocks += _chosen(result, several=len(found) > 1)
-    if result.passed is not None and result.fail_over is not None:
-        allowed = points_text(result.metric, result.fail_over)
-        text = f"Gate passed: no ratio loses more than {allowed}."
-        if result.baseline_fault is not None:
-            text = "Gate FAILED: the full model is nothing to compare with; the reason is below."
-        elif not result.passed:
-            text = f"Gate FAILED: a ratio loses more than {allowed}."
-        blocks.append(Line(text, "good" if result.passed else "bad"))
+    if result.passed is not None:
+        blocks.append(_gates(result))
     return blocks + notes_lines(result.notes)
 
 
-def _label(variant: Variant) -> str:
+def _gates(result: SweepResult) -> Line:
+    passed, failed = [], []
+    if result.fail_over is not None:
+        allowed = points_text(result.metric, result.fail_over)
+        passed.append(f"no ratio loses more than {allowed}")
+        failed += [f"a ratio loses more than {allowed}"] * _missed(result, "fail_over")
+    if result.fail_under is not None:
+        floor = metric_text(result.metric, result.fail_under, result.n)
+        passed.append(f"none falls below {floor}" if passed else f"no ratio falls below {floor}")
+        failed += [f"a ratio falls below {floor}"] * _missed(result, "fail_under")
+    if result.baseline_fault is not None:
+        return Line("Gate FAILED: the full model is nothing to compare with; the reason is below.", "bad")
+    if failed:
+        return Line(f"Gate FAILED: {' and '.join(failed)}.", "bad")
+    return Line(f"Gate passed: {' and '.join(passed)}.", "good")
+
+
+def _missed(result: SweepResult, kind: str) -> bool:
+    own = [gate for gate in result.gates if gate.kind == kind]
+    return not result.passed and (not own or any(not gate.ok for gate in own))
+
+
+def label_of(variant: Variant) -> str:
+    """How a method and its refit are named in tables."""
     method, refit = variant
     return name_text(method) if refit == "none" else f"{name_text(method)} + {name_text(refit)}"
 
@@ -85,7 +102,7 @@ def _fitting(found: Sequence[Variant], width: int | None) -> list[list[Variant]]
     tables: list[list[Variant]] = [[]]
     used = FIXED_WIDTH
     for variant in found:
-        needed = max(len(_label(variant)), VARIANT_WIDTH) + 2
+        needed = max(len(label_of(variant)), VARIANT_WIDTH) + 2
         if tables[-1] and width is not None and used + needed > width:
             tables.append([])
             used = FIXED_WIDTH
@@ -123,7 +140,7 @@ def _one(result: SweepResult, title: str, variant: Variant | None) -> Grid:
         "",
     ]
     rows = [baseline] + [_row(result, row) for row in result.rows if not _is_baseline(result, row)]
-    method = f", {_label(variant)}" if variant else ""
+    method = f", {label_of(variant)}" if variant else ""
     return grid(columns, rows, title + method, rule_after=(0,))
 
 
@@ -153,7 +170,7 @@ def _row(result: SweepResult, row: SweepRow) -> list[Cell | str]:
 def _several(result: SweepResult, title: str, shown: Sequence[Variant]) -> Grid:
     metric, n, best = result.metric, result.n, best_rows(result)
     columns = [Column("pruned"), Column("states"), Column("params", spare=1)]
-    columns += [Column(_label(variant)) for variant in shown]
+    columns += [Column(label_of(variant)) for variant in shown]
     first: list[Cell | str] = ["full", count(result.states), count(result.parameters)]
     rows: list[list[Cell | str]] = [first + [metric_text(metric, result.baseline, n)] * len(shown)]
     for ratio in dict.fromkeys(row.ratio for row in result.rows):
@@ -206,7 +223,7 @@ def _chosen(result: SweepResult, several: bool) -> list[Block]:
         return [Line(f"No ratio of this sweep stays within {points_text(result.metric, result.max_drop)}.", "bad")]
     parts = [f"{CHOSEN} Chosen: {ratio_text(row.ratio)}"]
     if several:
-        parts.append(f"with {_label((row.method, row.refit))}")
+        parts.append(f"with {label_of((row.method, row.refit))}")
     within = (
         "" if result.max_drop is None else f", the largest ratio within {points_text(result.metric, result.max_drop)}"
     )

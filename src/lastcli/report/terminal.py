@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import groupby
 from typing import IO, TYPE_CHECKING
 
-from lastcli.report.blocks import Block, Grid, Line
+from lastcli.report.blocks import Block, Drawing, Grid, Line
 from lastcli.report.text import to_ascii, wants_ascii
 
 if TYPE_CHECKING:
@@ -61,11 +62,15 @@ def _rendered(blocks: Sequence[Block], width: int | None, ascii_only: bool, stre
     )
     before: Block | None = None
     for block in blocks:
-        if before is not None and (isinstance(before, Grid) or isinstance(block, Grid)):
+        if before is not None and not (isinstance(before, Line) and isinstance(block, Line)):
             console.print()
         before = block
         if isinstance(block, Line):
             console.print(_text(block.text, block.tone, ascii_only), soft_wrap=width is None)
+        elif isinstance(block, Drawing):
+            for line in block.lines:
+                runs = [(tone, "".join(c.text for c in cells)) for tone, cells in groupby(line, lambda c: c.tone)]
+                console.print(*(_text(text, tone, ascii_only) for tone, text in runs), sep="", soft_wrap=True)
         else:
             _print_grid(console, block, width, ascii_only)
     return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())

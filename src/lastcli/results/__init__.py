@@ -7,7 +7,9 @@ ratios are fractions; sizes are in bytes, times in seconds. Fields may be added 
 
 from __future__ import annotations
 
+from lastcli.results.anatomy import Anatomy, Costs, LayerAnatomy, Origin, SourceFile
 from lastcli.results.base import Result, UnstableStates, plain
+from lastcli.results.gates import Gate
 from lastcli.results.measures import (
     BenchResult,
     BenchRun,
@@ -36,25 +38,31 @@ from lastcli.results.models import (
 )
 
 __all__ = [
+    "Anatomy",
     "Attempt",
     "BenchResult",
     "BenchRun",
     "Check",
     "ConfigValue",
     "ConvertResult",
+    "Costs",
     "EvalResult",
+    "Gate",
     "InspectResult",
+    "LayerAnatomy",
     "LayerCertificate",
     "LayerInfo",
     "LayerPruned",
     "LayerScore",
     "LikelyTensor",
     "Measured",
+    "Origin",
     "PruneResult",
     "Result",
     "ScoreResult",
     "SearchResult",
     "SearchStep",
+    "SourceFile",
     "SuggestResult",
     "SweepResult",
     "SweepRow",

@@ -10,7 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-__all__ = ["OfModel", "PerSet", "Result", "UnstableStates", "plain"]
+# in a field's metadata: no part of the JSON document
+UNDOCUMENTED = "undocumented"
+
+__all__ = ["UNDOCUMENTED", "OfModel", "PerSet", "Result", "UnstableStates", "plain"]
 
 
 def plain(value: Any) -> Any:
@@ -28,7 +31,8 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if hasattr(value, "document"):
             return value.document()
-        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        fields = (item for item in dataclasses.fields(value) if not item.metadata.get(UNDOCUMENTED))
+        return {item.name: plain(getattr(value, item.name)) for item in fields}
     if isinstance(value, list | tuple | set | frozenset | range):
         return [plain(item) for item in value]
     return str(value)

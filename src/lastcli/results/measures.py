@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from lastcli.results.base import OfModel, Result, UnstableStates
+from lastcli.results.anatomy import Anatomy
+from lastcli.results.base import UNDOCUMENTED, OfModel, Result, UnstableStates
+from lastcli.results.gates import Gate
 
 __all__ = [
     "BenchResult",
@@ -77,8 +79,9 @@ class SweepRow:
 class SweepResult(OfModel):
     """The metric against the ratio; `chosen` is the row of the largest ratio within `max_drop`, or None.
 
-    `passed` is the answer of the gate `--fail-over`, None where there was no gate. `baseline_fault` is a sentence where
-    the full model does not beat an answer that looks at no input, else None: then no gate passes and nothing is chosen.
+    `passed` is the answer of the gates `--fail-over` and `--fail-under`, None where there was none; `gates` are all
+    that were asked for, `--max-drop` among them. `baseline_fault` is a sentence where the full model does not beat an
+    answer that looks at no input, else None: then no gate passes and nothing is chosen.
     A row whose outputs are not finite has no value and an infinite drop, both null in JSON.
     """
 
@@ -98,6 +101,8 @@ class SweepResult(OfModel):
     data: str | None = None
     max_drop: float | None = None
     fail_over: float | None = None
+    fail_under: float | None = None
+    gates: tuple[Gate, ...] = ()
     passed: bool | None = None
     baseline_fault: str | None = None
     threshold: float | None = None
@@ -105,11 +110,12 @@ class SweepResult(OfModel):
     seconds: float | None = None
     unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()
+    anatomy: Anatomy | None = field(default=None, metadata={UNDOCUMENTED: True})
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResult(OfModel):
-    """A metric on a split."""
+    """A metric on a split. `passed` is the answer of the gate `--fail-under`, None where there was none."""
 
     command: ClassVar[str] = "eval"
 
@@ -122,6 +128,9 @@ class EvalResult(OfModel):
     data: str | None = None
     warmup: int = 0
     threshold: float | None = None
+    fail_under: float | None = None
+    passed: bool | None = None
+    gates: tuple[Gate, ...] = ()
     notes: tuple[str, ...] = ()
 
 

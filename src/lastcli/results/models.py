@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from lastcli.results.base import OfModel, PerSet, Result, UnstableStates, plain
+from lastcli.results.anatomy import Anatomy
+from lastcli.results.base import UNDOCUMENTED, OfModel, PerSet, Result, UnstableStates, plain
 
 __all__ = [
     "Attempt",
@@ -82,6 +83,7 @@ class InspectResult(OfModel):
     dtypes: Mapping[str, int] = field(default_factory=dict)
     provenance: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    anatomy: Anatomy | None = field(default=None, metadata={UNDOCUMENTED: True})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,6 +113,7 @@ class ScoreResult(OfModel):
     compat: str | None = None
     unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()
+    anatomy: Anatomy | None = field(default=None, metadata={UNDOCUMENTED: True})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -245,6 +248,7 @@ class PruneResult(OfModel):
     measured: Measured | None = None
     unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()
+    anatomy: Anatomy | None = field(default=None, metadata={UNDOCUMENTED: True})
 
 
 @dataclass(frozen=True, kw_only=True)

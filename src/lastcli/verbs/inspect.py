@@ -8,12 +8,16 @@ from lastcli import containers
 from lastcli.engine.engines import engine_of
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.results import ConfigValue, InspectResult, LayerInfo
+from lastcli.verbs.shared.anatomy import full_anatomy
 
 __all__ = ["inspect"]
 
 
-def inspect(checkpoint: Checkpoint) -> InspectResult:
+def inspect(checkpoint: Checkpoint, *, anatomy: bool = False) -> InspectResult:
     """Family, layers, states, parameters, bytes and the source of every option; only the layers' tensors are decoded.
+
+    Args:
+        anatomy: also keep what the pictures of a report are drawn from.
 
     Raises:
         UnsupportedModelError: see `open_checkpoint`.
@@ -52,6 +56,7 @@ def inspect(checkpoint: Checkpoint) -> InspectResult:
         dtypes=dict(Counter(info.dtype for info in tensors.values())),
         provenance=dict(checkpoint.provenance) or None,
         notes=tuple(notes),
+        anatomy=full_anatomy(checkpoint) if anatomy else None,
     )
 
 

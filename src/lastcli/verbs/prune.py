@@ -15,7 +15,8 @@ from lastcli.evaluation.significance import compare
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import BEST, REFITS, Method, Plan, Refit, method_of
 from lastcli.reduction.compressor import Compressor
-from lastcli.results import LayerCertificate, LayerPruned, Measured, PruneResult, SearchResult
+from lastcli.results import Anatomy, LayerCertificate, LayerPruned, Measured, PruneResult, SearchResult
+from lastcli.verbs.shared.anatomy import reduced_anatomy
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, metric_notes
 from lastcli.verbs.shared.certificates import (
     as_stored,
@@ -25,6 +26,7 @@ from lastcli.verbs.shared.certificates import (
     refuse_hopeless,
     storage_notes,
 )
+from lastcli.verbs.shared.costs import reduced_costs
 from lastcli.verbs.shared.kept_states import kept_note
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
 from lastcli.verbs.shared.rebuilding import (
@@ -56,7 +58,13 @@ class _Goal:
 
 
 def prune(
-    session: Session, out: Path | None, *, dry_run: bool = False, force: bool = False, shard_bytes: int | None = None
+    session: Session,
+    out: Path | None,
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+    shard_bytes: int | None = None,
+    anatomy: bool = False,
 ) -> PruneResult:
     """Reduce the checkpoint to the plan's ratio, number of states or largest accepted drop, and write it.
 
@@ -65,6 +73,7 @@ def prune(
         dry_run: do everything but write.
         force: replace an existing output.
         shard_bytes: write a safetensors folder of shards of at most so many bytes.
+        anatomy: also keep what the pictures of a report are drawn from.
 
     Raises:
         UsageError: no goal, no output, or a refit that needs calibration inputs and has none.
@@ -74,6 +83,8 @@ def prune(
         OutputError: the output is the input, exists, or cannot be written.
     """
     plan, checkpoint = session.reducing, session.checkpoint
+    if out is None and not dry_run and plan.out is not None:
+        out = Path(plan.out)
     if out is None and not dry_run:
         raise UsageError("Say where the smaller checkpoint goes with --out, or look first with --dry-run.")
     if out is not None:
@@ -139,7 +150,15 @@ def prune(
         measured=measured,
         unstable=unstable_states(compressor),
         notes=(*compressor.decisions, *notes),
+        anatomy=_anatomy(session, compressor, goal, rebuilt, stored) if anatomy else None,
     )
+
+
+def _anatomy(
+    session: Session, compressor: Compressor, goal: _Goal, rebuilt: Rebuilt, stored: Sequence[Reduction]
+) -> Anatomy:
+    costs = reduced_costs(session.checkpoint, rebuilt, [one.system for one in stored])
+    return reduced_anatomy(session, compressor, [(goal.method, goal.refit)], [stored], [costs], 0)
 
 
 def _decoding(checkpoint: Checkpoint, rebuilt: Rebuilt) -> dict[str, int]:

@@ -6,14 +6,18 @@ from lastcli.engine.engines import engine_of
 from lastcli.errors import UsageError
 from lastcli.plan import REFITS, method_of
 from lastcli.results import LayerScore, ScoreResult
+from lastcli.verbs.shared.anatomy import full_anatomy
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.shared.unstable import unstable_note, unstable_states
 
 __all__ = ["score"]
 
 
-def score(session: Session) -> ScoreResult:
+def score(session: Session, *, anatomy: bool = False) -> ScoreResult:
     """Energy of every state under the plan's method, and its score as it competes over all layers.
+
+    Args:
+        anatomy: also keep what the pictures of a report are drawn from.
 
     Raises:
         UnsupportedModelError: a state has |λ| >= 1 and no finite norm.
@@ -47,4 +51,5 @@ def score(session: Session) -> ScoreResult:
         layers=layers,
         unstable=unstable_states(compressor),
         notes=tuple(note for note in [*compressor.decisions, unstable_note(compressor)] if note),
+        anatomy=full_anatomy(session.checkpoint, energies, method.name) if anatomy else None,
     )

@@ -15,9 +15,12 @@ from lastcli.plan import Method, Plan, Refit, method_of
 from lastcli.plan.ratios import parse_ratios
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.feasible import misfit
-from lastcli.results import SweepResult, SweepRow
+from lastcli.results import Anatomy, Costs, Gate, SweepResult, SweepRow
+from lastcli.verbs.shared.anatomy import reduced_anatomy
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, metric_notes
 from lastcli.verbs.shared.certificates import as_stored, certificates
+from lastcli.verbs.shared.costs import reduced_costs
+from lastcli.verbs.shared.gates import baseline_gate, check_floor, passed, row_gates
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of, within_drop
 from lastcli.verbs.shared.rebuilding import rebuild
 from lastcli.verbs.shared.session import Session
@@ -29,11 +32,12 @@ DEFAULT_RATIOS = "0:0.9:0.1"
 Run = tuple[Method, Refit, Decimal]
 
 
-def sweep(session: Session, *, certify: bool = False) -> SweepResult:
+def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> SweepResult:
     """One row for each ratio, method and refit of the plan; one compiled program and one reading of the data for all.
 
     Args:
         certify: also compute the certificates of every layer in every row.
+        anatomy: also keep what the pictures of a report are drawn from.
 
     Raises:
         UsageError: there is no data, or a refit needs calibration inputs and there are none.
@@ -44,7 +48,9 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     runs, left_out = _runs(session)
     compressor = session.compressor(list(dict.fromkeys((method, refit) for method, refit, _ in runs)))
     compressor.decisions.extend(left_out)
-    metric_of(session)  # a split that does not fit, or a metric that does not suit it, is refused before any work
+    check_floor(
+        plan, metric_of(session)
+    )  # a split that does not fit, or a metric that does not suit it, is refused before any work
     runs, reduced, unfit = _reduce(session, compressor, runs)
     compressor.decisions.extend(unfit)
     candidates = [None, *(one.reductions for one in reduced)]
@@ -57,6 +63,8 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
     if fault is not None:
         session.note(fault)
     chosen = _choose(rows, plan, baseline, rest) if plan.max_drop is not None and fault is None else None
+    asked = row_gates(plan, rows)
+    asked = (baseline_gate(fault), *asked) if asked else ()
     checkpoint = session.checkpoint
     labels = [f"{method.name} + {refit.name} at {float(ratio):g}" for method, refit, ratio in runs]
     notes = [unstable_note(compressor), fault, *metric_notes(session, baseline.metric), *lost_outputs(labels, rest)]
@@ -77,15 +85,46 @@ def sweep(session: Session, *, certify: bool = False) -> SweepResult:
         data=data_name(session),
         max_drop=plan.max_drop,
         fail_over=plan.fail_over,
-        passed=None
-        if plan.fail_over is None
-        else fault is None and all(row.drop <= plan.fail_over + 1e-12 for row in rows),
+        fail_under=plan.fail_under,
+        passed=passed(asked),
+        gates=(*asked, *_choice_gates(plan, chosen)),
         baseline_fault=fault,
         unstable=unstable_states(compressor),
         threshold=baseline.metric.threshold,
         compat=plan.compat,
         seconds=time.perf_counter() - begin,
         notes=(*compressor.decisions, *(note for note in notes if note)),
+        anatomy=_anatomy(session, compressor, runs, reduced, _shown(rows, chosen)) if anatomy else None,
+    )
+
+
+def _choice_gates(plan: Plan, chosen: SweepRow | None) -> tuple[Gate, ...]:
+    if plan.max_drop is None:
+        return ()
+    if chosen is None:
+        return (Gate(kind="max_drop", ok=False, limit=plan.max_drop),)
+    where = {"method": chosen.method, "refit": chosen.refit, "ratio": chosen.ratio}
+    return (Gate(kind="max_drop", ok=True, limit=plan.max_drop, found=chosen.drop, **where),)  # type: ignore[arg-type]
+
+
+def _shown(rows: Sequence[SweepRow], chosen: SweepRow | None) -> int:
+    """The row to show layer by layer: the chosen one, else the middle one of what removes states."""
+    if chosen is not None:
+        return rows.index(chosen)
+    removing = [i for i, row in enumerate(rows) if row.ratio > 0 and (row.method, row.refit) == _pair(rows[0])]
+    return removing[len(removing) // 2] if removing else 0
+
+
+def _pair(row: SweepRow) -> tuple[str, str]:
+    return row.method, row.refit
+
+
+def _anatomy(
+    session: Session, compressor: Compressor, runs: Sequence[Run], reduced: Sequence[_Reduced], shown: int
+) -> Anatomy:
+    pairs = [(method, refit) for method, refit, _ in runs]
+    return reduced_anatomy(
+        session, compressor, pairs, [one.reductions for one in reduced], [one.costs for one in reduced], shown
     )
 
 
@@ -117,6 +156,7 @@ class _Reduced:
 
     reductions: list[Reduction]
     parameters: int
+    costs: Costs
 
 
 def _reduce(
@@ -141,7 +181,8 @@ def _reduce(
             else:
                 stored = as_stored(session.checkpoint, rebuilt, reductions)
                 done.append(run)
-                found.append(_Reduced(stored, rebuilt.parameters))
+                costs = reduced_costs(session.checkpoint, rebuilt, [one.system for one in stored])
+                found.append(_Reduced(stored, rebuilt.parameters, costs))
             if bar is not None:
                 bar.advance(1)
     if not done:

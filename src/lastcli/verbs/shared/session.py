@@ -295,6 +295,11 @@ class Session:
         split = self._to_calibrate(self.plan.seed, bundled=self._bundled("calibration"))
         return None if split is None else self._checked(split, labelled=False)
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the calibration inputs were read."""
+        return self.__dict__.get("calibration") is not None
+
     @cached_property
     def recorded(self) -> LayerInputs | None:
         """The recorded inputs of the layers, or None.
