@@ -72,7 +72,7 @@ def test_every_field_of_the_plan_is_a_recipe_key_with_its_default_and_its_help()
         row = re.search(rf"^\| `{field.name}` \|.*$", table, flags=re.MULTILINE)
         assert row, field.name
         assert field.metadata["help"].replace("|", "\\|") in row[0]
-    assert re.search(r"^\| `seed` \| whole number \| `0` \|", table, flags=re.MULTILINE)
+    assert re.search(r"^\| `steps` \| whole number \| `1` \|", table, flags=re.MULTILINE)
     assert re.search(r"^\| `method` \| method \| \|", table, flags=re.MULTILINE)
 
 
@@ -124,7 +124,7 @@ def declared(requirements):
 def test_what_is_imported_is_declared_and_nothing_else():
     extras = PROJECT["optional-dependencies"]
     names = {DISTRIBUTIONS.get(name, name) for name in imported()}
-    optional = declared(extras["torch"]) | declared(extras["plot"]) | declared(extras["text"])
+    optional = {name for extra in ("torch", "plot", "text", "parquet") for name in declared(extras[extra])}
     assert names == declared(PROJECT["dependencies"]) | optional
 
 

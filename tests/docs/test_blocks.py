@@ -15,6 +15,7 @@ RUN_BY = {
     "README.md": "tests/test_readme.py",
     "docs/capture.md": "tests/recording/test_documents.py",
     "docs/checkpoints.md": "tests/containers/test_checkpoints_page.py",
+    "docs/data.md": "tests/evaluation/readers/test_page.py",
     "docs/tasks.md": "tests/verbs/test_tasks.py",
     "docs/report.md": "tests/docs/test_results_pages.py",
     "docs/ci.md": "tests/docs/test_results_pages.py",

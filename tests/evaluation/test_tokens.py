@@ -8,12 +8,12 @@ import pytest
 
 from lastcli.errors import InputError, UsageError
 from lastcli.evaluation.choice import choose_metric
-from lastcli.evaluation.data import Split
+from lastcli.evaluation.data import Split, open_split
 from lastcli.evaluation.fitting import fit_split, random_split
 from lastcli.evaluation.metrics import Metric
+from lastcli.evaluation.readers.text import load_text
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.soundness import trivial_value
-from lastcli.evaluation.text import load_text
 from lastcli.families.base import Forward
 
 MODEL = Forward(lambda *_: None, 5, 5, sequence=True, tokens=True)
@@ -96,7 +96,7 @@ def test_text_becomes_tokens(tmp_path):
     split = load_text(tmp_path / "text.txt", tmp_path / "tokenizer.json", length=3)
     np.testing.assert_array_equal(split.x, [[0, 1, 2], [0, 1, 0]])
     np.testing.assert_array_equal(split.lengths, [3, 2])
-    np.testing.assert_array_equal(split.part("1").x, [[0, 1, 2]])
+    np.testing.assert_array_equal(open_split(tmp_path / "text.txt", rows=slice(1)).x, [[0, 1, 2, 0, 1]])
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="no tokenizer"):
         load_text(tmp_path / "text.txt", tmp_path / "tokenizer.json")

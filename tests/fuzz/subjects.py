@@ -213,7 +213,7 @@ def _npz(folder: Path) -> Path:
 
 
 def _read_npz(path: Path, original: Mapping[str, np.ndarray]) -> str:
-    from lastcli.evaluation.npz import Npz
+    from lastcli.evaluation.readers.archive import Npz
 
     with Npz(path) as archive:
         found = {key: archive.read(archive.header(key)) for key in archive.keys}

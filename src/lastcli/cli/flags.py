@@ -32,6 +32,9 @@ _SPECIAL = {
     "limit": "A:B",
     "calibration_limit": "A:B",
     "scale": "1/255",
+    "mean": "X,X,…",
+    "std": "X,X,…",
+    "columns": "x=NAME,…",
 }
 
 

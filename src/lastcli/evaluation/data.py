@@ -1,23 +1,30 @@
-"""Held-out splits: inputs, labels and lengths from an `.npz`, cut into equal batches. No model is known here.
+"""Held-out splits: inputs, labels and lengths, cut into equal batches. No model is known here.
 
-A split is an `.npz` with `x` (n, L, F) or (n, L), optional `y` and optional `lengths` (n,). For two-tower models x is
-(n, 2, L[, F]) and lengths (n, 2). Integer `x` without a feature axis are tokens; with one they need a declared scale
-(1/255 for 8-bit images), from the array `scale` in the file, a recipe or a flag. Whether a split fits a model is the
-question of `fitting`.
+Where they come from is the business of `evaluation.readers`: `x` (n, L, F) or (n, L), optional `y` and optional
+`lengths` (n,). For two-tower models x is (n, 2, L[, F]) and lengths (n, 2). Integer `x` without a feature axis are
+tokens; with one they need a declared scale (1/255 for 8-bit images), from the file, a recipe or a flag. Whether a split
+fits a model is the question of `fitting`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lastcli.errors import InputError, UsageError
+from lastcli.evaluation import readers
 from lastcli.evaluation.locations import Location, parse_location, parse_rows, parse_scale
-from lastcli.evaluation.npz import ArrayHeader, Npz
+from lastcli.evaluation.normalisation import checked_numbers, checked_scale, parse_numbers
+from lastcli.evaluation.readers.base import Found, Request, check_shapes
+from lastcli.evaluation.readers.columns import parse_columns
+from lastcli.evaluation.readers.masks import lengths_of
+from lastcli.evaluation.readers.stored import Array, rows_of
+from lastcli.evaluation.subsets import drawn_rows, rows_to_draw
 
 __all__ = ["Batch", "Batches", "Split", "load_split", "open_split"]
 
@@ -64,18 +71,23 @@ class Split:
     """Examples in the dtype they are stored in; conversion happens batch by batch.
 
     Attributes:
-        x: (n, L, F), (n, L), (n, 2, L, F) or (n, 2, L), any real dtype.
+        x: (n, L, F), (n, L), (n, 2, L, F) or (n, 2, L), any real dtype; on disk still where the format allows it.
         y: (n,) labels, (n, p) or (n, L, p) targets, or None.
         lengths: (n,) or (n, 2) true lengths, or None.
         scale: factor from stored to model inputs, None for 1.
         name: where it came from, for messages.
+        mean, std: (1,) or (F,), the model's inputs are (x·scale - mean) / std; None for 0 and 1.
+        classes: the names of the classes 0, 1, … where the data have text for them.
     """
 
-    x: np.ndarray
+    x: Array
     y: np.ndarray | None = None
     lengths: np.ndarray | None = None
     scale: float | None = None
     name: str = "data"
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -108,17 +120,25 @@ class Split:
         weights = np.zeros(size, np.float32)
         weights[: stop - start] = 1.0
         lengths = None if self.lengths is None else self.lengths[index].astype(np.int32)
-        return Batch(self._inputs(index), self._targets(index), lengths, weights)
+        return Batch(self.inputs(index), self._targets(index), lengths, weights)
 
     def rows(self, index: np.ndarray) -> Batch:
         """Any examples by number, as one batch without padding."""
         lengths = None if self.lengths is None else self.lengths[index].astype(np.int32)
-        return Batch(self._inputs(index), self._targets(index), lengths, np.ones(len(index), np.float32))
+        return Batch(self.inputs(index), self._targets(index), lengths, np.ones(len(index), np.float32))
 
-    def _inputs(self, index: np.ndarray) -> np.ndarray:
-        x = self.x[index]
-        if self.scale is not None:
-            return (x.astype(np.float64) * self.scale).astype(np.float32)
+    @property
+    def normalised(self) -> bool:
+        """Whether something says how stored numbers become inputs."""
+        return self.scale is not None or self.mean is not None or self.std is not None
+
+    def inputs(self, index: np.ndarray | slice) -> np.ndarray:
+        """The model's inputs of some examples: float32, or int32 tokens."""
+        x = np.asarray(self.x[index])
+        if self.normalised:
+            values = x.astype(np.float64) * (1.0 if self.scale is None else self.scale)
+            values = values if self.mean is None else values - self.mean
+            return (values if self.std is None else values / self.std).astype(np.float32)
         return x.astype(np.float32 if x.dtype.kind == "f" else np.int32, copy=False)
 
     def _targets(self, index: np.ndarray) -> np.ndarray | None:
@@ -131,15 +151,18 @@ class Split:
         """The examples of a range such as `2000` or `1000:3000`; all of them without one."""
         if limit is None:
             return self
-        rows = parse_rows(limit)
-        y, lengths = (None if array is None else array[rows] for array in (self.y, self.lengths))
-        return dataclasses.replace(self, x=self.x[rows], y=y, lengths=lengths)
+        return self.only(parse_rows(limit))
+
+    def only(self, rows: slice | np.ndarray) -> Split:
+        """Some of the examples; what is on disk stays there."""
+        x, y, lengths = (rows_of(array, rows) for array in (self.x, self.y, self.lengths))
+        return dataclasses.replace(self, x=x, y=y, lengths=lengths)
 
     def thinned(self, count: int) -> Split:
         """`count` of the examples, spread evenly from the first to the last; all of them where there are fewer."""
         if count >= self.n:
             return self
-        return self._taken(np.linspace(0, self.n - 1, count).round().astype(int))
+        return self.only(np.linspace(0, self.n - 1, count).round().astype(int))
 
     def divided(self, share: float, seed: int) -> tuple[Split, Split]:
         """A share of the examples, drawn by the seed, and the others; both in their old order.
@@ -154,96 +177,103 @@ class Split:
                 "take another share or more examples."
             )
         order = np.random.default_rng(seed).permutation(self.n)
-        return self._taken(np.sort(order[:count])), self._taken(np.sort(order[count:]))
-
-    def _taken(self, rows: np.ndarray) -> Split:
-        y, lengths = (None if array is None else array[rows] for array in (self.y, self.lengths))
-        return dataclasses.replace(self, x=self.x[rows], y=y, lengths=lengths)
+        return self.only(np.sort(order[:count])), self.only(np.sort(order[count:]))
 
     def without_labels(self) -> Split:
         """The same inputs, with no labels to look at: what a calibration may use."""
         return dataclasses.replace(self, y=None)
 
 
-def load_split(location: str | Path | Location, *, scale: str | None = None, limit: str | None = None) -> Split:
+def load_split(
+    location: str | Path | Location,
+    *,
+    scale: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    limit: str | None = None,
+    seed: int | None = None,
+    labels: bool = True,
+    columns: str | None = None,
+    beside: Callable[[], Path] | None = None,
+) -> Split:
     """A split as a command line or a recipe names it.
 
     Args:
         location: text such as `FILE.npz:train:0:128`, a plain path, or a location read already.
-        scale: a factor such as `1/255`; comes before the file's own.
+        scale: a factor such as `1/255`; comes before the file's own, as do the next two.
+        mean, std: one number, or one for each feature, with commas.
         limit: examples to keep, such as `2000` or `1000:3000`, instead of the location's range.
+        seed: with it, a limit that is one number draws so many examples of the location's range, by `drawn_rows`.
+        labels: whether they are read, and examples drawn by them; a calibration looks at none.
+        columns: which columns or arrays are what, `x=open,x=close,y=label`.
+        beside: gives the folder of the model, where its tokenizer and vocabulary lie.
 
     Raises:
         InputError: as `open_split`.
-        UsageError: the range or scale cannot be read.
+        UsageError: a range, scale, mean, deviation or list of columns cannot be read.
     """
-    factor = None if scale is None else parse_scale(scale)
-    return open_split(location, scale=factor, rows=None if limit is None else parse_rows(limit))
+    count = rows_to_draw(limit, seed)
+    split = open_split(
+        location,
+        scale=None if scale is None else parse_scale(scale),
+        mean=None if mean is None else parse_numbers(mean, "--mean"),
+        std=None if std is None else parse_numbers(std, "--std"),
+        rows=None if limit is None or count is not None else parse_rows(limit),
+        columns=columns,
+        beside=beside,
+    )
+    split = split if labels else split.without_labels()
+    if count is None or seed is None:
+        return split
+    return split.only(drawn_rows(split.n, count, split.y, seed, split.name))
 
 
-def open_split(location: str | Path | Location, *, scale: float | None = None, rows: slice | None = None) -> Split:
-    """Read a split from an `.npz`.
+def open_split(
+    location: str | Path | Location,
+    *,
+    scale: float | None = None,
+    mean: np.ndarray | None = None,
+    std: np.ndarray | None = None,
+    rows: slice | None = None,
+    columns: str | None = None,
+    beside: Callable[[], Path] | None = None,
+) -> Split:
+    """Read a split of any format that `evaluation.readers` knows.
 
     Args:
         location: a text may name a part and a range (`FILE.npz:train:0:128`); a path is the file of that name.
-        scale: factor for the inputs; comes before the file's own `scale`.
+        scale, mean, std: of the inputs; they come before the file's own.
         rows: examples to keep, instead of the location's range.
+        columns, beside: as for `load_split`.
 
     Raises:
-        InputError: the file is missing, damaged, a bomb, holds objects, is empty, or lacks `x`; sizes disagree.
+        InputError: the file is missing, damaged, a bomb, holds objects, is empty, or lacks `x`; sizes disagree; a mask
+            has padding before or between steps.
+        UsageError: an optional library is missing.
     """
     if not isinstance(location, Location):
         location = Location(location) if isinstance(location, Path) else parse_location(location)
-    file, part = location.path, location.part
     rows = location.rows if rows is None else rows
-    with Npz(file) as archive:
-        names = {key: f"{key}_{part}" if part else key for key in ("x", "y", "lengths")}
-        if names["x"] not in archive:
-            raise InputError(_no_inputs(file, names["x"], archive.keys))
-        headers = {key: archive.header(name) for key, name in names.items() if name in archive}
-        _same_count(file, headers)
-        count = headers["x"].shape[0]
-        start, stop, _ = slice(None).indices(count) if rows is None else rows.indices(count)
-        if rows is not None and stop <= start:
-            asked = f"{rows.start or 0}:{'' if rows.stop is None else rows.stop}"
-            raise InputError(f"{file} has {count} examples; none are left of {asked}.")
-        arrays = {key: archive.read(header, start, stop) for key, header in headers.items()}
-        scale = _checked_scale(scale, "the scale given") if scale is not None else _own_scale(archive, part)
-    split = Split(arrays["x"], arrays.get("y"), arrays.get("lengths"), scale, str(file))
-    if split.lengths is not None and split.lengths.dtype.kind not in "iu":
-        raise InputError(f"{file}: lengths have dtype {split.lengths.dtype}; whole numbers are needed.")
-    return split
+    request = Request(location.path, location.part, rows, parse_columns(columns), beside)
+    found = readers.read(request)
+    where, shape = str(location.path), found.x.shape
+    arrays = {"x": found.x, "y": found.y, "lengths": found.lengths, "mask": found.mask}
+    check_shapes(where, {role: array.shape for role, array in arrays.items() if array is not None})
+    if found.lengths is not None and found.lengths.dtype.kind not in "iu":
+        raise InputError(f"{where}: lengths have dtype {found.lengths.dtype}; whole numbers are needed.")
+    lengths = found.lengths
+    if found.mask is not None and lengths is None:
+        lengths = lengths_of(found.mask, shape, where)
+    given = {"scale": scale, "mean": mean, "std": std}
+    split = Split(found.x, found.y, lengths, name=where, classes=found.classes, **_normalisation(found, given, where))
+    return split if found.taken else split.only(slice(*request.bounds(split.n)))
 
 
-def _no_inputs(file: Path, name: str, keys: tuple[str, ...]) -> str:
-    parts = [key.removeprefix("x_") for key in keys if key.startswith("x_")]
-    if parts:
-        return f"{file} has no array {name!r}; name a part: " + ", ".join(f"{file.name}:{part}" for part in parts) + "."
-    return f"{file} has no array {name!r} (it holds {', '.join(map(repr, keys[:8])) or 'nothing'}); inputs go into 'x'."
-
-
-def _same_count(file: Path, headers: dict[str, ArrayHeader]) -> None:
-    shape = headers["x"].shape
-    if not 2 <= len(shape) <= 4:
-        raise InputError(f"{file}: x has shape {shape}; (n, L, F) or (n, L) is needed.")
-    if 0 in shape:
-        raise InputError(f"{file} is an empty split: x has shape {shape}.")
-    for key, header in headers.items():
-        if not header.shape or header.shape[0] != shape[0]:
-            raise InputError(f"{file}: x has {shape[0]} examples, but {key} has shape {header.shape}.")
-
-
-def _own_scale(archive: Npz, part: str | None) -> float | None:
-    for key in (f"scale_{part}", "scale"):
-        if key in archive:
-            header = archive.header(key)
-            if header.shape not in ((), (1,)):
-                raise InputError(f"{archive.path}: scale has shape {header.shape}; one number is needed.")
-            return _checked_scale(float(archive.read(header).reshape(())), f"scale in {archive.path}")
-    return None
-
-
-def _checked_scale(scale: float, what: str) -> float:
-    if not np.isfinite(scale) or scale == 0:
-        raise InputError(f"{what} is {scale}; a finite number other than 0 is needed, for example 1/255.")
-    return float(scale)
+def _normalisation(found: Found, given: dict[str, Any], where: str) -> dict[str, Any]:
+    """What flags or a recipe say, else what the data say."""
+    result: dict[str, Any] = {}
+    for key, own in (("scale", found.scale), ("mean", found.mean), ("std", found.std)):
+        value, what = (own, f"{key} in {where}") if given[key] is None else (given[key], f"the {key} given")
+        if value is not None:
+            result[key] = checked_scale(value, what) if key == "scale" else checked_numbers(value, what, key == "std")
+    return result

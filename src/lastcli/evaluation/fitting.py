@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from lastcli.errors import InputError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.metrics import IGNORED
+from lastcli.evaluation.readers.stored import Array
 from lastcli.evaluation.tasks import generates, why_no_class
 from lastcli.families.base import Forward
 
@@ -61,7 +64,7 @@ def random_split(forward: Forward, *, n: int = 8, length: int = 64, seed: int = 
     return Split(x, name="random inputs")
 
 
-def _inputs(split: Split, forward: Forward) -> np.ndarray:
+def _inputs(split: Split, forward: Forward) -> Array:
     x, beside = split.x, _side_by_side(forward)
     pair = bool(beside)
     if forward.layout == "series" and (x.ndim != 4 or x.shape[1] != forward.series):
@@ -87,12 +90,13 @@ def _inputs(split: Split, forward: Forward) -> np.ndarray:
                 f"{split.name}: x has {_count(x.shape[-1], 'feature')} (shape {x.shape}), "
                 f"the model takes {forward.features}."
             )
-        if x.dtype.kind in "iu" and split.scale is None:
+        if x.dtype.kind in "iu" and not split.normalised:
             raise InputError(
                 f"{split.name}: x holds whole numbers ({x.dtype}) and nothing says how they become inputs; give "
                 "--scale 1/255 for 8-bit images, --scale 1 to take them as they are, or an array 'scale' in the file."
             )
-        return x.astype(np.float32) if x.dtype.kind == "b" else x
+        _normalises(split, forward)
+        return np.asarray(x, np.float32) if x.dtype.kind == "b" else x
     return _tokens(split, x, forward)
 
 
@@ -112,31 +116,62 @@ def _next_tokens(split: Split, ahead: int) -> np.ndarray:
     return y
 
 
-def _tokens(split: Split, x: np.ndarray, forward: Forward) -> np.ndarray:
+def _tokens(split: Split, x: Array, forward: Forward) -> Array:
     if x.dtype.kind == "f":
         raise InputError(
             f"{split.name}: x has shape {x.shape} and dtype {x.dtype}; the model takes {forward.features} features "
             "a step, as (n, L, F), or whole-number tokens."
         )
-    if split.scale is not None and split.scale != 1:
-        raise InputError(f"{split.name}: a scale was declared, but x holds tokens (shape {x.shape}).")
-    low, high = int(x.min()), int(x.max())
-    if low < 0 or high >= forward.features:
-        raise InputError(f"{split.name}: tokens go from {low} to {high}, the model knows 0 to {forward.features - 1}.")
+    if split.scale not in (None, 1) or split.mean is not None or split.std is not None:
+        what = "scale" if split.mean is None and split.std is None else "normalisation"
+        raise InputError(f"{split.name}: a {what} was declared, but x holds tokens (shape {x.shape}).")
+    low, high, wrong = 0, 0, ""
+    for start, part in _chunks(x):
+        bad = (part < 0) | (part >= forward.features)
+        if bad.any() and not wrong:
+            example, *where = (int(i) for i in np.argwhere(bad)[0])
+            wrong = f"; the first that it does not know is {int(part[(example, *where)])} at example {start + example}"
+        low, high = (
+            (int(part.min()), int(part.max()))
+            if start == 0
+            else (
+                min(low, int(part.min())),
+                max(high, int(part.max())),
+            )
+        )
+    if wrong:
+        raise InputError(
+            f"{split.name}: tokens go from {low} to {high}, the model knows 0 to {forward.features - 1}{wrong}."
+        )
     return x
+
+
+def _chunks(x: Any) -> Iterator[tuple[int, np.ndarray]]:
+    """Examples in pieces that fit into a little memory, each with the number of its first one."""
+    rows = max(CHUNK_BYTES // max(x[:1].nbytes, 1), 1)
+    for start in range(0, x.shape[0], rows):
+        yield start, np.asarray(x[start : start + rows])
+
+
+def _normalises(split: Split, forward: Forward) -> None:
+    for key, numbers in (("mean", split.mean), ("std", split.std)):
+        if numbers is not None and len(numbers) not in (1, forward.features):
+            raise InputError(
+                f"{split.name}: {key} has {len(numbers)} numbers; one, or one for each of the "
+                f"{_count(forward.features, 'feature')}, is needed."
+            )
 
 
 def _finite(split: Split) -> None:
     if split.x.dtype.kind != "f":
         return
-    rows = max(CHUNK_BYTES // max(split.x[0].nbytes, 1), 1)
-    for start in range(0, split.n, rows):
-        with np.errstate(over="ignore"):
+    for start, part in _chunks(split.x):
+        with np.errstate(over="ignore", invalid="ignore"):
             # what the model sees is float32: a float64 beyond its range is infinite there
-            bad = ~np.isfinite(split.x[start : start + rows].astype(np.float32) * np.float32(split.scale or 1))
+            bad = ~np.isfinite(split.inputs(slice(start, start + len(part))))
         if bad.any():
             example, *where = (int(i) for i in np.argwhere(bad)[0])
-            value = split.x[(start + example, *where)]
+            value = part[(example, *where)]
             raise InputError(
                 f"{split.name}: x holds {value} at example {start + example}, position {tuple(where)}; "
                 "inputs must be finite."
@@ -153,9 +188,11 @@ def _lengths(split: Split, forward: Forward) -> np.ndarray | None:
     if lengths.shape != shape:
         raise InputError(f"{split.name}: lengths has shape {lengths.shape}; {shape} is needed.")
     steps = split.x.shape[2 if forward.layout == "pair" else 1]
-    if int(lengths.min()) < 1 or int(lengths.max()) > steps:
+    wrong = (lengths < 1) | (lengths > steps)
+    if wrong.any():
         raise InputError(
-            f"{split.name}: lengths go from {int(lengths.min())} to {int(lengths.max())}; x has {steps} steps."
+            f"{split.name}: lengths go from {int(lengths.min())} to {int(lengths.max())}; x has {steps} steps; the "
+            f"first that does not fit is {int(lengths[wrong][0])} at example {int(np.argwhere(wrong)[0][0])}."
         )
     return lengths
 
@@ -169,8 +206,13 @@ def _classes(split: Split, y: np.ndarray, forward: Forward) -> np.ndarray:
         hint = why_no_class(y, forward)
         raise InputError(f"{split.name}: y has shape {y.shape}; one class a sequence, (n,), is needed{hint}.")
     if y.dtype.kind == "f":
-        if not np.all(np.isfinite(y)) or np.any(y != np.round(y)):
-            raise InputError(f"{split.name}: y holds fractions or NaN, but the model is a classifier.")
+        odd = ~np.isfinite(y) | (y != np.round(y))
+        if odd.any():
+            example = int(np.argmax(odd))
+            raise InputError(
+                f"{split.name}: y holds fractions or NaN ({y[example]} at example {example}), but the model is a "
+                "classifier."
+            )
         y = y.astype(np.int64)
     low, high = int(y.min()), int(y.max())
     classes = max(forward.outputs, 2)  # one output is the logit of class 1

@@ -1,7 +1,7 @@
-"""The texts that name data: a file with a part of it, a range of examples, a scale.
+"""The texts that name data: a file or folder with a part of it, a range of examples, a scale.
 
-One `.npz` may hold several parts, as `x_train`, `y_train` beside `x`, `y`: `FILE.npz:train` names one, `FILE.npz:0:128`
-a range of examples, and `FILE.npz:train:0:128` both.
+One file may hold several parts, as `x_train`, `y_train` beside `x`, `y`: `FILE.npz:train` names one, `FILE.npz:0:128`
+a range of examples, and `FILE.npz:train:0:128` both. `module:function` looks the same; which it is the readers decide.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lastcli.errors import UsageError
 __all__ = ["Location", "parse_location", "parse_rows", "parse_scale"]
 
 _LOCATION = re.compile(
-    r"^(?P<path>.*?\.npz)(?::(?P<part>[A-Za-z_]\w*))?(?::(?P<rows>-?\d*:-?\d*))?$", re.IGNORECASE | re.DOTALL
+    r"^(?P<path>.+?)(?::(?P<part>[A-Za-z_][\w-]*))?(?::(?P<rows>-?\d*:-?\d*))?$", re.IGNORECASE | re.DOTALL
 )
 
 
@@ -26,8 +26,8 @@ class Location:
     """Where a split is.
 
     Attributes:
-        path: the file.
-        part: suffix of the arrays' names: "train" means x_train, y_train, lengths_train. None for none.
+        path: the file or folder.
+        part: which split of several: "train" means x_train, y_train, lengths_train in an `.npz`. None for none.
         rows: the examples meant, first:last, None for all.
     """
 
@@ -44,7 +44,7 @@ class Location:
 
 
 def parse_location(text: str) -> Location:
-    """`FILE.npz`, `FILE.npz:PART`, `FILE.npz:a:b` or `FILE.npz:PART:a:b`; a file of that whole name comes first."""
+    """`FILE`, `FILE:PART`, `FILE:a:b` or `FILE:PART:a:b`; a file of that whole name comes first."""
     match = _LOCATION.match(text)
     if match is None or (":" in text and _exists(text)):
         return Location(Path(text))

@@ -17,7 +17,7 @@ from lastcli.mappings import suggestion
 __all__ = ["load_function"]
 
 
-def load_function(spec: str, option: str = "--forward") -> Callable[..., Any]:
+def load_function(spec: str, option: str = "--forward", folder: Path | None = None) -> Callable[..., Any]:
     """The function that `module:function` or `path/to/file.py:function` names.
 
     Modules are looked for in the working directory too; a file may import what lies beside it.
@@ -25,6 +25,7 @@ def load_function(spec: str, option: str = "--forward") -> Callable[..., Any]:
     Args:
         spec: the name.
         option: which option named it, for messages.
+        folder: where a module is looked for, besides the working directory.
 
     Raises:
         UsageError: there is no such module, file or function, or importing it failed.
@@ -32,7 +33,9 @@ def load_function(spec: str, option: str = "--forward") -> Callable[..., Any]:
     place, _, name = spec.rpartition(":")
     if not place or not name.isidentifier():
         raise UsageError(f"{option} {spec} is not of the form module:function or path/to/file.py:function.")
-    module = _load_file(Path(place), spec, option) if place.endswith(".py") else _load_module(place, spec, option)
+    module = (
+        _load_file(Path(place), spec, option) if place.endswith(".py") else _load_module(place, folder, spec, option)
+    )
     function = getattr(module, name, None)
     if not callable(function):
         own = [key for key, value in vars(module).items() if inspect.isfunction(value)]
@@ -57,8 +60,10 @@ def _load_file(path: Path, spec: str, option: str) -> ModuleType:
     return _importing(lambda: found.loader.exec_module(module) or module, spec, option)  # type: ignore[union-attr]
 
 
-def _load_module(name: str, spec: str, option: str) -> ModuleType:
+def _load_module(name: str, folder: Path | None, spec: str, option: str) -> ModuleType:
     _look_in(Path.cwd())
+    if folder is not None:
+        _look_in(folder.resolve())
     return _importing(lambda: importlib.import_module(name), spec, option)
 
 

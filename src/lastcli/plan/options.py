@@ -32,6 +32,9 @@ class _Data(TypedDict, total=False):
     data: str | Path
     limit: str | int
     scale: str | float
+    mean: str | float
+    std: str | float
+    columns: str
 
 
 class _Naming(TypedDict, total=False):
@@ -54,6 +57,7 @@ class _Measuring(_Data, total=False):
 
 class _Comparing(_Data, total=False):
     batch_size: int
+    seed: int
 
 
 class _Calibrating(TypedDict, total=False):
@@ -126,6 +130,7 @@ class SweepOptions(_Comparison, _Reducing, _Measuring, _Naming, total=False):
 class EvaluateOptions(_Measuring, _Naming, total=False):
     """Of `evaluate`, the command `eval`."""
 
+    seed: int
     fail_under: float
 
 

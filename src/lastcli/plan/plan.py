@@ -43,9 +43,11 @@ class Plan:
     """Everything a run depends on. Fields left None are decided by the pipeline, which says what it took."""
 
     checkpoint: str | None = _option(None, "path", "checkpoint file or folder, or `bundled`")
-    data: str | None = _option(None, "path", "held-out split (.npz), or `bundled:test`")
+    data: str | None = _option(
+        None, "path", "held-out split: a file or folder (docs/data.md), `module:function`, or `bundled:test`"
+    )
     calibration: str | None = _option(
-        None, "path", "unlabelled inputs for refits (.npz), `bundled:calibration`, or `split:0.5` of --data"
+        None, "path", "unlabelled inputs for refits, as --data, `bundled:calibration`, or `split:0.5` of --data"
     )
     layer_inputs: str | None = _option(
         None, "path", "layer inputs that lastcli.capture recorded (.safetensors), instead of --calibration"
@@ -79,7 +81,9 @@ class Plan:
     refuse_unstable: bool = _option(False, bool, "refuse a model with states of |λ| >= 1, which have no finite norm")
     match_output: bool = _option(False, bool, "after the refit, fit the model's outputs end to end (no labels)")
     steps: int = _option(1, int, "stages of one pruning; the states that go are chosen anew in each")
-    seed: int = _option(0, int, "seed of whatever is random")
+    seed: int | None = _option(
+        None, int, "seed of whatever is random, else 0; given, --limit 1000 draws 1000 examples by their classes"
+    )
     metric: str | None = _option(
         None,
         str,
@@ -90,6 +94,11 @@ class Plan:
     )
     warmup: int = _option(0, int, "first steps of a sequence output that the metric leaves out")
     scale: str | None = _option(None, str, "factor for integer inputs, such as 1/255")
+    mean: str | None = _option(
+        None, str, "taken from scaled inputs; one number, or one for each feature: 0.49,0.48,0.45"
+    )
+    std: str | None = _option(None, str, "what inputs are divided by then; one number, or one for each feature")
+    columns: str | None = _option(None, str, "which columns or arrays of the data are what: `x=open,x=close,y=label`")
     limit: str | None = _option(None, str, "part of the held-out split: `2000` or `1000:3000`")
     calibration_limit: str | None = _option(None, str, "part of the calibration split")
     batch_size: int | None = _option(None, int, "examples in a batch")

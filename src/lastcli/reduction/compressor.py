@@ -232,13 +232,13 @@ class Compressor:
             moments=sampled.moments,
             batches=lambda: sampled.batches,
             matched_on=lambda: self.batches,
-            seed=self.plan.seed,
+            seed=self.plan.seed or 0,
             progress=self.progress,
             recorded=self.recorded,
         )
         reductions = refits.apply(refit, task)
         if self.plan.match_output and not refit.matches_output:
-            seed = self.plan.seed
+            seed = self.plan.seed or 0
             reductions = refits.match_output(self.checkpoint, reductions, self.batches, self.progress, seed=seed)
         return reductions
 
@@ -362,7 +362,7 @@ class Compressor:
             system,
             method.rule,
             compat=self.plan.compat is not None,
-            seed=self.plan.seed + index,
+            seed=(self.plan.seed or 0) + index,
             parameters=parameters,
             moments=None if self.calibration is None else lambda: self.moments("calibrated")[index],
         )

@@ -67,7 +67,7 @@ class Session:
         self.progress = progress
         self._given = checkpoint
         self._stack = ExitStack()
-        self._parts: dict[int, tuple[Split, Split]] = {}
+        self._parts: dict[int | None, tuple[Split, Split]] = {}
 
     @cached_property
     def source(self) -> Source:
@@ -214,7 +214,7 @@ class Session:
         if divides(self.plan.calibration):
             return self._checked(self._divided(self.plan.seed)[1], labelled=True)
         source = choose_data(self.plan, bundled=self._bundled("data"))
-        split = self._load(source, self.plan.limit, "Data")
+        split = self._load(source, self.plan.limit, "Data", self.plan.seed)
         self._settle_task(split)
         return self._checked(split, labelled=True)
 
@@ -234,7 +234,7 @@ class Session:
             kind = {"multilabel": "independent labels", "classification": "classes"}[task]
             self.note(f"Data: the labels of {split.name} are {kind}, so task={task}.")
 
-    def _divided(self, seed: int) -> tuple[Split, Split]:
+    def _divided(self, seed: int | None) -> tuple[Split, Split]:
         """The data in two parts without a common example: to calibrate on, to measure on.
 
         Raises:
@@ -243,11 +243,11 @@ class Session:
         if self.plan.data is None:
             raise UsageError(f"--calibration {self.plan.calibration} divides --data, and there is none; give both.")
         if seed not in self._parts:
-            whole = self._load(choose_data(self.plan, bundled=False), self.plan.limit, "Data")
-            calibration, rest = whole.divided(parse_share(str(self.plan.calibration)), seed)
+            whole = self._load(choose_data(self.plan, bundled=False), self.plan.limit, "Data", seed)
+            calibration, rest = whole.divided(parse_share(str(self.plan.calibration)), seed or 0)
             self.note(
-                f"Calibration: {calibration.n} examples of {whole.name}, drawn with seed {seed}; the other {rest.n} "
-                "are measured on, none is in both."
+                f"Calibration: {calibration.n} examples of {whole.name}, drawn with seed {seed or 0}; the other "
+                f"{rest.n} are measured on, none is in both."
             )
             self._parts[seed] = (
                 calibration,
@@ -255,12 +255,12 @@ class Session:
             )
         return self._parts[seed]
 
-    def _to_calibrate(self, seed: int, *, bundled: bool) -> Split | None:
+    def _to_calibrate(self, seed: int | None, *, bundled: bool) -> Split | None:
         """The calibration inputs that the plan names, not checked against a model; None where it names none."""
         if divides(self.plan.calibration):
             return self._divided(seed)[0].part(self.plan.calibration_limit)
         source = choose_calibration(self.plan, bundled=bundled)
-        return None if source is None else self._load(source, self.plan.calibration_limit, "Calibration")
+        return None if source is None else self._load(source, self.plan.calibration_limit, "Calibration", seed)
 
     @cached_property
     def inputs(self) -> Split | None:
@@ -270,7 +270,8 @@ class Session:
         """
         if self.plan.data is None:
             return None
-        return self._load(choose_data(self.plan, bundled=False), self.plan.limit, "Data").without_labels()
+        source = choose_data(self.plan, bundled=False)
+        return self._load(source, self.plan.limit, "Data", self.plan.seed).without_labels()
 
     @property
     def measured_on(self) -> Split | None:
@@ -320,18 +321,29 @@ class Session:
         """Whether the bundled model is what is looked at; it is only asked where the plan names no split."""
         return getattr(self.plan, what) is None and self.source.bundled
 
-    def _load(self, source: DataSource, limit: str | None, what: str) -> Split:
+    def _load(self, source: DataSource, limit: str | None, what: str, seed: int | None) -> Split:
         from lastcli.evaluation.data import load_split
-        from lastcli.evaluation.text import is_text, load_text
 
-        if is_text(source.location.path):
-            split = load_text(source.location.path, self.checkpoint.folder / "tokenizer.json").part(limit)
-        else:
-            split = load_split(source.location, scale=self.plan.scale, limit=limit)
+        plan = self.plan
+        split = load_split(
+            source.location,
+            scale=plan.scale,
+            mean=plan.mean,
+            std=plan.std,
+            limit=limit,
+            seed=seed,
+            labels=what == "Data",
+            columns=plan.columns,
+            beside=lambda: self.checkpoint.folder,
+        )
         if source.bundled:
             split = dataclasses.replace(split, name=f"{BUNDLED}:{source.location.path.stem}")
         if source.how != "as named":
             self.note(f"{what}: {source.how}, {split.n} examples.")
+        if split.classes and split.y is not None:
+            named = ", ".join(f"{number} = {name}" for number, name in enumerate(split.classes[:12]))
+            more = ", …" if len(split.classes) > 12 else ""
+            self.note(f"{what}: classes of {split.name}: {named}{more}.")
         return split
 
     def _checked(self, split: Split, *, labelled: bool) -> Split:
@@ -409,7 +421,8 @@ class Session:
         from lastcli.reduction.compressor import Compressor
 
         recorded = self._recorded_of(checkpoint)
-        split = None if recorded is not None else self._to_calibrate(plan.seed, bundled=False)
+        seed = plan.seed if self.plan.seed is None else self.plan.seed  # examples were drawn with the recorded one
+        split = None if recorded is not None else self._to_calibrate(seed, bundled=False)
         if split is not None:
             split = fit_split(split.without_labels(), checkpoint.require_forward(), labels=False)
         compressor = Compressor(checkpoint, plan, split, progress=self.progress, recorded=recorded)

@@ -61,7 +61,7 @@ def choose_data(plan: Plan, *, bundled: bool) -> DataSource:
         UsageError: the command needs data and has none.
     """
     if plan.data is None and not bundled:
-        raise UsageError("This needs a held-out split; give an .npz file with --data.")
+        raise UsageError("This needs a held-out split; give one with --data, for example an .npz file.")
     return _split(plan.data, "test", "--data")
 
 

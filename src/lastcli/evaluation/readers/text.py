@@ -9,23 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
-from lastcli.errors import InputError, UsageError
-from lastcli.evaluation.data import Split
+from lastcli.errors import InputError
+from lastcli.evaluation.readers.base import Found, Reader, Request, missing_library, read_text
 
-__all__ = ["LENGTH", "is_text", "load_text"]
+__all__ = ["LENGTH", "READER", "load_text", "read"]
 
 LENGTH = 512
 """Tokens of a sequence; what is left at the end of a text is one shorter sequence."""
 
-SIZE_LIMIT = 1 << 30
+
+def read(request: Request) -> Found:
+    """See `Reader.read`; the tokenizer is that of the model's folder, else the one beside the text."""
+    request.refuse_part("text")
+    request.refuse_columns("text")
+    folder = request.path.parent if request.beside is None else request.beside()
+    return load_text(request.path, folder / "tokenizer.json")
 
 
-def is_text(path: Path) -> bool:
-    """Whether a data file is text by its name."""
-    return path.suffix.lower() == ".txt"
-
-
-def load_text(path: Path, tokenizer: Path, *, length: int = LENGTH) -> Split:
+def load_text(path: Path, tokenizer: Path, *, length: int = LENGTH) -> Found:
     """The tokens (n, length) of a text, without labels: the label of a step is the next token.
 
     Raises:
@@ -35,23 +36,15 @@ def load_text(path: Path, tokenizer: Path, *, length: int = LENGTH) -> Split:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise UsageError(
-            "Text needs the tokenizers library: pip install 'lastcli[text]'; or give the tokens as an .npz file."
-        ) from None
+        raise missing_library(path, "text", "tokenizers", "text") from None
     if not tokenizer.is_file():
         raise InputError(
             f"{path} is text, and there is no {tokenizer} to read it with; put the model's tokenizer.json beside its "
             "tensors, or give the tokens as an .npz file."
         )
+    text = read_text(path)
     try:
-        if path.stat().st_size > SIZE_LIMIT:
-            raise InputError(f"{path}: larger than 1 GiB; give a part of it.")
-        text = path.read_text(encoding="utf-8")
         model = Tokenizer.from_file(str(tokenizer))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: could not be read as UTF-8 text ({error}).") from error
-    except InputError:
-        raise
     except Exception as error:
         raise InputError(f"{tokenizer}: is no tokenizer that the tokenizers library reads ({error}).") from error
     ids = np.asarray(model.encode(text, add_special_tokens=False).ids, np.int32)
@@ -63,4 +56,7 @@ def load_text(path: Path, tokenizer: Path, *, length: int = LENGTH) -> Split:
     x[: len(ids)] = ids
     lengths = np.full(count, length, np.int32)
     lengths[-1] = len(ids) - (count - 1) * length
-    return Split(x.reshape(count, length), lengths=lengths if lengths[-1] < length else None, name=str(path))
+    return Found(x.reshape(count, length), lengths=lengths if lengths[-1] < length else None)
+
+
+READER = Reader("text", read, suffixes=(".txt",), extra="text")

@@ -8,7 +8,7 @@ byte is unpacked, objects (pickles) are never loaded, and rows outside the wante
 from __future__ import annotations
 
 import math
-import stat
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,13 +19,11 @@ from typing import IO
 import numpy as np
 
 from lastcli.errors import InputError
+from lastcli.evaluation.readers.base import SUSPICIOUS_BYTES, SUSPICIOUS_RATIO, first_line, require_regular
 
-__all__ = ["ArrayHeader", "Npz"]
+__all__ = ["ArrayHeader", "Npz", "check_dtype", "read_array_header"]
 
 CHUNK = 1 << 20
-# Deflate cannot pack better than 1032 to 1; honest data sets rarely reach a tenth of that.
-SUSPICIOUS_RATIO = 250
-SUSPICIOUS_BYTES = 64 << 20
 KINDS = "biuf"
 
 
@@ -90,14 +88,11 @@ class Npz:
             raise InputError(f"{where}: encrypted or packed in a way NumPy does not write; save it again.")
         try:
             with self._zip.open(info) as stream:
-                shape, fortran, dtype = _read_header(stream)
+                shape, fortran, dtype = read_array_header(stream)
                 start = stream.tell()
         except (ValueError, SyntaxError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{where}: not a readable .npy header ({_first_line(error)}).") from error
-        if dtype.hasobject:
-            raise InputError(f"{where} holds Python objects, which are never loaded; store plain numbers.")
-        if dtype.kind not in KINDS or dtype.fields is not None:
-            raise InputError(f"{where} has dtype {dtype}; real numbers are needed.")
+            raise InputError(f"{where}: not a readable .npy header ({first_line(error)}).") from error
+        check_dtype(dtype, where)
         declared = math.prod(shape) * dtype.itemsize
         if any(axis < 0 for axis in shape) or declared + start != info.file_size:
             raise InputError(
@@ -125,7 +120,7 @@ class Npz:
                 f"name a part of it, for example {self.path.name}:0:1000."
             ) from error
         except (EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{self.path}, array {header.key!r}: damaged bytes ({_first_line(error)}).") from error
+            raise InputError(f"{self.path}, array {header.key!r}: damaged bytes ({first_line(error)}).") from error
 
     def _read(self, header: ArrayHeader, start: int, stop: int | None) -> np.ndarray:
         rows = header.shape[0] if header.shape else 1
@@ -160,23 +155,40 @@ class Npz:
 
 
 def _open_regular(path: Path) -> IO[bytes]:
+    require_regular(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
-            raise InputError(f"{path} is not a regular file; data is read from a .npz file.")
         return path.open("rb")
-    except FileNotFoundError as error:
-        raise InputError(f"There is no data file {path}.") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {_first_line(error)}.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}.") from error
 
 
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and dtype as a `.npy` declares them, read off its beginning.
+
+    Raises:
+        ValueError: no such header, as NumPy says it.
+    """
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
+    try:
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        if version == (2, 0):
+            return np.lib.format.read_array_header_2_0(stream)
+    except (SyntaxError, tokenize.TokenError) as error:  # NumPy reads the header's text as Python reads a literal
+        raise ValueError(first_line(error)) from error
     raise ValueError(f"version {version} of the .npy format")
+
+
+def check_dtype(dtype: np.dtype, where: str) -> None:
+    """Real numbers only.
+
+    Raises:
+        InputError: objects (pickles), text, complex numbers, records.
+    """
+    if dtype.hasobject:
+        raise InputError(f"{where} holds Python objects, which are never loaded; store plain numbers.")
+    if dtype.kind not in KINDS or dtype.fields is not None or dtype.subdtype is not None:
+        raise InputError(f"{where} has dtype {dtype}; real numbers are needed.")
 
 
 def _discard(stream: IO[bytes], count: int) -> None:
@@ -197,7 +209,3 @@ def _fill(stream: IO[bytes], target: bytearray) -> None:
             raise EOFError("cut short")
         view[position : position + len(chunk)] = chunk
         position += len(chunk)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
