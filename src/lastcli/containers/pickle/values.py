@@ -161,11 +161,12 @@ def load(tensor: Tensor, what: str) -> np.ndarray:
     size = ITEMSIZE[tensor.dtype]
     first, count = tensor.offset, tensor.end - tensor.offset
     raw = storage.access.read(storage.offset + first * size, count * size, what)
-    flat = np.frombuffer(_native(raw, tensor.dtype) if storage.swapped else raw, dtype)
-    array = np.lib.stride_tricks.as_strided(
+    # elements as plain bytes: NumPy cannot stride over the eight-bit floats of ml_dtypes
+    flat = np.frombuffer(_native(raw, tensor.dtype) if storage.swapped else raw, f"V{size}")
+    elements = np.lib.stride_tricks.as_strided(
         flat, tensor.shape, tuple(stride * size for stride in tensor.strides), writeable=False
     )
-    array = np.array(array, order="C", copy=None)
+    array = np.array(elements, order="C", copy=None).view(dtype)
     if tensor.conj:
         array = np.conj(array)
     return -array if tensor.neg else array
