@@ -40,7 +40,7 @@ def test_a_sweep_writes_its_page_with_command_recipe_files_and_hashes(last, here
 
 @pytest.mark.parametrize(
     ("verb", "flags"),
-    [("inspect", ()), ("score", ()), ("prune", ("--ratio", "0.5", "--out", "small.safetensors"))],
+    [("inspect", ()), ("score", ()), ("prune", ("--method", "last", "--ratio", "0.5", "--out", "small.safetensors"))],
 )
 def test_other_verbs_write_pages_with_poles(last, here, verb, flags):
     code, _, err = last(verb, "tiny.safetensors", *flags, "--report", "page.html")

@@ -20,6 +20,7 @@ RUN_BY = {
     "docs/report.md": "tests/docs/test_results_pages.py",
     "docs/ci.md": "tests/docs/test_results_pages.py",
     "docs/forward.md": "tests/evaluation/test_external.py",
+    "docs/scale.md": "tests/parallel/test_page.py",
     "docs/development.md": "tests/families/test_development.py tests/plan/test_development.py "
     "tests/containers/test_development.py",
 }

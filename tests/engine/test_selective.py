@@ -150,7 +150,8 @@ def test_a_refit_answers_better_than_leaving_states_out(version):
     wanted = engine.output(system, SIGNALS)
     kept = np.array([[0, 3]]) if version == 1 else np.array([[0, 3], [1, 4]])
     signals = lambda: [(SIGNALS, wanted, np.ones(SIGNALS.shape[:2]))]  # noqa: E731
-    refitted = engine.refit_on_signals(system, kept, signals, False, None)
+    moments = lambda: engine.accumulate(engine.empty_moments(system), system, *signals()[0][::2], wanted)  # noqa: E731
+    refitted = engine.refit_on_signals(system, kept, moments, signals, False, None)
 
     def error(reduced):
         return ((engine.output(reduced, SIGNALS) - wanted) ** 2).sum()

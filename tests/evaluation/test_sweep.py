@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from lastcli.errors import InputError, UsageError
-from lastcli.evaluation.passes import choose_batch_size, default_mesh, model_outputs
+from lastcli.evaluation.passes import choose_batch_size, model_outputs
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import evaluate_candidates
+from lastcli.parallel.devices import local_mesh
 from tests.evaluation import models
 
 KEPT = (6, 5, 4, 3, 2, 1, 6)
@@ -134,38 +130,10 @@ def test_memory_that_runs_out_is_a_sentence() -> None:
 
 
 def test_batches_shrink_as_models_grow() -> None:
-    mesh = default_mesh()
+    mesh = local_mesh()
     assert choose_batch_size(models.split(1000), models.systems(), mesh) == 500
     assert choose_batch_size(models.split(300), models.systems(), mesh) == 300
     wide = tuple(s.replace(B=np.zeros((1, 6, 4096))) for s in models.systems())
     long = models.split(300, length=4000)
     assert choose_batch_size(long, wide, mesh) == 8
     assert choose_batch_size(long, tuple(s.replace(multi=True) for s in wide), mesh) == 1
-
-
-SEVERAL = """
-import jax, numpy as np
-from jax.sharding import Mesh
-from lastcli.evaluation import passes
-from lastcli.evaluation.sweep import evaluate_candidates
-from tests.evaluation import models
-assert jax.device_count() == 4
-passes.default_mesh = lambda: Mesh(np.array(jax.devices()), ("batch",))
-placed = passes.Runner(models.forward(models.Counted()), {}).batch(models.split().batch(0, 8))
-assert [shard.data.shape[0] for shard in placed[0].addressable_shards] == [2, 2, 2, 2]
-found = evaluate_candidates(models.forward(models.Counted()), models.parameters(),
-    [models.masked(models.systems(), k) for k in (6, 2)], models.split(), batch_size=6)
-print([e.statistics[:, 0].astype(int).tolist() for e in found])
-"""
-
-
-def test_four_devices_give_the_same(swept: tuple[models.Counted, list, Bar]) -> None:
-    root = Path(__file__).parents[2]
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(root), str(root / "src")]),
-    }
-    done = subprocess.run([sys.executable, "-c", SEVERAL], env=environment, capture_output=True, text=True, check=True)
-    wanted = [swept[1][i].statistics[:, 0].astype(int).tolist() for i in (0, 4)]
-    assert done.stdout.strip() == str(wanted)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from lastcli.reduction.calibration import (
     counted_steps,
     layer_signals,
     sequential_refit,
+    signal_moments,
 )
 from tests.engine.signals import plain_features
 from tests.evaluation.models import Counted, forward, parameters, split, systems
@@ -85,11 +88,16 @@ def test_sequential_refit_makes_good_what_the_upstream_layer_lost():
     np.testing.assert_array_equal(found[1].kept, keeps[1])
 
 
+def refitted(system, signals, reselect=False):
+    moments = partial(signal_moments, system, lambda batches: batches, signals)
+    return refit_on_signals(system, np.array([[0, 3]]), moments, lambda: signals, reselect, None)
+
+
 def test_states_chosen_anew_on_the_signals_are_no_worse():
     params, layers, data = parameters(), systems(), split(n=60)
     signals = list(layer_signals(forward(Counted()), params, layers, layers, 0, data.batches(20)))
     moments = collect_moments(forward(Counted()), params, layers, data.batches(20))[0]
-    given, chosen = (refit_on_signals(layers[0], np.array([[0, 3]]), lambda: signals, r, None) for r in (False, True))
+    given, chosen = (refitted(layers[0], signals, reselect) for reselect in (False, True))
     np.testing.assert_array_equal(given.kept, [[0, 3]])
     assert chosen.kept.shape == (1, 2)
     assert not np.array_equal(chosen.kept, given.kept)
@@ -127,11 +135,9 @@ def test_targets_that_are_not_finite_are_refused_where_they_count(value):
     target, weights = np.zeros((3, 5, 4)), np.ones((3, 5))
     target[1, 2, 3] = value
     with pytest.raises(InputError, match="inputs or outputs that are not finite"):
-        refit_on_signals(systems()[0], np.array([[0, 3]]), lambda: [(u, target, weights)], False, None)
+        refitted(systems()[0], [(u, target, weights)])
     weights[1, 2] = 0
-    assert np.isfinite(
-        refit_on_signals(systems()[0], np.array([[0, 3]]), lambda: [(u, target, weights)], False, None).system.C
-    ).all()
+    assert np.isfinite(refitted(systems()[0], [(u, target, weights)]).system.C).all()
 
 
 def test_padding_and_padded_examples_do_not_count():

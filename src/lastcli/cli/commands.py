@@ -13,7 +13,7 @@ import typer
 
 from lastcli._version import __version__
 from lastcli.cli.advice import advice
-from lastcli.cli.console import COMMAND, Console, guarded
+from lastcli.cli.console import COMMAND, Console, guarded, join_others
 from lastcli.cli.flags import COMMON, OUTPUT, Flag, checkpoint_argument, option, parse_size, plan_flags, signature
 from lastcli.cli.help import Command, Group
 from lastcli.cli.other_last import refuse_logins
@@ -73,6 +73,7 @@ def _command(name: str, options: type, flags: Sequence[Flag] = (), arguments: Se
                 mine = {key: values.pop(key) for key in own}
                 console = Console.of(values)
                 with _session(values, console) as session:
+                    join_others()
                     code = body(session, console, **mine)
                 if code:
                     raise SystemExit(int(code))

@@ -11,11 +11,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from lastcli.errors import ExitCode, LastError, UsageError
+from lastcli.parallel import failures, processes
 
 if TYPE_CHECKING:
     from lastcli.results import Result
 
-__all__ = ["COMMAND", "Console", "guarded", "on_github"]
+__all__ = ["COMMAND", "Console", "guarded", "join_others", "on_github"]
 
 # What was typed, without the program.
 COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
@@ -29,7 +30,7 @@ def on_github() -> bool:
 
 
 class Console:
-    """Where a command's words go.
+    """Where a command's words go; of several processes only the first one speaks.
 
     Args:
         quiet: no messages and no progress on standard error.
@@ -56,7 +57,7 @@ class Console:
 
     def note(self, sentence: str) -> None:
         """A message for the user, on standard error."""
-        if not self.quiet:
+        if not self.quiet and processes.index() == 0:
             from lastcli.report import safe_text
 
             print(_logged(safe_text(sentence)), file=sys.stderr)
@@ -70,7 +71,7 @@ class Console:
     @property
     def progress(self) -> Callable[..., Any] | None:
         """The factory of progress bars, or None where nobody looks."""
-        if self.quiet:
+        if self.quiet or processes.index() > 0:
             return None
         from lastcli.report.progress import Progress
 
@@ -78,13 +79,15 @@ class Console:
 
     def show(self, result: Result) -> None:
         """The result on standard output, in the form asked for."""
+        if processes.index() > 0:
+            return
         from lastcli import report
 
         report.print_result(result, form=self.form, log=on_github())
 
     def annotate(self, result: Result) -> None:
         """An annotation for each gate that is not met, where a job on GitHub reads standard error."""
-        if on_github():
+        if on_github() and processes.index() == 0:
             from lastcli.report.gates import failures_of
             from lastcli.report.github import error_command
 
@@ -105,6 +108,8 @@ class _Notes(logging.Handler):
     """What the library says in passing (an output of a killed run that was found), on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if processes.index() > 0:
+            return
         from lastcli.report import safe_text
 
         print(_logged(safe_text(record.getMessage())), file=sys.stderr)
@@ -124,6 +129,20 @@ def _notes() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def join_others() -> None:
+    """Of several processes: end together with the others, and keep standard output for what the command prints.
+
+    Gloo, which carries JAX's sums between CPUs, writes into descriptor 1 when it connects; that goes nowhere.
+    """
+    if not processes.running():
+        return
+    failures.watch()
+    own, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    sys.stdout = os.fdopen(own, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
 @contextlib.contextmanager
 def guarded(debug: bool) -> Iterator[None]:
     """Turn every way a command can end into its exit code and one sentence on standard error."""
@@ -138,6 +157,7 @@ def guarded(debug: bool) -> Iterator[None]:
             raise
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
+        _fail_with_others()
         _fail("Interrupted; nothing was left half written.", ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # whoever read our output has seen enough; Python would complain again when it flushes at exit
@@ -148,16 +168,29 @@ def guarded(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
+        if processes.running() and type(error).__name__ == "JaxRuntimeError":
+            _fail_with_others(wait=failures.NOTICE_SECONDS)
+            _fail("Another process of the run is gone; nothing was left half written.", ExitCode.INTERRUPTED)
         kind = type(error).__name__
         _fail(f"Bug in last: {kind}: {error}. Run again with --debug and report what it prints.", ExitCode.BUG)
 
 
-def _fail(sentence: str, code: ExitCode) -> None:
+def _fail(sentence: str, code: int) -> None:
     from lastcli.report import safe_text
 
-    print(f"Error: {safe_text(sentence)}", file=sys.stderr)
-    if on_github() and code not in (ExitCode.INTERRUPTED, ExitCode.DONE):
-        from lastcli.report.github import error_command
+    if processes.index() == 0:
+        print(f"Error: {safe_text(sentence)}", file=sys.stderr)
+        if on_github() and code not in (ExitCode.INTERRUPTED, ExitCode.DONE):
+            from lastcli.report.github import error_command
 
-        print(error_command(sentence, "last"), file=sys.stderr)
+            print(error_command(sentence, "last"), file=sys.stderr)
+    if processes.running():
+        failures.end_with(sentence, code)
     raise SystemExit(int(code)) from None
+
+
+def _fail_with_others(wait: float = 0.0) -> None:
+    """End as another process of the run did, if one did."""
+    other = failures.failure(wait)
+    if other is not None:
+        _fail(f"process {other.process} of the run ended: {other.sentence}", other.code)

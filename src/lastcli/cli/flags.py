@@ -35,6 +35,9 @@ _SPECIAL = {
     "mean": "X,X,…",
     "std": "X,X,…",
     "columns": "x=NAME,…",
+    "devices": "N|all",
+    "coordinator": "HOST:PORT",
+    "resume": "FILE",
 }
 
 

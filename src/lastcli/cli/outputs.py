@@ -1,4 +1,7 @@
-"""Files that a command writes beside what it prints: looked at before the work, written after it."""
+"""Files that a command writes beside what it prints: looked at before the work, written after it.
+
+Of several processes the first one looks and writes; the others end as it does.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lastcli.cli.flags import option
 from lastcli.errors import OutputError, UsageError
+from lastcli.parallel import processes
 
 if TYPE_CHECKING:
     from lastcli.results import Result
@@ -52,6 +56,8 @@ class Outputs:
             UsageError: a suffix that is not known, or two outputs with one name.
             OutputError: something stands there and may not be replaced, or nothing can be written there.
         """
+        if processes.index() > 0:
+            return
         if self.plot is not None:
             from lastcli.report.plots import plot_format
 
@@ -74,6 +80,8 @@ class Outputs:
             command: as typed, for the pages that say how they were made.
             measured: whether the held-out split was read.
         """
+        if processes.index() > 0:
+            return
         from lastcli import containers
 
         makers: list[tuple[Path | None, Callable[[], bytes]]] = [
@@ -160,7 +168,7 @@ def append_summary(files: Sequence[Path], result: Result) -> None:
     Raises:
         OutputError: a file cannot be written.
     """
-    if not files:
+    if not files or processes.index() > 0:
         return
     from lastcli.report import as_markdown
 

@@ -127,17 +127,20 @@ def refit(system: DiagonalSystem, kept: np.ndarray, moments: Any, signals: Signa
 
 
 def refit_on_signals(
-    system: DiagonalSystem, kept: np.ndarray, signals: Signals, reselect: bool, pinned: np.ndarray | None
+    system: DiagonalSystem,
+    kept: np.ndarray,
+    moments: Callable[[], Any],
+    signals: Signals,
+    reselect: bool,
+    pinned: np.ndarray | None,
 ) -> Reduction:
     """The read-out that fits the targets of `signals` best; with `reselect` of the states that do so best."""
     from lastcli.engine.exchange import select_states
 
-    moments = empty_moments(system)
-    for u, target, weights in signals():
-        moments = accumulate(moments, system, u, weights, target)
+    found = moments()
     if reselect:
-        kept = select_states(system, moments, kept.shape[1], pinned=pinned)
-    return refit(system, kept, moments, signals)
+        kept = select_states(system, found, kept.shape[1], pinned=pinned)
+    return refit(system, kept, found, signals)
 
 
 def output(system: DiagonalSystem, u: np.ndarray) -> np.ndarray:

@@ -140,9 +140,15 @@ class Engine(Protocol):
         """What the kept states must say on the inputs of `moments`; `signals` gives those inputs again."""
 
     def refit_on_signals(
-        self, system: Any, kept: np.ndarray, signals: Signals, reselect: bool, pinned: np.ndarray | None
+        self,
+        system: Any,
+        kept: np.ndarray,
+        moments: Callable[[], Any],
+        signals: Signals,
+        reselect: bool,
+        pinned: np.ndarray | None,
     ) -> Reduction:
-        """The same for targets of one's own; with `reselect` other states may be kept, as many."""
+        """The same for targets of one's own, `moments()` being those of `signals`; `reselect` allows other states."""
 
     def output(self, system: Any, u: np.ndarray) -> np.ndarray:
         """The layer's answer in float64, (n, L, p)."""

@@ -62,8 +62,11 @@ class Batches:
         return -(-self.split.n // self.size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, self.split.n, self.size):
-            yield self.split.batch(start, self.size)
+        return map(self.numbered, range(len(self)))
+
+    def numbered(self, number: int) -> Batch:
+        """One of them, from 0."""
+        return self.split.batch(number * self.size, self.size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import System
 from lastcli.errors import UsageError
-from lastcli.evaluation.data import Batch, Split
+from lastcli.evaluation.data import Batch, Batches, Split
 from lastcli.evaluation.fitting import fit_split
 from lastcli.families.base import Forward
+from lastcli.parallel import devices, processes
 
 __all__ = [
     "Runner",
     "choose_batch_size",
     "computable",
-    "default_mesh",
     "in_precision",
     "memory_errors",
     "model_outputs",
+    "own_batches",
+    "padded",
     "precision_of",
 ]
 
@@ -45,17 +47,13 @@ LARGEST_BATCH = 512
 SMALLEST_SCANNED = 8
 
 
-def default_mesh() -> Mesh:
-    """The first local device as a mesh of one."""
-    return Mesh(np.array(jax.local_devices()[:1]), ("batch",))
-
-
 def choose_batch_size(split: Split, systems: Systems, mesh: Mesh) -> int:
     """A batch whose activations fit the cache, cut so that the last one is padded as little as possible."""
     widest = max((system.width for system in systems), default=1)
     device_bytes = (CPU_BYTES if mesh.devices.flat[0].platform == "cpu" else ACCELERATOR_BYTES) * mesh.size
     most = max(device_bytes // (4 * split.steps * widest), 1 if any(s.multi for s in systems) else SMALLEST_SCANNED)
     batches = -(-split.n // min(most, LARGEST_BATCH))
+    batches = -(-batches // processes.count()) * processes.count()  # none of the processes is to have one less
     return _whole_shares(-(-split.n // batches), mesh)
 
 
@@ -83,9 +81,8 @@ class Runner:
 
     def __init__(self, forward: Forward, params: Mapping[str, np.ndarray]) -> None:
         self.forward = forward
-        self.mesh = default_mesh()
-        self.replicated = NamedSharding(self.mesh, PartitionSpec())
-        self.spread = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
+        self.mesh = devices.local_mesh()
+        self.replicated, self.spread = devices.shardings(self.mesh)
         self.params = self.everywhere(computable(forward, params))
 
     def everywhere(self, tree: Any) -> Any:
@@ -108,6 +105,25 @@ class Runner:
         if batch_size < 1:
             raise UsageError(f"The batch size must be at least 1, not {batch_size}.")
         return _whole_shares(min(batch_size, split.n), self.mesh)
+
+
+def own_batches(batches: Batches) -> Iterator[tuple[int, Batch]]:
+    """The batches of this process, with their numbers; all of them where there is one process."""
+    for number in processes.share(range(len(batches))):
+        yield number, batches.numbered(number)
+
+
+def padded(batch: Batch, mesh: Mesh) -> Batch:
+    """The batch with copies of its first example, of weight 0, behind it, so that every device has as many."""
+    missing = _whole_shares(len(batch.x), mesh) - len(batch.x)
+    if not missing:
+        return batch
+
+    def longer(array: np.ndarray) -> np.ndarray:
+        return np.concatenate([array, np.repeat(array[:1], missing, axis=0)])
+
+    y, lengths = (None if array is None else longer(array) for array in (batch.y, batch.lengths))
+    return Batch(longer(batch.x), y, lengths, np.concatenate([batch.weights, np.zeros(missing, np.float32)]))
 
 
 def computable(forward: Forward, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -145,12 +161,23 @@ def model_outputs(
     split = fit_split(split, forward, labels=False)
     runner = Runner(forward, params)
     program, placed = _outputs_program(forward.apply, runner.replicated), runner.systems(systems)
-    for batch in split.batches(runner.size(batch_size, split, systems)):
+    batches = split.batches(runner.size(batch_size, split, systems))
+
+    def outputs(number: int) -> np.ndarray | None:
+        if number >= len(batches):
+            return None
+        batch = batches.numbered(number)
         with memory_errors():
             x, _, lengths = runner.batch(batch)
             with precision_of(forward):
-                outputs = np.asarray(program(runner.params, placed, x, lengths))[: batch.count]
-            yield outputs
+                return np.asarray(program(runner.params, placed, x, lengths))[: batch.count]
+
+    several = processes.count()
+    for first in range(0, len(batches), several):
+        mine = first + processes.index() if several > 1 else first
+        for found in processes.together(partial(outputs, mine)):
+            if found is not None:
+                yield found
 
 
 @contextlib.contextmanager

@@ -25,8 +25,9 @@ from lastcli.evaluation.choice import choose_metric
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
 from lastcli.evaluation.metrics import Metric
-from lastcli.evaluation.passes import Runner, memory_errors, precision_of
+from lastcli.evaluation.passes import Runner, memory_errors, own_batches, precision_of
 from lastcli.families.base import Forward
+from lastcli.parallel import processes
 
 __all__ = ["Advance", "Evaluation", "evaluate_candidates"]
 
@@ -114,24 +115,28 @@ def evaluate_candidates(
     runner = Runner(forward, params)
     center = runner.everywhere(metric.target_mean(split))
     program = _program(forward.apply, metric, runner.replicated)
-    sums = [_Accumulated(compare_outputs) for _ in candidates]
-    with memory_errors():
-        placed = [runner.systems(candidate) for candidate in candidates]
-        for batch in split.batches(runner.size(batch_size, split, candidates[0])):
-            inputs = runner.batch(batch)
-            first = None
-            for systems, result in zip(placed, sums, strict=True):
-                with precision_of(forward):
-                    statistics, finite, outputs = program(runner.params, systems, *inputs, center)
-                count = batch.count  # padded examples come last
-                result.add(np.asarray(statistics)[:count], np.asarray(finite)[:count])
-                if compare_outputs:
-                    now = np.asarray(outputs)[:count]
+    batches = split.batches(runner.size(batch_size, split, candidates[0]))
+
+    def own() -> list[dict[int, _Part]]:
+        """Of every candidate, what this process has measured: {number of the batch: its part}."""
+        parts: list[dict[int, _Part]] = [{} for _ in candidates]
+        with memory_errors():
+            placed = [runner.systems(candidate) for candidate in candidates]
+            for number, batch in own_batches(batches):
+                inputs = runner.batch(batch)
+                first = None
+                for systems, found in zip(placed, parts, strict=True):
+                    with precision_of(forward):
+                        statistics, finite, outputs = program(runner.params, systems, *inputs, center)
+                    now = np.asarray(outputs)[: batch.count] if compare_outputs else None
                     first = now if first is None else first
-                    result.add_difference(now, first)
-                if progress is not None:
-                    progress.advance(count)
-    return [result.evaluation(metric, split.n) for result in sums]
+                    found[number] = _Part.of(np.asarray(statistics), np.asarray(finite), batch.count, now, first)
+                    if progress is not None:
+                        progress.advance(batch.count * processes.count())
+        return parts
+
+    everything = processes.together(own)
+    return [_joined(metric, [parts[k] for parts in everything], split.n) for k in range(len(candidates))]
 
 
 @lru_cache(maxsize=16)
@@ -146,31 +151,50 @@ def _program(apply: Apply, metric: Metric, replicated: NamedSharding) -> Callabl
     return jax.jit(evaluate, out_shardings=replicated)
 
 
-class _Accumulated:
-    """Per-example statistics of one candidate as batches come in."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One candidate on one batch.
 
-    def __init__(self, compare_outputs: bool) -> None:
-        self.parts: list[np.ndarray] = []
-        self.largest = 0.0 if compare_outputs else None
-        self.total = 0.0
-        self.terms = 0
-        self.non_finite = 0
+    Attributes:
+        statistics: of each example, in the order of the split.
+        non_finite: examples with outputs that are NaN or infinite.
+        largest, total, terms: of the differences of the outputs from those of candidate 0, and how many there are;
+            `largest` is None where they are not compared.
+    """
 
-    def add(self, statistics: np.ndarray, finite: np.ndarray) -> None:
-        self.parts.append(statistics)
-        self.non_finite += int((~finite).sum())
+    statistics: np.ndarray
+    non_finite: int
+    largest: float | None = None
+    total: float = 0.0
+    terms: int = 0
 
-    def add_difference(self, outputs: np.ndarray, reference: np.ndarray) -> None:
+    @classmethod
+    def of(
+        cls,
+        statistics: np.ndarray,
+        finite: np.ndarray,
+        count: int,
+        outputs: np.ndarray | None,
+        reference: np.ndarray | None,
+    ) -> _Part:
+        """From what the program gives for a batch, whose padded examples come last."""
+        bare = cls(statistics[:count], int((~finite[:count]).sum()))
+        if outputs is None or reference is None:
+            return bare
         # equal infinities (log-probabilities of -inf) do not differ; inf - inf would be NaN
         same = outputs == reference
         difference = np.abs(np.where(same, 0, outputs) - np.where(same, 0, reference), dtype=np.float64)
-        self.largest = float(np.maximum(self.largest or 0.0, difference.max(initial=0.0)))  # NaN stays NaN
-        self.total += float(difference.sum())
-        self.terms += difference.size
+        largest, total = float(difference.max(initial=0.0)), float(difference.sum())
+        return dataclasses.replace(bare, largest=largest, total=total, terms=difference.size)
 
-    def evaluation(self, metric: Metric, n: int) -> Evaluation:
-        found = Evaluation.of(metric, self.parts, n, self.non_finite)
-        if self.largest is None:
-            return found
-        mean = self.total / max(self.terms, 1)
-        return dataclasses.replace(found, max_difference=self.largest, mean_difference=mean)
+
+def _joined(metric: Metric, shares: Sequence[Mapping[int, _Part]], n: int) -> Evaluation:
+    """The parts that several processes measured, summed in the order of the batches: the sums do not depend on who."""
+    found = {number: part for share in shares for number, part in share.items()}
+    parts = [found[number] for number in sorted(found)]
+    evaluation = Evaluation.of(metric, [part.statistics for part in parts], n, sum(part.non_finite for part in parts))
+    if any(part.largest is None for part in parts):
+        return evaluation
+    largest = float(np.max([part.largest for part in parts], initial=0.0))  # NaN stays NaN
+    mean = sum(part.total for part in parts) / max(sum(part.terms for part in parts), 1)
+    return dataclasses.replace(evaluation, max_difference=largest, mean_difference=mean)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lastcli.plan.methods import Criterion, Method, Refit
 
 __all__ = [
+    "PLACE",
     "BenchOptions",
     "ConvertOptions",
     "EvaluateOptions",
@@ -46,6 +47,17 @@ class _Carrying(_Naming, total=False):
     keep_others: bool
 
 
+class _Devices(TypedDict, total=False):
+    devices: str | int
+
+
+class _Place(_Devices, total=False):
+    distributed: bool
+    coordinator: str
+    num_processes: int
+    process_id: int
+
+
 class _Measuring(_Data, total=False):
     metric: str
     threshold: float
@@ -55,7 +67,7 @@ class _Measuring(_Data, total=False):
     outputs: str
 
 
-class _Comparing(_Data, total=False):
+class _Comparing(_Data, _Devices, total=False):
     batch_size: int
     seed: int
 
@@ -111,23 +123,27 @@ class _Comparison(TypedDict, total=False):
     fail_under: float
 
 
+class _Resuming(TypedDict, total=False):
+    resume: str | Path
+
+
 class InspectOptions(_Naming, total=False):
     """Of `inspect`."""
 
 
-class ScoreOptions(_Ranking, _Naming, total=False):
+class ScoreOptions(_Ranking, _Place, _Naming, total=False):
     """Of `score`."""
 
 
-class PruneOptions(_Goal, _Reducing, _Measuring, _Carrying, total=False):
+class PruneOptions(_Goal, _Reducing, _Measuring, _Place, _Carrying, total=False):
     """Of `prune`."""
 
 
-class SweepOptions(_Comparison, _Reducing, _Measuring, _Naming, total=False):
+class SweepOptions(_Comparison, _Resuming, _Reducing, _Measuring, _Place, _Naming, total=False):
     """Of `sweep`."""
 
 
-class EvaluateOptions(_Measuring, _Naming, total=False):
+class EvaluateOptions(_Measuring, _Place, _Naming, total=False):
     """Of `evaluate`, the command `eval`."""
 
     seed: int
@@ -149,3 +165,7 @@ class BenchOptions(_Comparing, _Naming, total=False):
 def fields_of(options: type) -> tuple[str, ...]:
     """The fields of `Plan` in one of these, in the order of the flags."""
     return tuple(options.__annotations__)
+
+
+# Options that say where a run takes place; no result depends on them, so no recipe that a run writes has them.
+PLACE = fields_of(_Place)

@@ -102,6 +102,14 @@ class Plan:
     limit: str | None = _option(None, str, "part of the held-out split: `2000` or `1000:3000`")
     calibration_limit: str | None = _option(None, str, "part of the calibration split")
     batch_size: int | None = _option(None, int, "examples in a batch")
+    devices: str | None = _option(None, str, "local devices that share the examples of a batch, a number or `all`")
+    distributed: bool = _option(
+        False, bool, "one run of many processes (Slurm, Open MPI and Kubernetes are recognised)"
+    )
+    coordinator: str | None = _option(None, str, "where process 0 of such a run listens, `HOST:PORT`")
+    num_processes: int | None = _option(None, int, "how many processes such a run has")
+    process_id: int | None = _option(None, int, "which of them this is, from 0")
+    resume: str | None = _option(None, "path", "keep finished rows in this file, and go on from those in it")
     forward: str | None = _option(None, str, "your own forward pass, `module:function` or `file.py:function`")
     outputs: str | None = _option(
         None, str, "what your forward pass returns; where not given, its first outputs show it", OUTPUTS
@@ -237,6 +245,7 @@ def _check(plan: Plan) -> None:
     positive("batch_size", 1)
     positive("warmup", 0)
     positive("seed", 0)
+    _check_place(plan)
     if plan.allow_unstable and plan.refuse_unstable:
         raise UsageError("--allow-unstable and --refuse-unstable exclude each other.")
     if plan.calibration is not None and divides(plan.calibration):
@@ -252,6 +261,25 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"--threshold is a probability between 0 and 1, such as 0.3, not {plan.threshold}.")
     if plan.significance is not None and not 0 < plan.significance < 1:
         raise UsageError(f"--significance must lie between 0 and 1, such as 0.05, not {plan.significance}.")
+
+
+def _check_place(plan: Plan) -> None:
+    """The options that say where a run takes place."""
+    if plan.devices is not None and plan.devices != "all" and not (plan.devices.isdecimal() and int(plan.devices) >= 1):
+        raise UsageError(f"--devices must be a number of devices or all, not {plan.devices!r}.")
+    given = (plan.coordinator, plan.num_processes, plan.process_id)
+    if any(item is not None for item in given) and None in given:
+        raise UsageError("--coordinator, --num-processes and --process-id go together; give all three or none.")
+    if plan.coordinator is None or plan.num_processes is None or plan.process_id is None:
+        return
+    host, _, port = plan.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UsageError(f"--coordinator must be HOST:PORT, not {plan.coordinator!r}.")
+    if not 0 <= plan.process_id < plan.num_processes:
+        raise UsageError(
+            f"--process-id must lie between 0 and {plan.num_processes - 1} where --num-processes is "
+            f"{plan.num_processes}, not {plan.process_id}."
+        )
 
 
 def _check_best(plan: Plan) -> None:

@@ -1,11 +1,13 @@
 """Calibration: a model's forward pass over unlabelled inputs, boiled down to the second moments of every layer.
 
 Forward passes run in the checkpoint's precision, the moments are accumulated in float64. Nothing here looks at a
-label, and nothing grows with the number of examples.
+label, and nothing grows with the number of examples. The examples of a batch are spread over the devices of a process,
+the batches over the processes, whose moments are summed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import lru_cache, partial
 from typing import Any
@@ -16,9 +18,10 @@ import numpy as np
 from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import Reduction, System
 from lastcli.errors import InputError
-from lastcli.evaluation.data import Batch
-from lastcli.evaluation.passes import computable, in_precision, precision_of
+from lastcli.evaluation.data import Batch, Batches
+from lastcli.evaluation.passes import Runner, memory_errors, own_batches, padded, precision_of
 from lastcli.families.base import Forward
+from lastcli.parallel import processes
 
 __all__ = [
     "Progress",
@@ -27,6 +30,7 @@ __all__ = [
     "reusable",
     "sequential_refit",
     "share_of",
+    "signal_moments",
 ]
 
 Array = Any
@@ -60,18 +64,69 @@ def collect_moments(
     Raises:
         InputError: no batches, or inputs that drive a layer to values that are not finite.
     """
-    moments = [engine_of(system).empty_moments(system) for system in systems]
-    program, placed = _program(forward.apply), in_precision(forward, systems)
-    params = computable(forward, params)
-    for batch in _counted(batches, progress):
-        with precision_of(forward):
-            inputs = program(params, placed, batch.x, batch.lengths)
-        for i, u in enumerate(inputs):
-            weights = counted_steps(batch, u.shape[0], u.shape[1], systems)
-            moments[i] = engine_of(systems[i]).accumulate(moments[i], systems[i], np.asarray(u), weights)
+
+    def own() -> list[Any]:
+        moments = [engine_of(system).empty_moments(system) for system in systems]
+        model = _Inputs(forward, params)
+        placed = model.runner.systems(systems)
+        for batch in _counted(_own(batches), progress):
+            batch, inputs = model.of(placed, batch)
+            for i, u in enumerate(inputs):
+                weights = counted_steps(batch, u.shape[0], u.shape[1], systems)
+                moments[i] = engine_of(systems[i]).accumulate(moments[i], systems[i], np.asarray(u), weights)
+        return moments
+
+    moments = [_whole(parts) for parts in zip(*processes.together(own))]
     if moments and not moments[0].weight > 0:
         raise InputError("The calibration split holds no examples; give at least one batch of inputs.")
     return moments
+
+
+def signal_moments(
+    system: System, signals: Callable[[Iterable[Batch]], Iterable[Any]], batches: Iterable[Batch]
+) -> Any:
+    """Moments of one layer with targets of its own.
+
+    Args:
+        system: the layer.
+        signals: gives what `engine.protocol.Signals` gives, on the given batches.
+        batches: of which each process takes its share.
+    """
+
+    def own() -> Any:
+        moments = engine_of(system).empty_moments(system)
+        for u, target, weights in signals(_own(batches)):
+            moments = engine_of(system).accumulate(moments, system, u, weights, target)
+        return moments
+
+    return _whole(processes.together(own))
+
+
+def _own(batches: Iterable[Batch]) -> Iterable[Batch]:
+    """The share of this process; of a split only its batches are read."""
+    if processes.count() == 1:
+        return batches
+    if isinstance(batches, Batches):
+        return (batch for _, batch in own_batches(batches))
+    return processes.share(batches)
+
+
+def _whole(parts: Sequence[Any]) -> Any:
+    """The moments of all processes, in float64 and in their order: means, weighted by what each has seen."""
+    if len(parts) == 1:
+        return parts[0]
+    weights = np.array([float(part.weight) for part in parts])
+    total = weights.sum()
+    shares = weights / total if total > 0 else weights
+
+    def mean(name: str) -> Any:
+        arrays = [getattr(part, name) for part in parts]
+        if arrays[0] is None:
+            return None
+        return sum(share * np.asarray(array, np.float64) for share, array in zip(shares, arrays))
+
+    names = [field.name for field in dataclasses.fields(parts[0]) if field.name != "weight"]
+    return dataclasses.replace(parts[0], **{name: mean(name) for name in names}, weight=np.float64(total))
 
 
 def sequential_refit(
@@ -97,9 +152,10 @@ def sequential_refit(
     reductions: list[Reduction] = []
     for i, (system, kept) in enumerate(zip(systems, keeps)):
         report = share_of(progress, i, len(systems))
-        signals = partial(layer_signals, forward, params, systems, list(current), i, batches, progress=report)
+        arriving = partial(layer_signals, forward, params, systems, list(current), i, progress=report)
+        moments = partial(signal_moments, system, arriving, batches)
         engine = engine_of(system)
-        reductions.append(engine.refit_on_signals(system, kept, signals, False, None))
+        reductions.append(engine.refit_on_signals(system, kept, moments, partial(arriving, batches), False, None))
         current[i] = engine.embed(system, reductions[-1])
     return reductions
 
@@ -142,15 +198,31 @@ def layer_signals(
         u (n, L, F) in the model's precision, the original layer's output under the original model's inputs
         (n, L, ...) float64, and the weights (n, L) of the time steps.
     """
-    program, params = _program(forward.apply), computable(forward, params)
-    placed, reduced = in_precision(forward, systems), in_precision(forward, current)
+    model = _Inputs(forward, params)
+    placed, reduced = model.runner.systems(systems), model.runner.systems(current)
     same = all(system is other for system, other in zip(systems[:layer], current[:layer]))
     for batch in _counted(batches, progress):
-        with precision_of(forward):
-            original = np.asarray(program(params, placed, batch.x, batch.lengths)[layer])
-            u = original if same else np.asarray(program(params, reduced, batch.x, batch.lengths)[layer])
+        batch, inputs = model.of(placed, batch)
+        original = np.asarray(inputs[layer])
+        u = original if same else np.asarray(model.of(reduced, batch)[1][layer])
         target = engine_of(systems[layer]).output(systems[layer], original)
         yield u, target, counted_steps(batch, u.shape[0], u.shape[1], systems)
+
+
+class _Inputs:
+    """What arrives at every layer of a model, its batches spread over the devices of this process."""
+
+    def __init__(self, forward: Forward, params: Mapping[str, np.ndarray]) -> None:
+        self.runner = Runner(forward, params)
+        self._program = _program(forward.apply)
+
+    def of(self, placed: Any, batch: Batch) -> tuple[Batch, Any]:
+        """The batch with an equal number of examples for each device, and the inputs of the layers on it."""
+        batch = padded(batch, self.runner.mesh)
+        with memory_errors():
+            x, _, lengths = self.runner.batch(batch)
+            with precision_of(self.runner.forward):
+                return batch, self._program(self.runner.params, placed, x, lengths)
 
 
 def reusable(batches: Iterable[Any]) -> Iterable[Any]:

@@ -7,6 +7,7 @@ sweep costs little more than one pruning.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import cached_property
@@ -18,8 +19,9 @@ from lastcli.engine import allocation
 from lastcli.engine.engines import engine_of, unstable
 from lastcli.engine.protocol import Reduction, System
 from lastcli.engine.system import diagonal
-from lastcli.errors import UsageError
+from lastcli.errors import LastError, UsageError
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.parallel import processes
 from lastcli.plan import METHODS, REFITS, Method, Plan, Refit
 from lastcli.reduction import refits
 from lastcli.reduction.feasible import check, require_exact, require_norms
@@ -212,6 +214,23 @@ class Compressor:
             return self._staged(method, refit).reduce(ratio=ratio, states=states)
         return self.reduce_at_once(method, refit, ratio=ratio, states=states)
 
+    def prepare(self, pairs: Sequence[tuple[Method, Refit]]) -> None:
+        """Compute together, with all processes, what reductions of these pairs share: the rest each does for itself.
+
+        An error is left to the reduction that meets it.
+        """
+        if self.plan.steps > 1 or processes.count() == 1:
+            return
+        for method, refit in pairs:
+            with contextlib.suppress(LastError):
+                self.check(method, refit)
+                if method.moves_poles:
+                    self._balance(method)
+                else:
+                    self._ranks(method, refit)
+                if refit.for_kept_states and not refit.needs_model:
+                    self.moments(self._moment_source(refit))
+
     def reduce_at_once(
         self, method: Method, refit: Refit, *, ratio: Decimal | None = None, states: int | None = None
     ) -> list[Reduction]:
@@ -313,7 +332,8 @@ class Compressor:
         """The calibration inputs in batches."""
         if self.calibration is None:
             raise UsageError("This needs inputs to calibrate on; give an .npz file with --calibration.")
-        return self.calibration.batches(min(self.plan.batch_size or _BATCH, self.calibration.n))
+        size = self.plan.batch_size or min(_BATCH, -(-self.calibration.n // processes.count()))
+        return self.calibration.batches(min(size, self.calibration.n))
 
     def pinned(self, method: Method, refit: Refit) -> list[np.ndarray] | None:
         """States that stay whatever they score, (sets, N) bool a layer; None where there are none.
@@ -347,8 +367,10 @@ class Compressor:
     def _eliminations(self, refit: Refit) -> list[Elimination]:
         source = self._moment_source(refit)
         if source not in self._eliminated:
-            layers = zip(self.systems, self.moments(source))
-            self._eliminated[source] = [engine_of(system).eliminate(system, moments) for system, moments in layers]
+            layers = list(zip(self.systems, self.moments(source)))
+            self._eliminated[source] = processes.divided(
+                lambda layer: engine_of(layer[0]).eliminate(layer[0], layer[1]), layers
+            )
         return self._eliminated[source]
 
     def _energy(self, method: Method, index: int) -> np.ndarray:
@@ -372,22 +394,28 @@ class Compressor:
 
     def _balanced(self, method: Method, ratio: Decimal | None, states: int | None) -> list[Reduction]:
         """Balanced reductions of all layers."""
-        from lastcli.engine.balanced import balance, reduce_balanced
+        from lastcli.engine.balanced import reduce_balanced
 
         self._check_count(states)
-        if method.name not in self._balanced_layers:
-            mode = "perturbation" if method.settles else "truncation"
-            self._balanced_layers[method.name] = [
-                balance(diagonal(system), name, mode) for system, name in zip(self.systems, self.names)
-            ]
         return reduce_balanced(
-            self._balanced_layers[method.name],
+            self._balance(method),
             ratio=ratio,
             states=states,
             min_states=self.plan.min_states,
             layout=self.layout,
             multiple=self.plan.states_multiple,
         )
+
+    def _balance(self, method: Method) -> list[Balanced]:
+        from lastcli.engine.balanced import balance
+
+        if method.name not in self._balanced_layers:
+            mode = "perturbation" if method.settles else "truncation"
+            layers = list(zip(map(diagonal, self.systems), self.names))
+            self._balanced_layers[method.name] = processes.divided(
+                lambda layer: balance(layer[0], layer[1], mode), layers
+            )
+        return self._balanced_layers[method.name]
 
     def _check_count(self, states: int | None) -> None:
         if states is not None and states > self.states:

@@ -18,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 
 from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import System, Variables
 from lastcli.evaluation.data import Batches
 from lastcli.evaluation.passes import computable, in_precision, precision_of
 from lastcli.families.base import Forward
+from lastcli.parallel import devices
 from lastcli.reduction.calibration import Progress
 from lastcli.reduction.divergence import divergence_of
 from lastcli.reduction.sequences import Sequences, Source, divide, minibatch, source_of
@@ -80,11 +82,15 @@ def match_output(
     rates = _RATES if learning_rate is None else (learning_rate,)
     real = np.dtype(forward.precision)
     with precision_of(forward):
-        zeros = [{name: jnp.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in layers]
+        zeros = [{name: np.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in layers]
         optimisers = [_adam(rate, steps) for rate in rates]
         fitting = _Fitting.of(forward, computable(forward, params), layers, teacher, optimisers[0])
         start = fitting.held_error(in_precision(forward, reduced), held)
-        runs = [_Run(zeros, one.init(zeros), start, random=np.random.default_rng(seed)) for one in optimisers]
+        # as NumPy arrays, which any number of processes may hand to one program
+        runs = [
+            _Run(zeros, jax.tree.map(np.asarray, one.init(zeros)), start, random=np.random.default_rng(seed))
+            for one in optimisers
+        ]
         trial = steps if len(runs) == 1 else max(steps // 10 // _CHECK_EVERY, 1) * _CHECK_EVERY
         for run in runs:
             _advance(run, fitting, layers, fit, held, min(trial, steps), steps, patience, None)
@@ -156,10 +162,14 @@ def _stored(layer: Variables, value: dict[str, Array]) -> System:
 
 @dataclass(frozen=True)
 class _Fitting:
-    """The compiled step and the compiled held-back error of one model."""
+    """The compiled step and the compiled held-back error of one model, its sequences spread over all devices.
+
+    The devices of all processes are one mesh: JAX sums the gradients of their sequences.
+    """
 
     advance: Callable[..., Any]
     error: Callable[..., Any]
+    spread: NamedSharding
 
     @classmethod
     def of(
@@ -178,7 +188,7 @@ class _Fitting:
             wanted = jax.lax.stop_gradient(forward.apply(params, original, x, lengths)[0])
             got = forward.apply(params, systems, x, lengths)[0]
             each = weights[:, forward.output_step - 1 :: forward.output_step]
-            return compare(wanted, got, each if forward.sequence else jnp.ones(len(got)))
+            return compare(wanted, got, each if forward.sequence else weights.max(axis=1))
 
         def advance(values: Values, state: Any, data: Any) -> tuple[Values, Any]:
             def loss(values: Values) -> Array:
@@ -191,17 +201,28 @@ class _Fitting:
                 updates, state = optimiser.update(gradient, state)
             return optax.apply_updates(values, updates), state
 
-        return cls(jax.jit(advance), jax.jit(error))
+        replicated, spread = devices.shardings(devices.joint_mesh())
+        return cls(jax.jit(advance, out_shardings=replicated), jax.jit(error, out_shardings=replicated), spread)
+
+    def _placed(self, part: Sequences) -> tuple[Any, Any, Any]:
+        """x, lengths and weights on the devices, behind them copies of weight 0 where they do not come out even."""
+        count = len(part.x)
+        rows = np.arange(-(-count // self.spread.num_devices) * self.spread.num_devices) % count
+        weights = part.weights[rows]
+        weights[count:] = 0
+        arrays = (part.x[rows], None if part.lengths is None else part.lengths[rows], weights)
+        x, lengths, counted = (None if a is None else devices.rows_of(a, self.spread) for a in arrays)
+        return x, lengths, counted
 
     def step(self, values: Values, state: Any, batch: Sequences) -> tuple[Values, Any]:
         """One step on a minibatch."""
-        return self.advance(values, state, (batch.x, batch.lengths, batch.weights))
+        return self.advance(values, state, self._placed(batch))
 
     def held_error(self, systems: Sequence[System], held: Source) -> float:
         """The error of a model on the held-back sequences; infinite where it is not finite."""
         total = scale = 0.0
         for part in held.parts(_BATCH):
-            sums = self.error(tuple(systems), part.x, part.lengths, part.weights)
+            sums = self.error(tuple(systems), *self._placed(part))
             total, scale = total + float(sums[0]), scale + float(sums[1])
         return total / scale if np.isfinite(total) and scale > 0 else np.inf
 

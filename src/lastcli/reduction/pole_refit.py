@@ -13,7 +13,7 @@ from lastcli.engine.poles import refit_poles
 from lastcli.engine.system import DiagonalSystem, Reduction
 from lastcli.evaluation.data import Batch
 from lastcli.families.base import Forward
-from lastcli.reduction.calibration import Progress, layer_signals, reusable, share_of
+from lastcli.reduction.calibration import Progress, layer_signals, reusable, share_of, signal_moments
 from lastcli.reduction.recorded import LayerInputs
 
 __all__ = ["recorded_pole_refit", "sequential_pole_refit"]
@@ -56,9 +56,10 @@ def sequential_pole_refit(
     found: list[Reduction] = []
     for i, (system, start) in enumerate(zip(systems, reductions)):
         if start.changed != "all":
-            signals = partial(layer_signals, forward, params, systems, current, i, batches)
+            signals = partial(layer_signals, forward, params, systems, current, i)
+            moments = partial(signal_moments, system, signals, batches)
             held = None if pinned is None else pinned[i]
-            start = refit_on_signals(system, start.kept, signals, reselect, held)
+            start = refit_on_signals(system, start.kept, moments, partial(signals, batches), reselect, held)
         report = share_of(progress, i, len(systems))
         arriving = layer_signals(forward, params, systems, current, i, batches)
         found.append(refit_poles(system, start, arriving, held_back=held_back, steps=steps, progress=report))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from lastcli.engine.protocol import Reduction
 from lastcli.errors import GateError, UsageError
 from lastcli.evaluation.significance import compare
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.parallel import processes
 from lastcli.plan import BEST, REFITS, Method, Plan, Refit, method_of
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import Anatomy, LayerCertificate, LayerPruned, Measured, PruneResult, SearchResult
-from lastcli.verbs.shared.anatomy import reduced_anatomy
+from lastcli.verbs.shared.anatomy import drawn, reduced_anatomy
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, metric_notes
 from lastcli.verbs.shared.certificates import (
     as_stored,
@@ -89,15 +91,7 @@ def prune(
         raise UsageError("Say where the smaller checkpoint goes with --out, or look first with --dry-run.")
     if out is not None:
         shard_bytes = shards_for(checkpoint, out, shard_bytes)
-        containers.check_output(
-            out,
-            inputs=[checkpoint.path],
-            shard_bytes=shard_bytes,
-            force=force or dry_run,
-            companions=companions_brought(checkpoint.reader),
-        )
-    if out is not None and plan.method is BEST:
-        check_recipe_place(out, force=force or dry_run)
+        processes.first_only(partial(_check_places, checkpoint, out, shard_bytes, plan, force=force or dry_run))
     compressor, goal = _reduce(session)
     rebuilt = rebuild(checkpoint, goal.reductions, compressor.layout)
     stored = as_stored(checkpoint, rebuilt, goal.reductions)
@@ -121,11 +115,14 @@ def prune(
     written, recipe, size_after = None, None, _estimate(session, rebuilt, size_before)
     if not dry_run and out is not None:
         record = provenance(checkpoint, goal.reductions, goal.plan, goal.method, goal.refit, ratio)
-        receipt = write_checkpoint(checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes)
-        written, size_after = str(receipt.path), receipt.bytes
-        size_before = carried_bytes(checkpoint, receipt.bytes - rebuilt.nbytes)
-        if plan.method is BEST:
-            recipe = write_recipe(session, goal.plan, out, force=force)
+
+        def write() -> tuple[str, int, str | None]:
+            receipt = write_checkpoint(checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes)
+            beside = write_recipe(session, goal.plan, out, force=force) if plan.method is BEST else None
+            return str(receipt.path), receipt.bytes, None if beside is None else str(beside)
+
+        written, size_after, recipe = processes.first_only(write)
+        size_before = carried_bytes(checkpoint, size_after - rebuilt.nbytes)
     return PruneResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -142,7 +139,7 @@ def prune(
         layers=_layers(compressor, stored, found),
         out=written,
         steps=goal.plan.steps,
-        recipe=None if recipe is None else str(recipe),
+        recipe=recipe,
         layout=compressor.layout,
         dry_run=dry_run,
         compat=plan.compat,
@@ -154,11 +151,19 @@ def prune(
     )
 
 
+def _check_places(checkpoint: Checkpoint, out: Path, shard_bytes: int | None, plan: Plan, *, force: bool) -> None:
+    """Refuse, before any work, places that cannot be written; of several processes the first one writes and looks."""
+    companions = companions_brought(checkpoint.reader)
+    containers.check_output(out, inputs=[checkpoint.path], shard_bytes=shard_bytes, force=force, companions=companions)
+    if plan.method is BEST:
+        check_recipe_place(out, force=force)
+
+
 def _anatomy(
     session: Session, compressor: Compressor, goal: _Goal, rebuilt: Rebuilt, stored: Sequence[Reduction]
 ) -> Anatomy:
     costs = reduced_costs(session.checkpoint, rebuilt, [one.system for one in stored])
-    return reduced_anatomy(session, compressor, [(goal.method, goal.refit)], [stored], [costs], 0)
+    return reduced_anatomy(session, compressor, [(goal.method, goal.refit)], [drawn(goal.method, stored, costs)], 0)
 
 
 def _decoding(checkpoint: Checkpoint, rebuilt: Rebuilt) -> dict[str, int]:
@@ -233,7 +238,7 @@ def _measured(session: Session, stored: Sequence[Reduction], notes: list[str]) -
     baseline, found = measure(session, [None, stored], "Measuring", compare_outputs=True)
     metric = baseline.metric
     fault = baseline_fault(session, baseline)
-    warnings = [*([fault] if fault else []), *lost_outputs(["The pruned model"], [found])]
+    warnings = [*([fault] if fault else []), *lost_outputs([("The pruned model", found.non_finite)], found.n)]
     for sentence in warnings:
         session.note(sentence)
     notes += warnings

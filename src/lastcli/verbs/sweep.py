@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterable, Mapping, Sequence
 
-from lastcli.engine.protocol import Reduction
 from lastcli.errors import UnsupportedModelError
-from lastcli.evaluation.significance import compare
-from lastcli.evaluation.sweep import Evaluation
 from lastcli.plan import Method, Plan, Refit, method_of
 from lastcli.plan.ratios import parse_ratios
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.feasible import misfit
-from lastcli.results import Anatomy, Costs, Gate, SweepResult, SweepRow
-from lastcli.verbs.shared.anatomy import reduced_anatomy
+from lastcli.results import Anatomy, Gate, SweepResult, SweepRow
+from lastcli.verbs.shared.anatomy import Drawn, reduced_anatomy
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, metric_notes
-from lastcli.verbs.shared.certificates import as_stored, certificates
-from lastcli.verbs.shared.costs import reduced_costs
+from lastcli.verbs.shared.finished import Finished, finished_rows
 from lastcli.verbs.shared.gates import baseline_gate, check_floor, passed, row_gates
-from lastcli.verbs.shared.measuring import data_name, measure, metric_of, within_drop
-from lastcli.verbs.shared.rebuilding import rebuild
+from lastcli.verbs.shared.measuring import data_name, metric_of
+from lastcli.verbs.shared.rows import Run, finish, key_of, label_of
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.shared.unstable import unstable_note, unstable_states
 
 __all__ = ["DEFAULT_RATIOS", "sweep"]
 
 DEFAULT_RATIOS = "0:0.9:0.1"
-Run = tuple[Method, Refit, Decimal]
 
 
 def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> SweepResult:
@@ -48,26 +41,27 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
     runs, left_out = _runs(session)
     compressor = session.compressor(list(dict.fromkeys((method, refit) for method, refit, _ in runs)))
     compressor.decisions.extend(left_out)
-    check_floor(
-        plan, metric_of(session)
-    )  # a split that does not fit, or a metric that does not suit it, is refused before any work
-    runs, reduced, unfit = _reduce(session, compressor, runs)
-    compressor.decisions.extend(unfit)
-    candidates = [None, *(one.reductions for one in reduced)]
-    evaluations = measure(session, candidates, "Sweeping", compare_outputs=True)
-    baseline, rest = evaluations[0], evaluations[1:]
-    rows = tuple(
-        _row(session, compressor, run, one, found, baseline, certify) for run, one, found in zip(runs, reduced, rest)
-    )
+    # a split that does not fit, or a metric that does not suit it, is refused before any work
+    check_floor(plan, metric_of(session))
+    with finished_rows(session, compressor.calibration, certify=certify) as kept:
+        baseline = finish(session, compressor, runs, kept, certify=certify)
+    results = {run: kept.done[key_of(run)] for run in runs}
+    compressor.decisions.extend(_left_out(results))
+    rows = tuple(one.row for one in results.values() if one.row is not None)
     fault = baseline_fault(session, baseline)
     if fault is not None:
         session.note(fault)
-    chosen = _choose(rows, plan, baseline, rest) if plan.max_drop is not None and fault is None else None
+    chosen = _choose(results.values()) if plan.max_drop is not None and fault is None else None
     asked = row_gates(plan, rows)
     asked = (baseline_gate(fault), *asked) if asked else ()
     checkpoint = session.checkpoint
-    labels = [f"{method.name} + {refit.name} at {float(ratio):g}" for method, refit, ratio in runs]
-    notes = [unstable_note(compressor), fault, *metric_notes(session, baseline.metric), *lost_outputs(labels, rest)]
+    lost = [(label_of(run), one.non_finite) for run, one in results.items()]
+    notes = [
+        unstable_note(compressor),
+        fault,
+        *metric_notes(session, baseline.metric),
+        *lost_outputs(lost, baseline.n),
+    ]
     return SweepResult(
         checkpoint=checkpoint.label,
         family=checkpoint.family.name,
@@ -94,7 +88,7 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
         compat=plan.compat,
         seconds=time.perf_counter() - begin,
         notes=(*compressor.decisions, *(note for note in notes if note)),
-        anatomy=_anatomy(session, compressor, runs, reduced, _shown(rows, chosen)) if anatomy else None,
+        anatomy=_anatomy(session, compressor, results, _shown(rows, chosen)) if anatomy else None,
     )
 
 
@@ -119,13 +113,11 @@ def _pair(row: SweepRow) -> tuple[str, str]:
     return row.method, row.refit
 
 
-def _anatomy(
-    session: Session, compressor: Compressor, runs: Sequence[Run], reduced: Sequence[_Reduced], shown: int
-) -> Anatomy:
-    pairs = [(method, refit) for method, refit, _ in runs]
-    return reduced_anatomy(
-        session, compressor, pairs, [one.reductions for one in reduced], [one.costs for one in reduced], shown
-    )
+def _anatomy(session: Session, compressor: Compressor, results: Mapping[Run, Finished], shown: int) -> Anatomy:
+    found: list[tuple[tuple[Method, Refit], Drawn]] = [
+        ((method, refit), one.drawn) for (method, refit, _), one in results.items() if one.drawn is not None
+    ]
+    return reduced_anatomy(session, compressor, [pair for pair, _ in found], [one for _, one in found], shown)
 
 
 def _runs(session: Session) -> tuple[list[Run], list[str]]:
@@ -150,77 +142,19 @@ def _runs(session: Session) -> tuple[list[Run], list[str]]:
     return [(method, refit, ratio) for method, refit in fitting for ratio in ratios], sentences
 
 
-@dataclass(frozen=True)
-class _Reduced:
-    """One run: what the file would hold, and how many parameters."""
-
-    reductions: list[Reduction]
-    parameters: int
-    costs: Costs
-
-
-def _reduce(
-    session: Session, compressor: Compressor, runs: Sequence[Run]
-) -> tuple[list[Run], list[_Reduced], list[str]]:
-    """Every run as it would be stored; runs whose values do not fit the checkpoint's dtype, and sentences about them.
+def _left_out(results: Mapping[Run, Finished]) -> list[str]:
+    """Sentences about the runs whose values do not fit the checkpoint's dtype.
 
     Raises:
         UnsupportedModelError: none fits.
     """
-    done: list[Run] = []
-    found: list[_Reduced] = []
-    errors: dict[str, UnsupportedModelError] = {}
-    with session.bar("Reducing", len(runs)) as bar:
-        for run in runs:
-            method, refit, ratio = run
-            try:
-                reductions = compressor.reduce(method, refit, ratio=ratio)
-                rebuilt = rebuild(session.checkpoint, reductions, compressor.layout)
-            except UnsupportedModelError as error:
-                errors[f"{method.name} + {refit.name} at {float(ratio):g}"] = error
-            else:
-                stored = as_stored(session.checkpoint, rebuilt, reductions)
-                done.append(run)
-                costs = reduced_costs(session.checkpoint, rebuilt, [one.system for one in stored])
-                found.append(_Reduced(stored, rebuilt.parameters, costs))
-            if bar is not None:
-                bar.advance(1)
-    if not done:
-        raise next(iter(errors.values()))
-    return done, found, [f"Left out: {label}. {error}" for label, error in errors.items()]
+    wrong = {run: one.left_out for run, one in results.items() if one.row is None}
+    if len(wrong) == len(results):
+        raise UnsupportedModelError(next(iter(wrong.values())))
+    return [f"Left out: {label_of(run)}. {sentence}" for run, sentence in wrong.items()]
 
 
-def _row(
-    session: Session,
-    compressor: Compressor,
-    run: Run,
-    reduced: _Reduced,
-    found: Evaluation,
-    baseline: Evaluation,
-    certify: bool,
-) -> SweepRow:
-    method, refit, ratio = run
-    metric = metric_of(session)
-    against = compare(metric, baseline.statistics, found.statistics)
-    return SweepRow(
-        method=method.name,
-        refit=refit.name,
-        ratio=float(ratio),
-        states=sum(reduction.system.stored_states for reduction in reduced.reductions),
-        value=found.value,
-        drop=float(metric.drop(baseline.value, found.value)),
-        ci_low=found.ci_low,
-        ci_high=found.ci_high,
-        layers=tuple(reduction.system.states for reduction in reduced.reductions),
-        parameters=reduced.parameters,
-        p_value=None if found.non_finite else against.p_value,
-        max_difference=found.max_difference,
-        mean_difference=found.mean_difference,
-        certificates=certificates(compressor.names, compressor.systems, reduced.reductions) if certify else (),
-    )
-
-
-def _choose(rows: Sequence[SweepRow], plan: Plan, baseline: Evaluation, found: Sequence[Evaluation]) -> SweepRow | None:
+def _choose(results: Iterable[Finished]) -> SweepRow | None:
     """The row that removes most within the drop; among equals the best value."""
-    within = [row for row, evaluation in zip(rows, found) if within_drop(row.drop, baseline, evaluation, plan)]
+    within = [one.row for one in results if one.row is not None and one.within]
     return max(within, key=lambda row: (row.ratio, -row.drop), default=None)

@@ -129,19 +129,20 @@ def refit(system: SelectiveSystem, kept: np.ndarray, moments: Any, signals: Sign
 
 
 def refit_on_signals(
-    system: SelectiveSystem, kept: np.ndarray, signals: Signals, reselect: bool, pinned: np.ndarray | None
+    system: SelectiveSystem,
+    kept: np.ndarray,
+    moments: Callable[[], Any],
+    signals: Signals,
+    reselect: bool,
+    pinned: np.ndarray | None,
 ) -> Reduction:
     """`refit` to the targets of `signals`; with `reselect` of the states that elimination leaves on them."""
-    moments = None
-    if _folds(system) or reselect:
-        moments = empty_moments(system)
-        for u, target, weights in signals():
-            moments = accumulate(moments, system, u, weights, target)
+    found = moments() if _folds(system) or reselect else None
     if reselect:
         count = kept.shape[1]
-        order = eliminate(system, moments).order
-        kept = exchange(system, np.sort(order[:, system.states - count :], axis=1), moments, pinned)
-    return refit(system, kept, moments, signals)
+        order = eliminate(system, found).order
+        kept = exchange(system, np.sort(order[:, system.states - count :], axis=1), found, pinned)
+    return refit(system, kept, found, signals)
 
 
 def _folds(system: SelectiveSystem) -> bool:

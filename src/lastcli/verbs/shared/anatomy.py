@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,28 @@ from lastcli.results import Anatomy, Costs, LayerAnatomy
 from lastcli.verbs.shared.costs import full_costs
 from lastcli.verbs.shared.session import Session
 
-__all__ = ["energies_for", "full_anatomy", "reduced_anatomy"]
+__all__ = ["Drawn", "drawn", "energies_for", "full_anatomy", "reduced_anatomy"]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What pictures of one reduced model are drawn from.
+
+    Attributes:
+        costs: what it weighs, and what a step costs.
+        kept: (sets, K) indices of the states that each layer keeps; empty for a method that moves the poles.
+        poles: (P',) complex of each layer, None where they depend on the input.
+    """
+
+    costs: Costs
+    kept: tuple[np.ndarray, ...]
+    poles: tuple[np.ndarray | None, ...]
+
+
+def drawn(method: Method, reductions: Sequence[Reduction], costs: Costs) -> Drawn:
+    """What is drawn of these layers."""
+    kept = () if method.moves_poles else tuple(np.asarray(reduction.kept) for reduction in reductions)
+    return Drawn(costs, kept, tuple(_poles(reduction.system) for reduction in reductions))
 
 
 def full_anatomy(checkpoint: Checkpoint, energies: Sequence[np.ndarray] | None = None, method: str = "") -> Anatomy:
@@ -31,25 +53,19 @@ def reduced_anatomy(
     session: Session,
     compressor: Compressor,
     pairs: Sequence[tuple[Method, Refit]],
-    reductions: Sequence[Sequence[Reduction]],
-    costs: Sequence[Costs],
-    shown: int | None,
+    models: Sequence[Drawn],
+    shown: int,
 ) -> Anatomy:
     """Of reduced models, one for each pair of method and refit; `shown` is the one to show layer by layer."""
-    pair = pairs[0] if shown is None else pairs[shown]
-    energies, method = energies_for(compressor, *pair)
-    after = () if shown is None else tuple(_poles(reduction.system) for reduction in reductions[shown])
+    energies, method = energies_for(compressor, *pairs[shown])
     return Anatomy(
         layers=_layers(compressor.names, compressor.systems, energies),
         energy_of=method,
-        kept=tuple(
-            () if method.moves_poles else tuple(np.asarray(reduction.kept) for reduction in found)
-            for (method, _), found in zip(pairs, reductions)
-        ),
+        kept=tuple(one.kept for one in models),
         shown=shown,
-        poles_after=after,
+        poles_after=models[shown].poles,
         before=full_costs(session.checkpoint),
-        costs=tuple(costs),
+        costs=tuple(one.costs for one in models),
     )
 
 

@@ -115,11 +115,10 @@ def _pooled_note(session: Session, metric: Metric) -> str | None:
     )
 
 
-def lost_outputs(labels: Iterable[str], found: Iterable[Evaluation]) -> list[str]:
-    """A sentence for each reduced model whose outputs are not finite; `labels` names them."""
+def lost_outputs(non_finite: Iterable[tuple[str, int]], n: int) -> list[str]:
+    """A sentence for each reduced model, by its name, whose outputs are not finite for some of n examples."""
     return [
-        f"{label}: outputs are NaN or infinite for {one.non_finite} of {one.n} examples, which counts as an infinite "
-        "loss."
-        for label, one in zip(labels, found)
-        if one.non_finite
+        f"{label}: outputs are NaN or infinite for {count} of {n} examples, which counts as an infinite loss."
+        for label, count in non_finite
+        if count
     ]

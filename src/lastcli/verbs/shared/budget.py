@@ -1,4 +1,8 @@
-"""A time to spend: whatever reports its progress is stopped when the time is over."""
+"""A time to spend: whatever reports its progress is stopped when the time is over.
+
+Clocks differ, and processes that stop at different places would wait for each other for ever. So of several processes
+the first one's clock counts, and it is looked at where a step begins, never within one.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from lastcli.parallel import processes
 from lastcli.verbs.shared.session import Session
 
 __all__ = ["Budget", "BudgetSpentError"]
@@ -31,8 +36,8 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Whether the time is over."""
-        return self._over or (self._end is not None and self._clock() >= self._end)
+        """Whether the time is over; all processes ask together."""
+        return processes.first_only(lambda: self._over or (self._end is not None and self._clock() >= self._end))
 
     def close(self) -> None:
         """The time is over, and nothing is stopped any more: what is left is to finish."""
@@ -60,6 +65,8 @@ class Budget:
 
     @contextmanager
     def _bar(self, progress: Callable[..., Any] | None, label: str, total: int) -> Iterator[_Watching]:
+        if processes.running() and processes.count() > 1:  # not where each does other work, alone
+            self.check()
         with nullcontext() if progress is None else progress(label, total) as bar:
             yield _Watching(self, bar)
 
@@ -70,6 +77,7 @@ class _Watching:
 
     def advance(self, n: int) -> None:
         """`n` more are done."""
-        self._budget.check()
+        if not processes.running():
+            self._budget.check()
         if self._bar is not None:
             self._bar.advance(n)

@@ -12,7 +12,7 @@ from typing import Any
 from lastcli import containers
 from lastcli.mappings import load_mapping
 from lastcli.plan import Method, Plan, Refit, is_bundled
-from lastcli.plan.options import PruneOptions, fields_of
+from lastcli.plan.options import PLACE, PruneOptions, fields_of
 from lastcli.plan.quantities import divides
 from lastcli.verbs.shared.session import Session
 
@@ -53,7 +53,7 @@ def write_recipe(session: Session, plan: Plan, out: Path, *, force: bool) -> Pat
     values["checkpoint"] = _place(str(session.source.path) if not session.source.bundled else "bundled", folder)
     for key in ("data", "calibration", *fields_of(PruneOptions)):
         value = getattr(plan, key)
-        if key not in values and value != _DEFAULTS[key]:
+        if key not in values and key not in PLACE and value != _DEFAULTS[key]:
             values[key] = _plain(key, value, folder)
     description = _description(session)
     if description:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lastcli.containers import CONTAINERS, MODEL_KEY
 from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint, model_predicate, open_checkpoint
+from lastcli.parallel import devices, processes
 from lastcli.plan import BUNDLED, METHODS, Method, Plan, Refit
 from lastcli.plan.quantities import divides, parse_share
 from lastcli.verbs.shared.finite import require_finite_outputs
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 
+def _nobody(sentence: str) -> None:
+    """Of several processes only the first one speaks."""
+
+
 class Session:
     """One run: its plan, its checkpoint, its data.
 
@@ -57,7 +62,7 @@ class Session:
         flags: Mapping[str, Any] | None = None,
         model_config: Path | None = None,
         checkpoint: Checkpoint | None = None,
-        note: Callable[[str], None] = lambda _: None,
+        note: Callable[[str], None] = _nobody,
         progress: Callable[..., Any] | None = None,
     ):
         self.plan = plan
@@ -429,6 +434,13 @@ class Session:
         return compressor.reduce(*pair, states=states)
 
     def __enter__(self) -> Session:
+        """Join the other processes and choose the devices, before JAX computes anything."""
+        plan = self.plan
+        if plan.distributed or plan.coordinator is not None:
+            processes.start(plan.coordinator, plan.num_processes, plan.process_id)
+        if processes.index() > 0:
+            self.note, self.progress = _nobody, None
+        self._stack.enter_context(devices.using(plan.devices))
         return self
 
     def __exit__(

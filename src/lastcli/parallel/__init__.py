@@ -1,0 +1,1 @@
+"""One run on many devices and processes: which devices it uses, and what its processes tell each other."""
