@@ -103,7 +103,9 @@ def test_a_file_without_digests_reads_as_before_and_gets_them(tmp_path):
         assert dict(reader.metadata) == {"k": "v"}
 
 
-@pytest.mark.parametrize("kind", [name for name in CONTAINERS if not CONTAINERS[name].keeps_metadata])
+@pytest.mark.parametrize(
+    "kind", [name for name, c in CONTAINERS.items() if c.write is not None and not c.keeps_metadata]
+)
 def test_tensors_are_never_paired_with_the_description_of_others(kind, tmp_path):
     if kind == "torch":
         pytest.importorskip("torch")
