@@ -34,6 +34,15 @@ def _own_cache(tmp_path_factory):
 
 
 @pytest.fixture
+def short_searches(monkeypatch):
+    """Searches of a few steps, where a test asks what becomes of their result and not how good it is."""
+    from lastcli.reduction import refits
+
+    monkeypatch.setattr(refits, "POLE_STEPS", 40)
+    monkeypatch.setattr(refits, "MATCH_STEPS", 60)
+
+
+@pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Path:
     """A tiny S5 in the current folder, described in its metadata; stable, three features, two classes."""
     monkeypatch.chdir(tmp_path)

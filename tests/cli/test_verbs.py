@@ -8,6 +8,8 @@ import pytest
 from lastcli import containers
 from tests.conftest import write_s5
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 
 def document(out):
     return json.loads(out)

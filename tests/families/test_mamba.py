@@ -24,6 +24,8 @@ from lastcli.reduction.compressor import Compressor
 from tests.builders.mamba import language_model, logits, mamba1, rms, stack
 from tests.builders.named import Arrays
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 TOKENS = np.random.default_rng(5).integers(0, 11, (3, 21), dtype=np.int32)
 
 

@@ -19,6 +19,8 @@ from tests.builders.s4d import s4d_model
 from tests.conftest import write_s5
 from tests.oracles import recurrence
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 
 def write_s4d(path, seed=1):
     arrays = s4d_model(np.random.default_rng(seed), H=4, N=5)

@@ -10,6 +10,8 @@ import pytest
 import lastcli
 from tests.conftest import write_s5
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 
 @pytest.fixture
 def wild(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from lastcli.containers.base import TensorSource
 from tests.conftest import write_s5
 from tests.verbs.rewriting import failed, how, rewritten, verdict, without_digests
 
+pytestmark = pytest.mark.usefixtures("short_searches")
+
 KINDS = [
     ("last", "none", ()),
     ("aire", "h2", ()),
