@@ -188,7 +188,7 @@ def test_verify_of_another_original_fails(last, tiny):
         ("--method", "obs", "--refit", "sequential"),
         ("--method", "obs-sensitivity"),
         ("--method", "balanced"),
-        ("--method", "aire", "--refit", "poles", "--match-output"),
+        pytest.param(("--method", "aire", "--refit", "poles", "--match-output"), marks=pytest.mark.slow),
     ],
     ids=lambda options: "+".join(word.strip("-") for word in options[1:]),
 )

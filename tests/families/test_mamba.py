@@ -242,7 +242,7 @@ def test_hybrids_are_inspected_and_scored(tmp_path):
     assert open_checkpoint(path).forward is None
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("refit", ["sequential", "matched"])
 def test_refits_of_the_whole_model(tmp_path, version, refit, monkeypatch):
     """What the reduced model says comes nearer to the original; verify computes it anew from the same inputs."""

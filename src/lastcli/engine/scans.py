@@ -26,8 +26,8 @@ Read = Callable[[int, Array, Array], Array]
 
 # A GPU multiplies float32 matrices in a shorter format unless told not to; 1e-3 would be lost.
 EXACT = lax.Precision.HIGHEST
-# Steps a product on a CPU, and steps of the loop inside that are compiled as one: benchmarks/speed.py measures both.
-_BLOCK, _UNROLLED = 32, 4
+# Steps a product on a CPU. The loop inside is not unrolled: that takes long to compile, searches most of all.
+_BLOCK = 32
 
 
 def powers(poles: Array, length: int) -> Array:
@@ -77,7 +77,7 @@ def _blocked(system: DiagonalSystem, u: Array, weights: Array) -> tuple[Array, .
 
     def block(x: Pair, v: Array) -> tuple[Pair, tuple[Array, ...]]:
         drive = jnp.dot(v, drives, precision=EXACT).reshape(size, R * n, 2 * P)
-        x, passed = lax.scan(step, x, drive, unroll=min(_UNROLLED, size))
+        x, passed = lax.scan(step, x, drive)
         read = (passed[:, d * n : (d + 1) * n].reshape(size * n, 2 * P) for d in range(R))
         return x, tuple(jnp.dot(part, weights[d], precision=EXACT) for d, part in enumerate(read))
 
