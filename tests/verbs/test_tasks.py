@@ -255,3 +255,9 @@ def test_what_is_declared_must_be_true_and_mean_something(own, last):
     x, y = (np.load("labels.npz")[key] for key in "xy")
     wanted = reference.f1_score(y, 1 / (1 + np.exp(-6 * x[:, 0])) > 0.2, average="macro")
     assert json.loads(out)["value"] == pytest.approx(wanted), err
+
+
+def test_labels_settle_the_task_of_divided_data_too(labelled, last):
+    code, out, err = last("sweep", "model.safetensors", "--data", "labels.npz", "--calibration", "split:0.5", "--json")
+    assert code == 0, err
+    assert "task=multilabel" in err

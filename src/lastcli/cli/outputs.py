@@ -84,25 +84,24 @@ class Outputs:
             return
         from lastcli import containers
 
-        makers: list[tuple[Path | None, Callable[[], bytes]]] = [
-            (self.plot, lambda: _plot(result, self.plot)),
-            (self.junit, lambda: _junit(result)),
+        makers: list[tuple[Path | None, Callable[[Path], bytes]]] = [
+            (self.plot, lambda path: _plot(result, path)),
+            (self.junit, lambda _: _junit(result)),
         ]
         if self.report is not None or self.card is not None:
             from lastcli.verbs.shared.origin import origin_of
 
             origin = origin_of(session, command, measured=measured, output=getattr(result, "out", None))
-            makers.append((self.report, lambda: _page(result, origin)))
-            makers.append((self.card, lambda: _card(result, origin, session)))
+            makers.append((self.report, lambda _: _page(result, origin)))
+            makers.append((self.card, lambda _: _card(result, origin, session)))
         for path, make in makers:
             if path is not None:
-                containers.write_file(path, make(), force=self.force)
+                containers.write_file(path, make(path), force=self.force)
 
 
-def _plot(result: Result, path: Path | None) -> bytes:
+def _plot(result: Result, path: Path) -> bytes:
     from lastcli.report.plots import plot, plot_format
 
-    assert path is not None
     return plot(result, plot_format(path))
 
 

@@ -90,7 +90,8 @@ def maps_of(system: S6System) -> Array:
 
 def empty_moments(system: SelectiveSystem) -> SelectiveMoments:
     """Moments before any example was seen."""
-    assert isinstance(system, (S6System, SSDSystem))
+    if not isinstance(system, (S6System, SSDSystem)):
+        raise TypeError(f"There are no moments of a {type(system).__name__}.")
     sets, N = system.sets, system.states
     zero = np.zeros
     steps = len(system.step_bias)

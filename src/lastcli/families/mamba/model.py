@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Tensors
 from lastcli.families.mamba.names import block_of
 from lastcli.families.parts.leaves import split
@@ -157,7 +158,8 @@ def model_forward(tensors: Tensors, config: Config, found: Around) -> Forward:
             step=step,
             start=_start,
         )
-    assert found.head is not None
+    if found.head is None:
+        raise UnsupportedModelError("The Mamba layers are known, but no head or vocabulary after them is.")
     return Forward(
         stack,
         tensors[found.before].shape[1],

@@ -217,9 +217,10 @@ class Session:
             InputError: it is damaged or does not fit the model.
         """
         if divides(self.plan.calibration):
-            return self._checked(self._divided(self.plan.seed)[1], labelled=True)
-        source = choose_data(self.plan, bundled=self._bundled("data"))
-        split = self._load(source, self.plan.limit, "Data", self.plan.seed)
+            split = self._divided(self.plan.seed)[1]
+        else:
+            source = choose_data(self.plan, bundled=self._bundled("data"))
+            split = self._load(source, self.plan.limit, "Data", self.plan.seed)
         self._settle_task(split)
         return self._checked(split, labelled=True)
 
