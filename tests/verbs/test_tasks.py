@@ -258,6 +258,6 @@ def test_what_is_declared_must_be_true_and_mean_something(own, last):
 
 
 def test_labels_settle_the_task_of_divided_data_too(labelled, last):
-    code, out, err = last("sweep", "model.safetensors", "--data", "labels.npz", "--calibration", "split:0.5", "--json")
+    code, _, err = last("sweep", "model.safetensors", "--data", "labels.npz", "--calibration", "split:0.5", "--json")
     assert code == 0, err
     assert "task=multilabel" in err
