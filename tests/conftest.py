@@ -14,6 +14,7 @@ from lastcli import containers
 from lastcli.cli import main
 from lastcli.containers.base import TensorSource
 from tests.builders.s5 import s5_checkpoint, s5_config
+from tests.repeats import mark
 
 # Read when JAX is imported, here and in every process that a test starts: no dtype is widened behind our back, and no
 # axis is added.
@@ -25,6 +26,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODEL = {"activation": "half_glu1"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled programs, however small, are shared by all tests and kept for the next run (`--cache-clear` ends that).
+
+    Most of the time of the suite is compilation, often of a program that another test has compiled. Processes that a
+    test starts, and the workers of pytest-xdist, find the folder in their environment.
+    """
+    if not hasattr(config, "workerinput"):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("compiled"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mark(items, whole=config.args_source is config.ArgsSource.TESTPATHS)
 
 
 @pytest.fixture(autouse=True, scope="session")
