@@ -1,7 +1,7 @@
 """What a run depends on: the options, the ratios, the methods and refits. Imports neither JAX nor NumPy."""
 
 from lastcli.plan.methods import BEST, METHODS, REFITS, Method, Refit
-from lastcli.plan.plan import BUNDLED, LAYOUTS, Plan, build_plan, is_bundled, load_recipe, method_of
+from lastcli.plan.plan import BUNDLED, LAYOUTS, Plan, build_plan, is_bundled, load_recipe, method_of, names_no_file
 
 __all__ = [
     "BEST",
@@ -16,4 +16,5 @@ __all__ = [
     "is_bundled",
     "load_recipe",
     "method_of",
+    "names_no_file",
 ]

@@ -15,11 +15,12 @@ from typing import Any
 
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.mappings import convert, load_mapping, suggestion
+from lastcli.plan.drawn import draws, parse_drawn
 from lastcli.plan.methods import BEST, METHODS, REFITS, Method, Refit, as_method, as_refit
 from lastcli.plan.quantities import divides, parse_duration, parse_share
 from lastcli.plan.ratios import parse_ratio, parse_ratios
 
-__all__ = ["BUNDLED", "LAYOUTS", "Plan", "build_plan", "is_bundled", "load_recipe", "method_of"]
+__all__ = ["BUNDLED", "LAYOUTS", "Plan", "build_plan", "is_bundled", "load_recipe", "method_of", "names_no_file"]
 
 BUNDLED = "bundled"
 
@@ -27,6 +28,11 @@ BUNDLED = "bundled"
 def is_bundled(named: str) -> bool:
     """Whether it names the demo model or one of its splits (`bundled:test`); a file of that name is `./bundled`."""
     return named == BUNDLED or named.startswith(f"{BUNDLED}:")
+
+
+def names_no_file(named: str) -> bool:
+    """Whether a split is named by what it is and not by where: bundled, a share of the data, or drawn inputs."""
+    return is_bundled(named) or divides(named) or draws(named)
 
 
 OUTPUTS = ("logits", "probabilities")
@@ -47,7 +53,9 @@ class Plan:
         None, "path", "held-out split: a file or folder (docs/data.md), `module:function`, or `bundled:test`"
     )
     calibration: str | None = _option(
-        None, "path", "unlabelled inputs for refits, as --data, `bundled:calibration`, or `split:0.5` of --data"
+        None,
+        "path",
+        "unlabelled inputs for refits, as --data, `bundled:calibration`, `split:0.5` of --data, or `drawn`",
     )
     layer_inputs: str | None = _option(
         None, "path", "layer inputs that lastcli.capture recorded (.safetensors), instead of --calibration"
@@ -184,7 +192,7 @@ def load_recipe(path: Path) -> dict[str, Any]:
         if raw is None:
             continue
         value = _value(key, raw, f"{path}: {key}", InputError)
-        if _FIELDS[key].metadata["kind"] == "path" and not is_bundled(value) and not divides(value):
+        if _FIELDS[key].metadata["kind"] == "path" and not names_no_file(value):
             value = str(path.parent / value)
         values[key] = value
     return values
@@ -250,6 +258,8 @@ def _check(plan: Plan) -> None:
         raise UsageError("--allow-unstable and --refuse-unstable exclude each other.")
     if plan.calibration is not None and divides(plan.calibration):
         parse_share(plan.calibration)
+    if plan.calibration is not None and draws(plan.calibration):
+        parse_drawn(plan.calibration)
     if plan.budget is not None:
         parse_duration(plan.budget)
     _check_best(plan)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lastcli._version import __version__
 from lastcli.plan import BUNDLED, Plan, is_bundled
+from lastcli.plan.drawn import draws
 from lastcli.plan.written import as_recipe
 from lastcli.results import Origin, SourceFile
 from lastcli.verbs.shared.session import Session
@@ -78,7 +79,7 @@ def _splits(session: Session, measured: bool) -> list[SourceFile]:
     if plan.layer_inputs is not None:
         chosen.append(("layer inputs", plan.layer_inputs, Path(plan.layer_inputs)))
     else:
-        source = choose_calibration(plan, bundled=bundled)
+        source = None if draws(plan.calibration) else choose_calibration(plan, bundled=bundled)
         if source is not None and session.calibrated:
             chosen.append(("calibration", plan.calibration, source.location.path))
     return [

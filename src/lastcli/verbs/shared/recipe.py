@@ -11,9 +11,8 @@ from typing import Any
 
 from lastcli import containers
 from lastcli.mappings import load_mapping
-from lastcli.plan import Method, Plan, Refit, is_bundled
+from lastcli.plan import Method, Plan, Refit, names_no_file
 from lastcli.plan.options import PLACE, PruneOptions, fields_of
-from lastcli.plan.quantities import divides
 from lastcli.verbs.shared.session import Session
 
 __all__ = ["check_recipe_place", "recipe_path", "write_recipe"]
@@ -73,7 +72,7 @@ def _plain(key: str, value: Any, folder: Path) -> Any:
 
 def _place(named: str, folder: Path) -> str:
     """A path as the recipe has it: relative to its folder."""
-    if is_bundled(named) or divides(named):
+    if names_no_file(named):
         return named
     return Path(os.path.relpath(named, folder)).as_posix()
 

@@ -15,6 +15,7 @@ from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint, model_predicate, open_checkpoint
 from lastcli.parallel import devices, processes
 from lastcli.plan import BUNDLED, METHODS, Method, Plan, Refit
+from lastcli.plan.drawn import draws
 from lastcli.plan.quantities import divides, parse_share
 from lastcli.verbs.shared.finite import require_finite_outputs
 from lastcli.verbs.shared.skeleton import load_skeleton
@@ -261,10 +262,22 @@ class Session:
             )
         return self._parts[seed]
 
+    def _drawn(self, seed: int | None) -> Split:
+        """Inputs for a model that none are at hand of, as long as those of the data where there is any."""
+        from lastcli.verbs.shared.drawing import drawn_inputs
+
+        plan = self.plan
+        held_out = self.split if plan.data is not None or self._bundled("data") else None
+        split, sentence = drawn_inputs(str(plan.calibration), self.checkpoint.require_forward(), held_out, seed or 0)
+        self.note(sentence)
+        return split
+
     def _to_calibrate(self, seed: int | None, *, bundled: bool) -> Split | None:
         """The calibration inputs that the plan names, not checked against a model; None where it names none."""
         if divides(self.plan.calibration):
             return self._divided(seed)[0].part(self.plan.calibration_limit)
+        if draws(self.plan.calibration):
+            return self._drawn(seed).part(self.plan.calibration_limit)
         source = choose_calibration(self.plan, bundled=bundled)
         return None if source is None else self._load(source, self.plan.calibration_limit, "Calibration", seed)
 
