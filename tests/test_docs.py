@@ -52,7 +52,7 @@ def test_the_page_depends_on_no_terminal_and_imports_nothing_heavy(monkeypatch):
 
 @pytest.mark.parametrize("command", list(command_flags()))
 def test_the_page_has_every_option_that_the_help_of_the_command_shows(command, last):
-    _, out, _ = last(command, "--help")
+    _, out, _ = last(*command.split(), "--help")
     shown = set(re.findall(r"^ +(?:-\w, )?(--[a-z][a-z-]+)", out, flags=re.MULTILINE))
     assert shown >= {"--help"}
     written = section(f"last {command}") + section("Options of every command") + section("last")

@@ -15,7 +15,7 @@ from typing import Any
 
 from lastcli.errors import InputError
 
-__all__ = ["SIZE_LIMIT", "convert", "load_mapping", "parse_json", "parse_mapping", "suggestion"]
+__all__ = ["SIZE_LIMIT", "convert", "key_lines", "load_mapping", "parse_json", "parse_mapping", "suggestion"]
 
 SIZE_LIMIT = 1 << 20
 _NODE_LIMIT = 20_000
@@ -32,6 +32,36 @@ def load_mapping(path: Path) -> dict[str, Any]:
         InputError: the file is missing, unreadable, larger than 1 MiB, not UTF-8, not a mapping, or uses aliases,
             duplicate keys or tags.
     """
+    return parse_mapping(_text_of(path), str(path), is_json=path.suffix == ".json")
+
+
+def key_lines(path: Path) -> dict[tuple[str, ...], int]:
+    """{(key,) or (key, key below it): its line, from 1} of a file that `load_mapping` takes.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    import yaml
+
+    try:
+        node = yaml.compose(_text_of(path), Loader=yaml.SafeLoader)
+    except yaml.YAMLError:  # JSON that is no YAML, with tabs
+        return {}
+    found: dict[tuple[str, ...], int] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        found[(key.value,)] = key.start_mark.line + 1
+        for below, _ in value.value if isinstance(value, yaml.MappingNode) else ():
+            if isinstance(below, yaml.ScalarNode):
+                found[(key.value, below.value)] = below.start_mark.line + 1
+    return found
+
+
+def _text_of(path: Path) -> str:
+    """A small text file.
+
+    Raises:
+        InputError: it is missing, unreadable, larger than 1 MiB, or not UTF-8.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(SIZE_LIMIT + 1)
@@ -42,10 +72,9 @@ def load_mapping(path: Path) -> dict[str, Any]:
     if len(raw) > SIZE_LIMIT:
         raise InputError(f"{path}: larger than 1 MiB, so this is no recipe or model description.")
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    return parse_mapping(text, str(path), is_json=path.suffix == ".json")
 
 
 def parse_mapping(text: str, where: str, *, is_json: bool = False) -> dict[str, Any]:

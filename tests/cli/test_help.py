@@ -38,7 +38,7 @@ def test_the_first_screen_says_the_three_commands_and_cuts_nothing(last, narrow)
 
 @pytest.mark.parametrize("command", [name for name in command_flags() if name not in ("methods", "env")])
 def test_options_stand_in_panels_and_examples_at_the_end(last, narrow, command):
-    _, out, _ = last(command, "--help")
+    _, out, _ = last(*command.split(), "--help")
     titles = re.findall(r"^(\w[\w ]*):$", out, flags=re.MULTILINE)
     assert set(titles) <= {"Arguments", *PANELS, "Help", "Examples"}
     assert titles[-1] == "Examples"

@@ -18,6 +18,7 @@ RUN_BY = {
     "docs/data.md": "tests/evaluation/readers/test_page.py",
     "docs/tasks.md": "tests/verbs/test_tasks.py",
     "docs/report.md": "tests/docs/test_results_pages.py",
+    "docs/recipes.md": "tests/docs/test_recipes_page.py",
     "docs/ci.md": "tests/docs/test_results_pages.py",
     "docs/forward.md": "tests/evaluation/test_external.py",
     "docs/scale.md": "tests/parallel/test_page.py",
@@ -31,7 +32,7 @@ SHOWN = {
     "docs/architecture.md": {"flags, recipe ──► plan            what is wanted: ratio, method, refit, data"},
 }
 # docs/cli.md shows the usage of every command, printed by the code (tests/test_docs.py)
-PRINTED = {"docs/cli.md": r"last [a-z]+( [A-Z\[\]]+)*"}
+PRINTED = {"docs/cli.md": r"last [a-z]+( [a-z]+)?( [A-Z\[\]]+)*"}
 FOLLOWED = [page for page in PAGES if page.startswith("docs/families/")]
 TESTS = {path.name: path.read_text() for path in (ROOT / "tests" / "docs").glob("test_*_families.py")}
 

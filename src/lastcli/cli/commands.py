@@ -15,9 +15,11 @@ from lastcli._version import __version__
 from lastcli.cli.advice import advice
 from lastcli.cli.console import COMMAND, Console, guarded, join_others
 from lastcli.cli.flags import COMMON, OUTPUT, Flag, checkpoint_argument, option, parse_size, plan_flags, signature
-from lastcli.cli.help import Command, Group
+from lastcli.cli.help import Command, FirstScreen
 from lastcli.cli.other_last import refuse_logins
 from lastcli.cli.outputs import FORCE, JUNIT, PLOT, REPORT, SUMMARY, Outputs, append_summary, card_place, summary_files
+from lastcli.cli.recipes import recipes
+from lastcli.cli.sessions import session_of
 from lastcli.errors import ExitCode
 from lastcli.plan.options import (
     BenchOptions,
@@ -37,7 +39,7 @@ app = typer.Typer(
     name="last",
     help="Make trained state space models smaller, without retraining.",
     no_args_is_help=True,
-    cls=Group,
+    cls=FirstScreen,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -72,7 +74,7 @@ def _command(name: str, options: type, flags: Sequence[Flag] = (), arguments: Se
             with guarded(values.pop("debug")):
                 mine = {key: values.pop(key) for key in own}
                 console = Console.of(values)
-                with _session(values, console) as session:
+                with session_of(values, console) as session:
                     join_others()
                     code = body(session, console, **mine)
                 if code:
@@ -83,20 +85,6 @@ def _command(name: str, options: type, flags: Sequence[Flag] = (), arguments: Se
         return body
 
     return register
-
-
-def _session(values: dict[str, Any], console: Console) -> Any:
-    from lastcli.model.description import parse_settings
-    from lastcli.plan import build_plan
-    from lastcli.verbs.shared.session import Session
-
-    flags = parse_settings(values.pop("settings") or ())
-    model_config, recipe = values.pop("model_config"), values.pop("recipe")
-    if recipe is None and values.get("checkpoint") is None and Path("last.yaml").is_file():
-        recipe = Path("last.yaml")
-        console.note("Recipe: last.yaml (found in this folder).")
-    plan = build_plan(values, recipe)
-    return Session(plan, flags=flags, model_config=model_config, note=console.note, progress=console.progress)
 
 
 def _prepare_jax() -> None:
@@ -321,6 +309,7 @@ def env(as_json: bool) -> None:
     show_environment(as_json)
 
 
+app.add_typer(recipes)
 app.command("env", cls=Command)(signature(env, OUTPUT[:1]))
 
 

@@ -14,7 +14,7 @@ from lastcli.errors import ExitCode, LastError, UsageError
 from lastcli.parallel import failures, processes
 
 if TYPE_CHECKING:
-    from lastcli.results import Result
+    from lastcli.results import RecipeCheckResult, Result
 
 __all__ = ["COMMAND", "Console", "guarded", "join_others", "on_github"]
 
@@ -93,6 +93,16 @@ class Console:
 
             for sentence in failures_of(result)[:MOST_ANNOTATIONS]:
                 print(error_command(sentence, f"last {result.command}"), file=sys.stderr)
+
+    def annotate_lines(self, result: RecipeCheckResult) -> None:
+        """The same for each mistake in a recipe, beside its line."""
+        if on_github() and processes.index() == 0:
+            from lastcli.report.github import error_command
+
+            found = [(one.recipe, problem) for one in result.recipes for problem in one.problems]
+            for file, problem in found[:MOST_ANNOTATIONS]:
+                text = error_command(problem.message, "last recipe check", file=file, line=problem.line)
+                print(text, file=sys.stderr)
 
 
 def _logged(line: str) -> str:

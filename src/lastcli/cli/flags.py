@@ -75,13 +75,13 @@ OUTPUT = (
 def plan_flags(names: Sequence[str]) -> list[Flag]:
     """Flags for the given fields of `Plan`."""
     fields = {item.name: item for item in dataclasses.fields(Plan)}
-    return [_plan_flag(fields[name]) for name in names]
+    return [_plan_flag(fields[name], names) for name in names]
 
 
-def _plan_flag(item: dataclasses.Field[Any]) -> Flag:
+def _plan_flag(item: dataclasses.Field[Any], beside: Sequence[str]) -> Flag:
     kind, text, choices = (item.metadata[key] for key in ("kind", "help", "choices"))
     flags = ["--" + item.name.replace("_", "-")]
-    if kind in ("methods", "refits"):
+    if kind in ("methods", "refits") and kind.removesuffix("s") not in beside:
         flags.append(flags[0].removesuffix("s"))  # a sweep takes one or several under either name
     if choices:
         text = f"{text}: {', '.join(choices)}" if len(choices) < 8 else f"{text}; see `last methods`"

@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["EXAMPLES", "PANELS", "Command", "Group"]
+__all__ = ["EXAMPLES", "PANELS", "Command", "FirstScreen", "Group"]
 
 # title → options, by the names of their parameters
 PANELS: dict[str, tuple[str, ...]] = {
@@ -26,14 +26,36 @@ PANELS: dict[str, tuple[str, ...]] = {
         "fail_under",
     ),
     "Data": (
-        *("data", "limit", "scale", "mean", "std", "columns", "metric", "threshold", "warmup", "batch_size"),
+        *(
+            "data",
+            "no_files",
+            "limit",
+            "scale",
+            "mean",
+            "std",
+            "columns",
+            "metric",
+            "threshold",
+            "warmup",
+            "batch_size",
+        ),
         *("forward", "outputs"),
         *("calibration", "calibration_limit", "layer_inputs", "length", "repeats"),
     ),
-    "Model": ("name", "like", "settings", "model_config", "recipe", "to_family", "keep_others", "suggest"),
+    "Model": (
+        "checkpoint",
+        "name",
+        "like",
+        "settings",
+        "model_config",
+        "recipe",
+        "to_family",
+        "keep_others",
+        "suggest",
+    ),
     "Devices and processes": ("devices", "distributed", "coordinator", "num_processes", "process_id"),
     "Output": (
-        *("out", "dry_run", "shard_size", "card", "report", "plot", "junit", "summary", "force", "certify"),
+        *("out", "dry_run", "shard_size", "card", "report", "plot", "junit", "summary", "schema", "force", "certify"),
         "resume",
         *("as_json", "as_csv", "as_markdown", "quiet", "debug"),
     ),
@@ -59,6 +81,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "eval": ("last eval small.pth --data test.npz", "last eval small.pth --data test.npz --fail-under 0.95"),
     "verify": ("last verify model.pth small.pth", "last verify model.pth small.pth --data test.npz --json"),
     "convert": ("last convert model.msgpack model.safetensors",),
+    "recipe check": ("last recipe check last.yaml", "last recipe check --no-files recipes/*.yaml"),
+    "recipe show": ("last recipe show last.yaml", "last recipe show last.yaml --method obs --json"),
+    "recipe init": ("last recipe init model.pth", "last recipe init model.pth --out pth.yaml --schema"),
+    "recipe schema": ("last recipe schema > last.schema.json",),
     "bench": ("last bench model.pth small.pth --repeats 50",),
 }
 
@@ -87,22 +113,14 @@ class Command(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """The examples, a line each."""
-        examples = EXAMPLES.get(str(self.name), ())
+        examples = EXAMPLES.get(ctx.command_path.partition(" ")[2], ())
         if examples:
             formatter.write_paragraph()
             formatter.write("Examples:\n" + "".join(f"  {example}\n" for example in examples))
 
 
 class Group(TyperGroup):
-    """The first screen: three commands to begin with, then all of them with whole sentences."""
-
-    def format_help_text(self, ctx: Any, formatter: Any) -> None:
-        """What it is, and the three commands that most people need."""
-        super().format_help_text(ctx, formatter)
-        formatter.write_paragraph()
-        formatter.write("Begin with:\n")
-        for command, does in _FIRST:
-            formatter.write(f"  {command}\n      {does}\n")
+    """Several commands, with whole sentences."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Every command with its whole description."""
@@ -113,3 +131,15 @@ class Group(TyperGroup):
                 rows.append((name, " ".join((command.help or "").split("\n\n")[0].split())))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+class FirstScreen(Group):
+    """Three commands to begin with, then all of them."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """What it is, and the three commands that most people need."""
+        super().format_help_text(ctx, formatter)
+        formatter.write_paragraph()
+        formatter.write("Begin with:\n")
+        for command, does in _FIRST:
+            formatter.write(f"  {command}\n      {does}\n")

@@ -57,9 +57,12 @@ def declarations(flag: Flag) -> tuple[str, ...]:
 
 
 def _commands() -> Iterator[tuple[str, Callable[..., Any]]]:
-    for command in app.registered_commands:
-        if command.callback is not None:
-            yield str(command.name), command.callback
+    groups = [group.typer_instance for group in app.registered_groups if group.typer_instance is not None]
+    for one in (app, *groups):
+        before = "" if one is app else f"{one.info.name} "
+        for command in one.registered_commands:
+            if command.callback is not None:
+                yield f"{before}{command.name}", command.callback
 
 
 def _flags(call: Callable[..., Any]) -> list[Flag]:
@@ -72,7 +75,7 @@ def _info(flag: Flag) -> Any:
 
 
 def _overview() -> Iterator[str]:
-    rows = [(f"[`last {name}`](#last-{name})", inspect.getdoc(call)) for name, call in _commands()]
+    rows = [(f"[`last {name}`](#last-{name.replace(' ', '-')})", inspect.getdoc(call)) for name, call in _commands()]
     yield from _table(("command", "does"), rows)
 
 

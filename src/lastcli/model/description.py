@@ -27,6 +27,7 @@ __all__ = [
     "Setting",
     "gather",
     "inside_of",
+    "option_value",
     "parse_settings",
     "resolve",
     "settings_of",
@@ -221,18 +222,12 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
         for key, raw in mapping.items():
             if key == "family" or key in MAP_KEYS or key in settings:
                 continue
-            if key not in options:
-                if source in ("file", "sidecar") and where.endswith("config.json"):
-                    continue
-                raise wrong(f"{where}: {family.name} has no option {key!r}.{suggestion(key, options)}")
-            option = options[key]
-            value = None if raw is None else convert(raw, option.kind, f"{where}: {key}", wrong)
-            if option.choices and value not in option.choices:
-                allowed = ", ".join(str(choice) for choice in option.choices)
-                raise wrong(f"{where}: {key} is {value!r}; {family.name} knows {allowed}.")
+            if key not in options and source in ("file", "sidecar") and where.endswith("config.json"):
+                continue
+            value = option_value(family, key, raw, where, wrong)
             if key in proven and proven[key] != value and value is not None:
                 raise wrong(f"{where}: {key} is {value!r}, but the tensors show {proven[key]!r}; correct or drop it.")
-            if key in idle and where == "--set" and value != option.default:
+            if key in idle and where == "--set" and value != options[key].default:
                 raise wrong(
                     f"{where}: {key} says nothing about this checkpoint, whose model has no such choice; drop it."
                 )
@@ -245,6 +240,23 @@ def resolve(family: Family, tensors: Tensors, description: Description) -> dict[
             settings[key] = Setting(proven[key], "tensors") if key in proven else Setting(option.default, kind)
     settings |= _settled(family, tensors, settings)
     return {option.key: settings[option.key] for option in family.options}
+
+
+def option_value(family: Family, key: str, raw: Any, where: str, wrong: type[LastError] = InputError) -> Any:
+    """The value of a family's option as somebody wrote it; `where` names the place in messages.
+
+    Raises:
+        LastError: of the class `wrong`: no such option, or no such value.
+    """
+    option = next((option for option in family.options if option.key == key), None)
+    if option is None:
+        known = [option.key for option in family.options]
+        raise wrong(f"{where}: {family.name} has no option {key!r}.{suggestion(key, known)}")
+    value = None if raw is None else convert(raw, option.kind, f"{where}: {key}", wrong)
+    if option.choices and value not in option.choices:
+        allowed = ", ".join(str(choice) for choice in option.choices)
+        raise wrong(f"{where}: {key} is {value!r}; {family.name} knows {allowed}.")
+    return value
 
 
 def _settled(family: Family, tensors: Tensors, settings: Mapping[str, Setting]) -> dict[str, Setting]:

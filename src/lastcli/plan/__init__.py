@@ -1,7 +1,9 @@
 """What a run depends on: the options, the ratios, the methods and refits. Imports neither JAX nor NumPy."""
 
+from lastcli.plan.building import build_plan, resolve_plan
 from lastcli.plan.methods import BEST, METHODS, REFITS, Method, Refit
-from lastcli.plan.plan import BUNDLED, LAYOUTS, Plan, build_plan, is_bundled, load_recipe, method_of, names_no_file
+from lastcli.plan.plan import BUNDLED, LAYOUTS, Plan, is_bundled, method_of, names_no_file
+from lastcli.plan.recipes import load_recipe
 
 __all__ = [
     "BEST",
@@ -17,4 +19,5 @@ __all__ = [
     "load_recipe",
     "method_of",
     "names_no_file",
+    "resolve_plan",
 ]

@@ -10,8 +10,9 @@ from typing import Any
 from lastcli.plan.methods import Method, Refit
 from lastcli.plan.options import PLACE
 from lastcli.plan.plan import Plan
+from lastcli.plan.published import Published
 
-__all__ = ["as_recipe"]
+__all__ = ["as_recipe", "written"]
 
 # Rows that were finished before are the rows that a run without them would compute.
 _LEFT_OUT = {*PLACE, "resume"}
@@ -26,17 +27,22 @@ def as_recipe(plan: Plan) -> dict[str, Any]:
     for item in dataclasses.fields(plan):
         value = getattr(plan, item.name)
         if value is not None and value != item.default and item.name not in _LEFT_OUT:
-            found[item.name] = _written(value)
+            found[item.name] = written(value)
     return found
 
 
-def _written(value: Any) -> Any:
+def written(value: Any) -> Any:
+    """The value of an option in YAML's and JSON's own types."""
+    if value is None:
+        return None
+    if isinstance(value, Published):
+        return value.document()
     if isinstance(value, Method | Refit):
         return value.name
     if isinstance(value, Decimal):
         return float(value) if len(str(float(value))) < 12 else str(value)
     if isinstance(value, Mapping):
-        return {str(key): _written(item) for key, item in value.items()}
+        return {str(key): written(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_written(item) for item in value]
+        return [written(item) for item in value]
     return value if isinstance(value, bool | int | float | str) else str(value)

@@ -14,6 +14,7 @@ from lastcli.report.files import as_csv, as_json
 from lastcli.report.files import as_markdown as _markdown
 from lastcli.report.measures import bench_blocks, eval_blocks, verify_blocks
 from lastcli.report.models import convert_blocks, inspect_blocks, prune_blocks, score_blocks
+from lastcli.report.recipes import check_blocks, show_blocks
 from lastcli.report.sketch import curve_sketch, layer_sketch
 from lastcli.report.sweeps import sweep_blocks
 from lastcli.report.terminal import as_text as _text
@@ -33,6 +34,8 @@ _BLOCKS: dict[str, Callable[[Any], list[Block]]] = {
     "verify": verify_blocks,
     "convert": convert_blocks,
     "bench": bench_blocks,
+    "recipe-check": check_blocks,
+    "recipe-show": show_blocks,
 }
 
 

@@ -16,6 +16,8 @@ from lastcli.results import (
     BenchResult,
     InspectResult,
     PruneResult,
+    RecipeCheckResult,
+    RecipeShowResult,
     Result,
     ScoreResult,
     SweepResult,
@@ -56,6 +58,11 @@ def _rows(result: Result) -> Iterable[Mapping[str, Any]]:
         return [_sweep_row(result, index) for index in range(len(result.rows))]
     if isinstance(result, InspectResult | PruneResult):
         return [_flat(plain(layer)) for layer in result.layers]
+    if isinstance(result, RecipeShowResult):
+        parts = (("option", result.options), ("model", result.model))
+        return [_flat({"of": of, "key": key, **plain(one)}) for of, values in parts for key, one in values.items()]
+    if isinstance(result, RecipeCheckResult):
+        return [{"recipe": one.recipe} | plain(problem) for one in result.recipes for problem in one.problems]
     if isinstance(result, VerifyResult):
         return [plain(check) for check in result.checks]
     if isinstance(result, BenchResult):
@@ -78,8 +85,10 @@ def _sweep_row(result: SweepResult, index: int) -> Mapping[str, Any]:
     for key in ("hinf_error_bound", "hinf_error", "h2_error"):
         found = [layer[key] for layer in layers if layer[key] is not None]
         document[f"max_{key}"] = max(found) if found else None
+    published = document.pop("published")
     extra = {"metric": result.metric, "baseline": plain(result.baseline), "n": result.n}
-    return _flat(document) | extra | {"chosen": int(row == result.chosen)}
+    extra |= {"chosen": int(row == result.chosen)}
+    return _flat(document) | extra | ({} if result.published is None else {"published": published})
 
 
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:

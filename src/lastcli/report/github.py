@@ -15,9 +15,15 @@ __all__ = ["as_plain_log", "error_command"]
 _COMMAND = re.compile(r"^(\s*)(::|##\[)", flags=re.MULTILINE)
 
 
-def error_command(message: str, title: str) -> str:
-    """The line that makes an error annotation, which the runner shows beside the change."""
-    return f"::error title={_property(title)}::{_data(safe_text(message))}"
+def error_command(message: str, title: str, *, file: str | None = None, line: int | None = None) -> str:
+    """The line that makes an error annotation, which the runner shows beside the change.
+
+    Args:
+        file, line: where it is shown, None where that is nowhere.
+    """
+    place = {"file": file, "line": line, "title": title}
+    said = ",".join(f"{key}={_property(str(value))}" for key, value in place.items() if value is not None)
+    return f"::error {said}::{_data(safe_text(message))}"
 
 
 def as_plain_log(text: str) -> str:

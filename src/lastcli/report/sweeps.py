@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid, notes_lines
 from lastcli.report.measures import certificates, drop_text, drop_title, interval_text, metric_text
+from lastcli.report.published import PublishedColumn
 from lastcli.report.text import count, error_text, name_text, points_text, ratio_text, relative_text, sparkline
 from lastcli.results import SweepResult, SweepRow
 
@@ -58,11 +59,14 @@ def sweep_blocks(result: SweepResult, width: int | None = None) -> list[Block]:
     examples = f"{count(result.n)} {'example' if result.n == 1 else 'examples'}"
     title = f"{name_text(result.checkpoint)}: {name_text(result.metric)} on {examples}{data}{compat}"
     found = variants(result)
+    published = PublishedColumn(result, found)
     if len(found) <= 1:
-        blocks: list[Block] = [_one(result, title, found[0] if found else None)]
+        blocks: list[Block] = [_one(result, title, found[0] if found else None, published)]
     else:
-        blocks = [_several(result, "" if i else title, shown) for i, shown in enumerate(_fitting(found, width))]
+        tables = _fitting(found, width, published.width)
+        blocks = [_several(result, "" if i else title, shown, published) for i, shown in enumerate(tables)]
         blocks += _legend(result)
+    blocks += published.lines
     blocks += _chosen(result, several=len(found) > 1)
     if result.passed is not None:
         blocks.append(_gates(result))
@@ -97,27 +101,29 @@ def label_of(variant: Variant) -> str:
     return name_text(method) if refit == "none" else f"{name_text(method)} + {name_text(refit)}"
 
 
-def _fitting(found: Sequence[Variant], width: int | None) -> list[list[Variant]]:
-    """The variants in as few tables as the width allows."""
+def _fitting(found: Sequence[Variant], width: int | None, published: int) -> list[list[Variant]]:
+    """The variants in as few tables as the width allows; `published` is what that column takes of it."""
     tables: list[list[Variant]] = [[]]
-    used = FIXED_WIDTH
+    fixed = FIXED_WIDTH + (published + 2 if published else 0)
+    used = fixed
     for variant in found:
         needed = max(len(label_of(variant)), VARIANT_WIDTH) + 2
         if tables[-1] and width is not None and used + needed > width:
             tables.append([])
-            used = FIXED_WIDTH
+            used = fixed
         tables[-1].append(variant)
         used += needed
     return tables
 
 
-def _one(result: SweepResult, title: str, variant: Variant | None) -> Grid:
+def _one(result: SweepResult, title: str, variant: Variant | None, published: PublishedColumn) -> Grid:
     metric, n = result.metric, result.n
     columns = [
         Column("pruned"),
         Column("states"),
         Column("params", spare=3),
         Column(name_text(metric)),
+        Column(published.title),
         Column("95% interval", spare=1),
         Column(drop_title(metric)),
         Column("p", spare=4),
@@ -131,6 +137,7 @@ def _one(result: SweepResult, title: str, variant: Variant | None) -> Grid:
         count(result.states),
         count(result.parameters),
         metric_text(metric, result.baseline, n),
+        published.full,
         interval_text(metric, *result.baseline_ci, n),
         "–",
         "–",
@@ -139,7 +146,7 @@ def _one(result: SweepResult, title: str, variant: Variant | None) -> Grid:
         profile(result.layer_states, result.layer_states),
         "",
     ]
-    rows = [baseline] + [_row(result, row) for row in result.rows if not _is_baseline(result, row)]
+    rows = [baseline] + [_row(result, row, published) for row in result.rows if not _is_baseline(result, row)]
     method = f", {label_of(variant)}" if variant else ""
     return grid(columns, rows, title + method, rule_after=(0,))
 
@@ -148,7 +155,7 @@ def _is_baseline(result: SweepResult, row: SweepRow) -> bool:
     return row.ratio == 0 and row.states == result.states and row.value == result.baseline
 
 
-def _row(result: SweepResult, row: SweepRow) -> list[Cell | str]:
+def _row(result: SweepResult, row: SweepRow, published: PublishedColumn) -> list[Cell | str]:
     errors = [layer.h2_error for layer in row.certificates if layer.h2_error is not None]
     chosen = row == result.chosen
     tone = "good" if chosen else ""
@@ -157,6 +164,7 @@ def _row(result: SweepResult, row: SweepRow) -> list[Cell | str]:
         count(row.states),
         count(row.parameters),
         Cell(metric_text(result.metric, row.value, result.n), tone),
+        published.cell(row.ratio),
         interval_text(result.metric, row.ci_low, row.ci_high, result.n),
         drop_text(result.metric, row.drop, result.n),
         "–" if row.p_value is None else f"{row.p_value:.2g}",
@@ -167,12 +175,13 @@ def _row(result: SweepResult, row: SweepRow) -> list[Cell | str]:
     ]
 
 
-def _several(result: SweepResult, title: str, shown: Sequence[Variant]) -> Grid:
+def _several(result: SweepResult, title: str, shown: Sequence[Variant], published: PublishedColumn) -> Grid:
     metric, n, best = result.metric, result.n, best_rows(result)
     columns = [Column("pruned"), Column("states"), Column("params", spare=1)]
     columns += [Column(label_of(variant)) for variant in shown]
+    columns.append(Column(published.title))
     first: list[Cell | str] = ["full", count(result.states), count(result.parameters)]
-    rows: list[list[Cell | str]] = [first + [metric_text(metric, result.baseline, n)] * len(shown)]
+    rows: list[list[Cell | str]] = [first + [metric_text(metric, result.baseline, n)] * len(shown) + [published.full]]
     for ratio in dict.fromkeys(row.ratio for row in result.rows):
         here = [(i, row) for i, row in enumerate(result.rows) if row.ratio == ratio]
         if all(_is_baseline(result, row) for _, row in here):
@@ -185,6 +194,7 @@ def _several(result: SweepResult, title: str, shown: Sequence[Variant]) -> Grid:
         for variant in shown:
             cells = [_cell(result, row, i in best) for i, row in here if (row.method, row.refit) == variant]
             line.append(cells[0] if cells else "–")
+        line.append(published.cell(ratio))
         rows.append(line)
     return grid(columns, rows, title, rule_after=(0,))
 

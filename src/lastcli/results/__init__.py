@@ -16,6 +16,8 @@ from lastcli.results.measures import (
     Check,
     EvalResult,
     LayerCertificate,
+    PublishedNumbers,
+    PublishedRow,
     SweepResult,
     SweepRow,
     VerifyResult,
@@ -36,6 +38,14 @@ from lastcli.results.models import (
     SearchStep,
     SuggestResult,
 )
+from lastcli.results.recipes import (
+    CheckedRecipe,
+    DraftOption,
+    DraftRecipe,
+    RecipeCheckResult,
+    RecipeProblem,
+    RecipeShowResult,
+)
 
 __all__ = [
     "Anatomy",
@@ -43,9 +53,12 @@ __all__ = [
     "BenchResult",
     "BenchRun",
     "Check",
+    "CheckedRecipe",
     "ConfigValue",
     "ConvertResult",
     "Costs",
+    "DraftOption",
+    "DraftRecipe",
     "EvalResult",
     "Gate",
     "InspectResult",
@@ -58,6 +71,11 @@ __all__ = [
     "Measured",
     "Origin",
     "PruneResult",
+    "PublishedNumbers",
+    "PublishedRow",
+    "RecipeCheckResult",
+    "RecipeProblem",
+    "RecipeShowResult",
     "Result",
     "ScoreResult",
     "SearchResult",

@@ -15,6 +15,8 @@ __all__ = [
     "Check",
     "EvalResult",
     "LayerCertificate",
+    "PublishedNumbers",
+    "PublishedRow",
     "SweepResult",
     "SweepRow",
     "VerifyResult",
@@ -57,6 +59,7 @@ class SweepRow:
         p_value: two-sided exact McNemar (accuracy) or paired bootstrap (errors) against the baseline.
         max_difference, mean_difference: of the outputs against the unpruned model on the split.
         certificates: of each layer, empty where not asked for.
+        published: what a paper gives for the method without a refit at this ratio; None where it gives nothing.
     """
 
     method: str
@@ -73,6 +76,31 @@ class SweepRow:
     max_difference: float | None = None
     mean_difference: float | None = None
     certificates: tuple[LayerCertificate, ...] = ()
+    published: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """What a paper gives for a method, without a refit, at a ratio."""
+
+    method: str
+    ratio: float
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedNumbers:
+    """The numbers of a paper that the recipe carries, of the metric that was measured.
+
+    Attributes:
+        source: where they are printed.
+        full: of the model before pruning; None where it is not given.
+    """
+
+    source: str
+    metric: str
+    full: float | None = None
+    rows: tuple[PublishedRow, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +110,7 @@ class SweepResult(OfModel):
     `passed` is the answer of the gates `--fail-over` and `--fail-under`, None where there was none; `gates` are all
     that were asked for, `--max-drop` among them. `baseline_fault` is a sentence where the full model does not beat an
     answer that looks at no input, else None: then no gate passes and nothing is chosen.
+    `published` are the numbers of a paper, None where the recipe has none of this metric.
     A row whose outputs are not finite has no value and an infinite drop, both null in JSON.
     """
 
@@ -107,6 +136,7 @@ class SweepResult(OfModel):
     baseline_fault: str | None = None
     threshold: float | None = None
     compat: str | None = None
+    published: PublishedNumbers | None = None
     seconds: float | None = None
     unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()

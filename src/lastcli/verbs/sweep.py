@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,17 +11,18 @@ from lastcli.plan import Method, Plan, Refit, method_of
 from lastcli.plan.ratios import parse_ratios
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.feasible import misfit
-from lastcli.results import Anatomy, Gate, SweepResult, SweepRow
+from lastcli.results import Anatomy, Gate, PublishedNumbers, SweepResult, SweepRow
 from lastcli.verbs.shared.anatomy import Drawn, reduced_anatomy
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, metric_notes
 from lastcli.verbs.shared.finished import Finished, finished_rows
 from lastcli.verbs.shared.gates import baseline_gate, check_floor, passed, row_gates
 from lastcli.verbs.shared.measuring import data_name, metric_of
+from lastcli.verbs.shared.published import other_metric_note, published_numbers, with_published
 from lastcli.verbs.shared.rows import Run, finish, key_of, label_of
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.shared.unstable import unstable_note, unstable_states
 
-__all__ = ["DEFAULT_RATIOS", "sweep"]
+__all__ = ["DEFAULT_RATIOS", "runs_of", "sweep"]
 
 DEFAULT_RATIOS = "0:0.9:0.1"
 
@@ -38,14 +40,15 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
     """
     begin = time.perf_counter()
     plan = session.plan
-    runs, left_out = _runs(session)
+    runs, left_out = runs_of(session)
     compressor = session.compressor(list(dict.fromkeys((method, refit) for method, refit, _ in runs)))
     compressor.decisions.extend(left_out)
     # a split that does not fit, or a metric that does not suit it, is refused before any work
     check_floor(plan, metric_of(session))
     with finished_rows(session, compressor.calibration, certify=certify) as kept:
         baseline = finish(session, compressor, runs, kept, certify=certify)
-    results = {run: kept.done[key_of(run)] for run in runs}
+    published = published_numbers(plan, baseline.metric.name)
+    results = {run: _beside(kept.done[key_of(run)], published) for run in runs}
     compressor.decisions.extend(_left_out(results))
     rows = tuple(one.row for one in results.values() if one.row is not None)
     fault = baseline_fault(session, baseline)
@@ -60,6 +63,7 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
         unstable_note(compressor),
         fault,
         *metric_notes(session, baseline.metric),
+        other_metric_note(plan, baseline.metric.name),
         *lost_outputs(lost, baseline.n),
     ]
     return SweepResult(
@@ -86,10 +90,15 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
         unstable=unstable_states(compressor),
         threshold=baseline.metric.threshold,
         compat=plan.compat,
+        published=published,
         seconds=time.perf_counter() - begin,
         notes=(*compressor.decisions, *(note for note in notes if note)),
         anatomy=_anatomy(session, compressor, results, _shown(rows, chosen)) if anatomy else None,
     )
+
+
+def _beside(one: Finished, published: PublishedNumbers | None) -> Finished:
+    return one if one.row is None else dataclasses.replace(one, row=with_published(one.row, published))
 
 
 def _choice_gates(plan: Plan, chosen: SweepRow | None) -> tuple[Gate, ...]:
@@ -120,7 +129,7 @@ def _anatomy(session: Session, compressor: Compressor, results: Mapping[Run, Fin
     return reduced_anatomy(session, compressor, [pair for pair, _ in found], [one for _, one in found], shown)
 
 
-def _runs(session: Session) -> tuple[list[Run], list[str]]:
+def runs_of(session: Session) -> tuple[list[Run], list[str]]:
     """Every method with every refit at every ratio; and sentences about the pairs left out.
 
     A pair that makes no sense on this model is left out of a comparison; asked for alone, it is an error.

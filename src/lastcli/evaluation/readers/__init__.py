@@ -14,7 +14,7 @@ from lastcli.errors import InputError
 from lastcli.evaluation.readers import arrow, csv, function, idx, lra, npy, npz, safetensors, text, ts
 from lastcli.evaluation.readers.base import Found, Reader, Request, require_regular
 
-__all__ = ["READERS", "read", "reader_of"]
+__all__ = ["READERS", "read", "reader_of", "runs_code"]
 
 READERS: dict[str, Reader] = {
     reader.name: reader
@@ -73,6 +73,13 @@ def reader_of(request: Request) -> tuple[Reader, Request]:
         return named, request
     require_regular(path)
     return _by_content(request), request
+
+
+def runs_code(path: Path, part: str | None) -> bool:
+    """Whether reading `path:part` calls a function of the user's, as `reader_of` decides."""
+    if not function.names_function(path, part):
+        return False
+    return path.suffix == ".py" or (_is_missing(path) and _by_suffix(path) is None)
 
 
 def _of_folder(request: Request) -> tuple[Reader, Request] | None:

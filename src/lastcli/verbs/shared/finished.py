@@ -44,7 +44,7 @@ Key = tuple[str, str, str]
 _UNBOUND = {
     *("checkpoint", "data", "calibration", "layer_inputs", "limit", "calibration_limit", "model", "name", "columns"),
     *(*PLACE, "resume"),
-    *("method", "methods", "refit", "refits", "ratio", "fail_over", "fail_under"),
+    *("method", "methods", "refit", "refits", "ratio", "fail_over", "fail_under", "published"),
 }
 
 

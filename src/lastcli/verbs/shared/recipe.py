@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from lastcli import containers
 from lastcli.mappings import load_mapping
-from lastcli.plan import Method, Plan, Refit, names_no_file
+from lastcli.plan import Plan, names_no_file
 from lastcli.plan.options import PLACE, PruneOptions, fields_of
+from lastcli.plan.written import written
 from lastcli.verbs.shared.session import Session
 
 __all__ = ["check_recipe_place", "recipe_path", "write_recipe"]
@@ -63,11 +63,7 @@ def write_recipe(session: Session, plan: Plan, out: Path, *, force: bool) -> Pat
 
 
 def _plain(key: str, value: Any, folder: Path) -> Any:
-    if isinstance(value, (Method, Refit)):
-        return value.name
-    if isinstance(value, Decimal):
-        return str(value)
-    return _place(value, folder) if key in ("data", "calibration", "layer_inputs") else value
+    return _place(value, folder) if key in ("data", "calibration", "layer_inputs") else written(value)
 
 
 def _place(named: str, folder: Path) -> str:
