@@ -262,22 +262,26 @@ class Session:
             )
         return self._parts[seed]
 
-    def _drawn(self, seed: int | None) -> Split:
+    def _drawn(self, checkpoint: Checkpoint, seed: int | None) -> Split:
         """Inputs for a model that none are at hand of, as long as those of the data where there is any."""
         from lastcli.verbs.shared.drawing import drawn_inputs
 
-        plan = self.plan
-        held_out = self.split if plan.data is not None or self._bundled("data") else None
-        split, sentence = drawn_inputs(str(plan.calibration), self.checkpoint.require_forward(), held_out, seed or 0)
+        held_out = self.inputs
+        if held_out is None and checkpoint.label == BUNDLED:
+            held_out = self.split
+        split, sentence = drawn_inputs(str(self.plan.calibration), checkpoint.require_forward(), held_out, seed or 0)
         self.note(sentence)
         return split
 
-    def _to_calibrate(self, seed: int | None, *, bundled: bool) -> Split | None:
-        """The calibration inputs that the plan names, not checked against a model; None where it names none."""
+    def _to_calibrate(self, seed: int | None, *, bundled: bool, checkpoint: Checkpoint | None = None) -> Split | None:
+        """The calibration inputs that the plan names, not checked against a model; None where it names none.
+
+        What is drawn is drawn for `checkpoint`, the plan's without one.
+        """
         if divides(self.plan.calibration):
             return self._divided(seed)[0].part(self.plan.calibration_limit)
         if draws(self.plan.calibration):
-            return self._drawn(seed).part(self.plan.calibration_limit)
+            return self._drawn(checkpoint or self.checkpoint, seed).part(self.plan.calibration_limit)
         source = choose_calibration(self.plan, bundled=bundled)
         return None if source is None else self._load(source, self.plan.calibration_limit, "Calibration", seed)
 
@@ -441,7 +445,7 @@ class Session:
 
         recorded = self._recorded_of(checkpoint)
         seed = plan.seed if self.plan.seed is None else self.plan.seed  # examples were drawn with the recorded one
-        split = None if recorded is not None else self._to_calibrate(seed, bundled=False)
+        split = None if recorded is not None else self._to_calibrate(seed, bundled=False, checkpoint=checkpoint)
         if split is not None:
             split = fit_split(split.without_labels(), checkpoint.require_forward(), labels=False)
         compressor = Compressor(checkpoint, plan, split, progress=self.progress, recorded=recorded)
