@@ -23,6 +23,15 @@ types:
 # The pages that are printed by code
 docs:
     python -m lastcli.cli.reference > docs/cli.md
+    python -m benchmarks.choosing
+
+# The site, into build/site (`pip install -e '.[docs]'`)
+site:
+    mkdocs build --strict
+
+# What a release must pass: a wheel and an sdist, each installed and run in an empty environment
+release *arguments:
+    python -m tests.release {{ arguments }}
 
 # The quick tests against the lowest declared versions
 lowest *arguments:

@@ -17,6 +17,7 @@ from tests.conftest import write_s5
 ROOT = Path(__file__).parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+GATE = ROOT / ".github" / "workflows" / "gate.yml"
 STEPS = {step["name"]: step for step in ACTION["runs"]["steps"]}
 
 
@@ -94,7 +95,7 @@ def test_a_workflow_uses_inputs_that_there_are_and_files_that_are_made(path: Pat
     assert workflow["permissions"] == {"contents": "read"}
     for job in workflow["jobs"].values():
         own = [step for step in job["steps"] if step.get("uses") == "./"]
-        assert own
+        assert own or path != GATE
         for step in own:
             assert set(step["with"]) <= set(ACTION["inputs"])
         for step in job["steps"]:
@@ -103,7 +104,7 @@ def test_a_workflow_uses_inputs_that_there_are_and_files_that_are_made(path: Pat
 
 @pytest.mark.slow
 def test_the_steps_of_the_workflow_run(tmp_path: Path) -> None:
-    (job,) = yaml.safe_load(WORKFLOWS[0].read_text())["jobs"].values()
+    (job,) = yaml.safe_load(GATE.read_text())["jobs"].values()
     files = job["steps"][-1]["with"]["path"].split()
     for step in job["steps"]:
         if step.get("uses") == "./":

@@ -20,6 +20,9 @@ RUN_BY = {
     "docs/report.md": "tests/docs/test_results_pages.py",
     "docs/recipes.md": "tests/docs/test_recipes_page.py",
     "docs/ci.md": "tests/docs/test_results_pages.py",
+    "docs/tour.md": "tests/docs/test_results_pages.py",
+    "docs/choosing.md": "tests/docs/test_results_pages.py",
+    "docs/mathematics.md": "tests/docs/test_guide_pages.py",
     "docs/forward.md": "tests/evaluation/test_external.py",
     "docs/scale.md": "tests/parallel/test_page.py",
     "docs/development.md": "tests/families/test_development.py tests/plan/test_development.py "

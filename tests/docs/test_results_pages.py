@@ -1,12 +1,17 @@
-"""docs/report.md and docs/ci.md are followed from top to bottom; the recipe shown is the folder's last.yaml."""
+"""The pages on the bundled model are followed from top to bottom, in one file so that they share what they compile.
+
+docs/tour.md shows what its commands print; the recipe in docs/ci.md is the folder's last.yaml.
+"""
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.docs.blocks import RUNNERS, blocks, follow
+from benchmarks import tour
+from tests.docs.blocks import ROOT, RUNNERS, blocks, follow
 
 
 @pytest.fixture
@@ -33,3 +38,33 @@ def test_the_page_on_jobs_is_followed(folder, last):
     assert ElementTree.parse(folder / "gates.xml").getroot().get("failures") == "0"
     assert "### last sweep" in (folder / "summary.md").read_text()
     assert (folder / "tiny.safetensors").exists()
+
+
+def shape(text: str) -> str:
+    """Text without its numbers, bars and widths, which differ a little from machine to machine."""
+    return " ".join(re.sub(r"[\d.,e−-]+|[▁▂▃▄▅▆▇█★─]+", "#", text).split())
+
+
+def test_the_tour_is_followed_and_prints_what_it_shows(folder, last):
+    page = (ROOT / "docs/tour.md").read_text()
+
+    def printed(arguments):
+        code, out, err = last(*arguments)
+        assert code == 0, err
+        return out
+
+    assert shape(tour.filled(page, printed)) == shape(page), "run: python -m benchmarks.tour"
+    for name in ("report.html", "small.safetensors", "README.md"):
+        assert (folder / name).exists(), name
+    scope: dict = {}
+    for block in blocks("docs/tour.md"):
+        if block.language == "python":
+            RUNNERS["python"](block, scope, last)
+    shown = re.search(r"accuracy [\d.]+% → ([\d.]+)%", page)
+    assert 100 * scope["accuracy"] == pytest.approx(float(shown[1]), abs=1)
+
+
+@pytest.mark.slow  # the same commands are among those of the README, which every run follows
+def test_the_page_on_choosing_is_followed(folder, last):
+    follow("docs/choosing.md", {}, last)
+    assert (folder / "within.safetensors").exists()
