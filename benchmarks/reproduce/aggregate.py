@@ -11,13 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["POINT", "TRAINING", "Column", "Curve", "Record", "Summary", "curves", "ratio_within", "summaries"]
+__all__ = ["DRAWN", "POINT", "TRAINING", "Column", "Curve", "Record", "Summary", "curves", "ratio_within", "summaries"]
 
 POINT = 0.01
 # Ratios are read from decimal text; drops are differences of fractions, so a whole point must not fail by rounding.
 SLACK = 1e-9
 # The part whose inputs a refit is given where it is not the calibration part; its labels are not looked at.
 TRAINING = "train"
+# Inputs that nobody recorded: noise of the training part's length, mean and standard deviation.
+DRAWN = "drawn"
 
 
 @dataclass(frozen=True, order=True)
@@ -39,7 +41,7 @@ class Column:
         """As shown: `obs + match, 4 steps, training inputs`; the method alone where the read-out stays."""
         words = [self.method if self.refit == "none" else f"{self.method} + {self.refit}"]
         words += [f"{self.steps} steps"] if self.steps > 1 else []
-        words += ["training inputs"] if self.inputs == TRAINING else []
+        words += {TRAINING: ["training inputs"], DRAWN: ["drawn inputs"]}.get(self.inputs, [])
         return ", ".join(words)
 
 

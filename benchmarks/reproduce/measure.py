@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import lastcli
-from benchmarks.reproduce.aggregate import TRAINING, Record
+from benchmarks.reproduce.aggregate import DRAWN, TRAINING, Record
 
 __all__ = ["COMPARED", "SCORED", "Comparison", "measure_model"]
 
@@ -32,7 +34,7 @@ class Comparison:
     Attributes:
         sequences: the refits see the first so many sequences, or all.
         steps: stages of one pruning; all ratios then lie on one descent.
-        inputs: the part of the data whose inputs the refits see.
+        inputs: the part of the data whose inputs the refits see, or what stands in their place.
     """
 
     methods: tuple[str, ...]
@@ -56,6 +58,8 @@ COMPARED = (
     Comparison(PLAIN, ("none",)),
     Comparison(("last",), ("h2", "calibrated")),
     Comparison(("obs",), ("none", "h2", "calibrated", "sequential")),
+    Comparison(("balanced", "balanced-dc"), ("none",)),
+    Comparison(("obs",), ("calibrated",), inputs=DRAWN),
     Comparison(("obs",), ("poles",), POLE_RATIOS, POLE_SEQUENCES),
     Comparison(("obs",), ("match",), "0.9"),
     Comparison(("obs",), ("match",), "0.8,0.9", inputs=TRAINING),
@@ -144,12 +148,25 @@ def _options(folder: Path, training: dict[str, Any], inputs: str = "calibration"
     # training without `clip_eigs` can leave a pole just outside the unit circle; such states are kept by every method
     options: dict[str, Any] = {
         "data": data / "test.npz",
-        "calibration": data / f"{inputs}.npz",
+        "calibration": _drawn(data) if inputs == DRAWN else data / f"{inputs}.npz",
         "allow_unstable": True,
     }
     if training["metric"] != "accuracy":
         options |= {"metric": "fit", "warmup": training["warmup"]}
     return options
+
+
+def _drawn(data: Path) -> str:
+    """Noise with the statistics of the training inputs."""
+    with np.load(data / "train.npz") as arrays:
+        x = arrays["x"]
+        scale = float(arrays["scale"]) if "scale" in arrays else None
+        lengths = arrays["lengths"] if "lengths" in arrays else np.full(len(x), x.shape[1])
+    text = f"drawn:length={x.shape[1]}"
+    if x.dtype.kind in "iu" and scale is None:  # tokens
+        return text
+    true = x[np.arange(x.shape[1]) < lengths[:, None]].astype(np.float64) * (scale or 1.0)
+    return f"{text},mean={true.mean():.6g},std={true.std():.6g}"
 
 
 def _sweep(model: Any, folder: Path, training: dict[str, Any], one: Comparison) -> Any:

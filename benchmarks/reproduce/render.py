@@ -7,7 +7,7 @@ import io
 import statistics
 from collections.abc import Iterable, Sequence
 
-from benchmarks.reproduce.aggregate import TRAINING, Column, Curve, Summary, curves, ratio_within, summaries
+from benchmarks.reproduce.aggregate import DRAWN, TRAINING, Column, Curve, Summary, curves, ratio_within, summaries
 from benchmarks.reproduce.collect import Collection, Run
 from benchmarks.reproduce.measure import POLE_SEQUENCES
 from benchmarks.reproduce.published import BASELINES, CHOSEN, HEADLINE
@@ -133,6 +133,11 @@ def _inputs_notes(columns: Sequence[Column]) -> list[str]:
         )
     if any(column.inputs == TRAINING for column in columns):
         notes.append("Training inputs: those of the whole training part instead, labels unused.")
+    if any(column.inputs == DRAWN for column in columns):
+        notes.append(
+            "Drawn inputs: Gaussian noise of the length, the mean and the standard deviation of the training inputs "
+            "instead; of tokens, each as likely as any other."
+        )
     if any(column.steps > 1 for column in columns):
         notes.append("Steps: stages of one pruning down to 90%; the other ratios are further stages on its way.")
     return [" ".join(notes)] if notes else []

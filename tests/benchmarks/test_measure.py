@@ -117,3 +117,19 @@ def test_inputs_of_the_training_part(folder: Path, monkeypatch: pytest.MonkeyPat
         folder / "model.safetensors", method="obs", refit="sequential", ratios="0.3,0.5", steps=2, **options
     )
     assert row["value"] == pytest.approx(result.rows[1].value / 100, abs=1e-9)
+
+
+def test_inputs_drawn_with_the_statistics_of_the_training_part(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps behind the true length count for nothing."""
+    monkeypatch.setattr("benchmarks.reproduce.measure.SCORED", ())
+    x = np.full((4, 12, 1), 5, np.uint8)
+    x[::2] = 15
+    x[:, 8:] = 255
+    data = folder.parent / "data"
+    Part(x, x, np.full(4, 8), 0.1).save(data / "train.npz")
+    one = Comparison(("obs",), ("calibrated",), "0.5", inputs="drawn")
+    (row,) = measure_model(folder, compared=(one,), calibration_sizes=(), report=lambda line: None)["rows"]
+    options = {"data": data / "test.npz", "calibration": "drawn:length=12,mean=1,std=0.5", "metric": "fit", "warmup": 3}
+    result = lastcli.sweep(folder / "model.safetensors", method="obs", refit="calibrated", ratios="0.5", **options)
+    assert row["inputs"] == "drawn"
+    assert row["value"] == pytest.approx(result.rows[0].value / 100, abs=1e-6)
