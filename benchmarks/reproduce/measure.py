@@ -21,7 +21,7 @@ import numpy as np
 import lastcli
 from benchmarks.reproduce.aggregate import DRAWN, TRAINING, Record
 
-__all__ = ["COMPARED", "SCORED", "Comparison", "measure_model"]
+__all__ = ["COMPARED", "SCORED", "Comparison", "measure_model", "model_options"]
 
 RATIOS = "0:0.9:0.1"
 PLAIN = ("random", "uniform-hinf", "global-hinf", "uniform-magnitude", "global-magnitude", "lamp", "last", "aire")
@@ -116,7 +116,7 @@ def measure_model(
         measured["scoring"] = {method: _scoring_seconds(folder / "model.safetensors", method) for method in SCORED}
         _write(folder, measured, begin)
     if not measured["calibration"]:
-        options = _options(folder, training)
+        options = model_options(folder, training)
         begin = time.perf_counter()
         measured["calibration"] = _calibration_study(
             model, options, training["sizes"]["calibration"], calibration_sizes
@@ -143,7 +143,8 @@ def _write(folder: Path, measured: dict[str, Any], begin: float) -> None:
     fresh.replace(folder / "measured.json")
 
 
-def _options(folder: Path, training: dict[str, Any], inputs: str = "calibration") -> dict[str, Any]:
+def model_options(folder: Path, training: dict[str, Any], inputs: str = "calibration") -> dict[str, Any]:
+    """What a sweep of a trained model is given: its test part, and the inputs of a refit."""
     data = folder.parent / "data"
     # training without `clip_eigs` can leave a pole just outside the unit circle; such states are kept by every method
     options: dict[str, Any] = {
@@ -170,7 +171,7 @@ def _drawn(data: Path) -> str:
 
 
 def _sweep(model: Any, folder: Path, training: dict[str, Any], one: Comparison) -> Any:
-    options = _options(folder, training, one.inputs)
+    options = model_options(folder, training, one.inputs)
     if one.sequences is not None and one.sequences < training["sizes"][one.inputs]:
         options["calibration_limit"] = str(one.sequences)
     return lastcli.sweep(model, methods=one.methods, refits=one.refits, ratios=one.ratios, steps=one.steps, **options)
