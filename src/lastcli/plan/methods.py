@@ -39,7 +39,8 @@ class Method:
             `DiagonalSystem` with (sets, N) energies, or "module:function" where one is, "obs" (backward elimination) or
             "hankel" (balanced states).
         allocation: how the layers compete: a name in `lastcli.engine.allocation.ALLOCATIONS`, or "sensitivity"
-            (energies weighted by how much the model's outputs move with the layer, then compared as they are).
+            (energies weighted by how much the model's outputs move with the layer, then compared as they are), or
+            "exchange" (compared as they are, then states exchanged between layers by the error of the model's outputs).
         needs_calibration: whether it cannot run without calibration inputs.
         uses_calibration: whether it measures on calibration inputs where there are any.
         moves_poles: whether the reduced layers have poles of their own, so that no single state is kept or ranked.
@@ -64,6 +65,11 @@ class Method:
     def eliminates(self) -> bool:
         """Whether states go one by one, the read-out of the others re-solved each time."""
         return self.criterion == "obs"
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether layers are compared by the outputs of the whole model on calibration inputs."""
+        return self.allocation in ("sensitivity", "exchange")
 
     @property
     def criterion_name(self) -> str:
@@ -165,6 +171,17 @@ METHODS: dict[str, Method] = _registry(
             "docs/methods.md",
             criterion="obs",
             allocation="sensitivity",
+            needs_calibration=True,
+            uses_calibration=True,
+            default_refit="h2",
+            calibrated_refit="calibrated",
+        ),
+        Method(
+            "obs-exchange",
+            "as obs, states exchanged between layers while the model's outputs come closer to the original's",
+            "docs/methods.md",
+            criterion="obs",
+            allocation="exchange",
             needs_calibration=True,
             uses_calibration=True,
             default_refit="h2",

@@ -180,7 +180,31 @@ class Compressor:
             ties="reference" if self.plan.compat else "exact",
             pinned=self.pinned(method, refit),
         )
+        if method.allocation == "exchange" and self.layout in ("ragged", "padded") and self.plan.states_multiple == 1:
+            kept = self._divided_anew(kept, method, refit)
         return self._exchanged(kept, method, refit) if method.eliminates else kept
+
+    def _divided_anew(self, kept: Sequence[np.ndarray], method: Method, refit: Refit) -> list[np.ndarray]:
+        """As many states as `kept`, divided among the layers by what the whole model says; each keeps its best."""
+        from lastcli.reduction.end_to_end import OutputError
+        from lastcli.reduction.exchange import exchange_between_layers
+
+        if self.calibration is None:
+            raise UsageError(f"{method.name} needs inputs to calibrate on; give an .npz file with --calibration.")
+        ranks, moments, pinned = self._ranks(method, refit), self.moments("calibrated"), self.pinned(method, refit)
+        error = OutputError(self.checkpoint, self.systems, ranks, moments, self.calibration, pinned)
+        counts = tuple(keep.shape[1] for keep in kept)
+        layers = error.layers(self.plan.min_states)
+        with contextlib.nullcontext() if self.progress is None else self.progress("Exchanging states", None) as bar:
+            advance = None if bar is None else bar.advance
+            found = exchange_between_layers(counts, layers, error, progress=advance)
+        if found.counts != counts:
+            shown = " ".join(map(str, found.counts))
+            self.decisions.append(
+                f"States exchanged between layers: {' '.join(map(str, counts))} by the ranking, {shown} now; "
+                f"{found.tried} divisions tried."
+            )
+        return error.kept(found.counts)
 
     def _exchanged(self, kept: Sequence[np.ndarray], method: Method, refit: Refit) -> list[np.ndarray]:
         """Elimination never takes a state back; exchanging kept and dropped ones makes that good."""
@@ -424,4 +448,4 @@ class Compressor:
 
 def _allocation(method: Method) -> str:
     """The rule for energies that are weighted already is to compare them as they are."""
-    return "global" if method.allocation == "sensitivity" else method.allocation
+    return "global" if method.needs_model else method.allocation

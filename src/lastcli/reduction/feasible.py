@@ -145,7 +145,7 @@ def _check_recorded(method: Method, refit: Refit, plan: Plan, recorded: LayerInp
     """Refuse what runs the whole model, which the inputs of its layers are not enough for."""
     whole = (
         (refit.needs_model, f"--refit {refit.name}", "take calibrated or poles"),
-        (method.allocation == "sensitivity", f"--method {method.name}", "take obs"),
+        (method.needs_model, f"--method {method.name}", "take obs"),
         (plan.match_output, "--match-output", "leave it out"),
         (plan.steps > 1, "--steps", "leave it out"),
     )

@@ -469,4 +469,4 @@ class Session:
 
 def _runs_model(method: Method, refit: Refit) -> bool:
     """Whether the outputs of the whole model are compared."""
-    return refit.matches_output or method.allocation == "sensitivity"
+    return refit.matches_output or method.needs_model
