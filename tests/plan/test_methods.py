@@ -23,7 +23,7 @@ def test_a_method_says_what_it_is_and_names_what_exists(method):
     assert method.source
     assert f"`{method.name}`" in PAGE
     assert method.criterion in {*CRITERIA, "obs", "hankel"}
-    assert method.allocation in {*ALLOCATIONS, "sensitivity"}
+    assert method.allocation in {*ALLOCATIONS, "sensitivity", "exchange"}
     assert method.default_refit in REFITS
     assert not REFITS[method.default_refit].needs_calibration
     assert method.calibrated_refit in REFITS
