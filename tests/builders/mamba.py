@@ -24,6 +24,25 @@ def mamba1_mixer(rng: np.random.Generator, prefix: str, H: int = 6, d: int = 8, 
     return {prefix + name: array for name, array in arrays.items()}
 
 
+def mamba1_heads_mixer(
+    rng: np.random.Generator, prefix: str, H: int = 6, h: int = 2, p: int = 4, N: int = 5, r: int = 2
+) -> Arrays:
+    """A mixer of h heads in the names of Zamba's first version."""
+    normal = lambda *shape: rng.normal(0, 0.5, shape).astype("f4")  # noqa: E731
+    arrays = {
+        "A_log": np.log(rng.uniform(0.5, 5, (h, p, N))).astype("f4"),
+        "D": normal(h, p),
+        "in_proj.weight": normal(2 * h * p, H),
+        "conv1d.weight": normal(h * p, 1, 4),
+        "conv1d.bias": normal(h * p),
+        "x_proj_weight": normal(h, r + 2 * N, p),
+        "dt_proj_weight": normal(h, p, r),
+        "dt_proj_bias": normal(h, p) - 1,
+        "out_proj.weight": normal(H, h * p),
+    }
+    return {prefix + name: array for name, array in arrays.items()}
+
+
 def mamba2_mixer(
     rng: np.random.Generator, prefix: str, H: int = 6, d: int = 8, N: int = 5, heads: int = 4, G: int = 2
 ) -> Arrays:

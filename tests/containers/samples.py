@@ -67,7 +67,7 @@ def put(
 
 def copy(reader: Reader, path: Path, **more: Any) -> Receipt:
     """Write what a reader shows."""
-    sources = [TensorSource(info, lambda name=name: reader.read(name)) for name, info in reader.tensors.items()]
+    sources = [TensorSource.copied(reader, name) for name in reader.tensors]
     return containers.write(path, sources, metadata=reader.metadata, extras=reader.extras, **more)
 
 

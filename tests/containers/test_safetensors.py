@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from lastcli import containers
-from lastcli.containers import TensorInfo, TensorSource
+from lastcli.containers import TensorInfo, TensorSource, inputs
 from lastcli.errors import InputError, UsageError
 from tests.containers.samples import contents, copy, every_dtype, put, same_bits
 
@@ -152,7 +152,8 @@ def test_shards_of_another_container_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.msgpack", "x"])
-def test_one_tensor_in_memory_at_a_time(name, tmp_path):
+def test_one_tensor_in_memory_at_a_time(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "PIECE", 2**18)
     size, count = 2_000_000, 8
     info = [TensorInfo(f"t{index}", (size,), "uint8", size) for index in range(count)]
     sources = [TensorSource(item, lambda: np.ones(size, np.uint8)) for item in info]
@@ -166,6 +167,36 @@ def test_one_tensor_in_memory_at_a_time(name, tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < 3 * size
+
+
+@pytest.mark.parametrize("shard_bytes", [None, 2**20])
+def test_a_tensor_that_is_copied_is_never_whole_in_memory(tmp_path, shard_bytes, monkeypatch):
+    """12 MB in pieces of 256 KiB: read, hashed, written, read back; the input's digest is looked at too."""
+    monkeypatch.setattr(inputs, "PIECE", 2**18)
+    put(tmp_path / "a", {"w": np.arange(3_000_000, dtype=np.float32), "b": np.ones(5)}, shard_bytes=2**20)
+    tracemalloc.start()
+    try:
+        with containers.open_reader(tmp_path / "a") as reader:
+            copy(reader, tmp_path / ("b" if shard_bytes else "b.safetensors"), shard_bytes=shard_bytes)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3_000_000
+
+
+@pytest.mark.parametrize("wrong", ["w", "b"])
+def test_a_copied_tensor_that_is_not_as_it_was_written_is_refused(tmp_path, wrong, monkeypatch):
+    monkeypatch.setattr(inputs, "PIECE", 64)
+    put(tmp_path / "a.safetensors", {"w": np.ones(100), "b": np.zeros(50, np.float32)})
+    data = bytearray((tmp_path / "a.safetensors").read_bytes())
+    data[-1 if wrong == "b" else -400] ^= 1
+    (tmp_path / "a.safetensors").write_bytes(data)
+    with (
+        containers.open_reader(tmp_path / "a.safetensors") as reader,
+        pytest.raises(InputError, match=f"'{wrong}' is not"),
+    ):
+        copy(reader, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_five_thousand_tensors(tmp_path):

@@ -19,7 +19,7 @@ from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_read
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
 from lastcli.containers.signals import terminable
 from lastcli.containers.structure import sharing
-from lastcli.containers.writing import CONFIG, Receipt, check_output, config_place, write
+from lastcli.containers.writing import CONFIG, Receipt, check_output, check_resume, config_place, write
 
 __all__ = [
     "CONFIG",
@@ -35,6 +35,7 @@ __all__ = [
     "TensorSource",
     "check_output",
     "check_place",
+    "check_resume",
     "companion_names",
     "companions_of",
     "config_place",

@@ -8,6 +8,7 @@
 5. Where two steps are needed, for a sidecar or where there is no exchange, a journal in the box says first what is to
    be done. A run that is killed between them is finished by the next one. SIGINT and SIGTERM wait for the end of it.
 6. Whatever happens before that, an exception, SIGINT or SIGTERM, the temporary output is removed and the old one whole.
+   Only finished shards stay in the box, where a file keeps account of them (`finished`).
 
 What is replaced keeps its mode; new files get the mode that the umask gives. An output path that is a symbolic link is
 written through: the file it points to is replaced, the link stays.
@@ -19,7 +20,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lastcli.containers.boxes import Box, Journal, finish_left, fsync, identity, link_or_copy, place_new, write_bytes
@@ -40,6 +41,7 @@ class Stage:
         path: the output as the user named it.
         target: where it will stand, symbolic links followed.
         temp: the temporary file or folder to write into; a file does not exist yet, a folder does.
+        keeps: asked of `temp` where the output does not get to its place: whether the box stays for a later run.
     """
 
     def __init__(self, path: Path, folder: bool, force: bool) -> None:
@@ -51,7 +53,8 @@ class Stage:
         self.path, self._folder, self._force = path, folder, force
         finish_left(path)
         self.target = check_place(path, folder=folder, force=force)
-        self._undone = False
+        self._undone = self._placed = False
+        self.keeps: Callable[[Path], bool] = lambda data: False
         with writing_errors(path):
             self._box = Box(self.target.parent)
             self.temp = self._box.path / "data"
@@ -86,11 +89,17 @@ class Stage:
                 self._place()
             else:
                 self._place_both(sidecar, text)
+            self._placed = True
             fsync(self.target.parent)
 
+    @property
+    def box(self) -> Path:
+        """The folder that `temp` lies in."""
+        return self._box.path
+
     def discard(self) -> None:
-        """Remove the temporary output, if it is still there."""
-        if self._undone:
+        """Remove the temporary output, if it is still there and not kept."""
+        if self._undone or (not self._placed and self.temp.is_dir() and self.keeps(self.temp)):
             self._box.leave()
         else:
             self._box.discard()

@@ -7,8 +7,9 @@ its path joined with "/"; flat formats (safetensors) keep their own names.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lastcli.containers import structure
-from lastcli.containers.digests import fingerprint, take_digests
+from lastcli.containers.digests import fingerprint, raw, take_digests
 from lastcli.containers.inputs import shown
 from lastcli.errors import InputError
 
@@ -41,6 +42,11 @@ class TensorInfo:
     dtype: str
     nbytes: int
 
+    @classmethod
+    def of(cls, name: str, array: np.ndarray) -> TensorInfo:
+        """That of an array."""
+        return cls(name, tuple(array.shape), array.dtype.name, array.nbytes)
+
     @property
     def size(self) -> int:
         """Number of elements."""
@@ -52,17 +58,35 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorSource:
-    """A tensor to be written: what it is, and how to get its bytes when its turn comes."""
+    """A tensor to be written: what it is, and how to get its bytes when its turn comes.
+
+    Attributes:
+        info: what it is.
+        load: gives it whole.
+        pieces: gives its bytes in order, so that no more than some of them are in memory; None where only `load` does.
+        prove: told the fingerprint of what `pieces` gave; raises where that is not what the file says.
+    """
 
     info: TensorInfo
     load: Callable[[], np.ndarray]
+    pieces: Callable[[], Iterator[memoryview]] | None = None
+    prove: Callable[[str], None] | None = None
+
+    def named(self, name: str) -> TensorSource:
+        """The same tensor under another name."""
+        return replace(self, info=replace(self.info, name=name))
 
     @classmethod
     def of(cls, name: str, array: np.ndarray) -> TensorSource:
         """A source over an array in memory; the array is made C-contiguous."""
         array = np.asarray(array, order="C")
-        info = TensorInfo(name, tuple(array.shape), array.dtype.name, array.nbytes)
-        return cls(info, lambda: array)
+        return cls(TensorInfo.of(name, array), lambda: array)
+
+    @classmethod
+    def copied(cls, reader: Reader, name: str) -> TensorSource:
+        """A tensor of an open file, as it is."""
+        pieces = partial(reader.load_pieces, name) if reader.in_pieces else None
+        return cls(reader.tensors[name], partial(reader.read, name), pieces, partial(reader.prove, name))
 
 
 @dataclass
@@ -87,6 +111,8 @@ class Reader(abc.ABC):
 
     shares: ClassVar[bool] = False
     """Whether names that are one tensor have its bytes in the file once."""
+    in_pieces: ClassVar[bool] = False
+    """Whether `load_pieces` reads by position: no tensor is in memory as a whole, several threads may read."""
 
     path: Path
     kind: str = ""
@@ -112,14 +138,31 @@ class Reader(abc.ABC):
             KeyError: no such tensor.
         """
         array = self.load(name)
+        if name in self.digests:
+            self.prove(name, fingerprint(array))
+        return array
+
+    def prove(self, name: str, found: str) -> None:
+        """Hold the fingerprint of a tensor's bytes against the file's digest, where there is one.
+
+        Raises:
+            InputError: they differ.
+        """
         digest = self.digests.get(name)
-        if digest is not None and fingerprint(array) != digest:
+        if digest is not None and found != digest:
             raise InputError(
                 f"{shown(self.path, 1000)}: tensor '{shown(name)}' is not as it was written (its sha256 differs); the "
                 "file is damaged, was changed by another program, or its description belongs to another file: copy it "
                 "again with the description that was written with it."
             )
-        return array
+
+    def load_pieces(self, name: str) -> Iterator[memoryview]:
+        """The bytes of what `load` gives, in order; none of them changes later. Not held against the digest.
+
+        Raises:
+            InputError: as `load`.
+        """
+        yield raw(self.load(name))
 
     @property
     def shared(self) -> tuple[tuple[str, ...], ...]:

@@ -6,10 +6,12 @@ A box is a folder `.last-HOST-PID-START-TOKEN.new` beside the output, closed to 
     sidecar         the sidecar NAME.json, where there is one
     sidecar.old     the sidecar that stood there
     old             the folder that stood there, where two names cannot be exchanged in one step
+    kept            the file of finished shards (see `finished`) that the box belongs to, where it belongs to one
     journal         what is to be put in place: written only when two steps are needed, and all is ready for them
 
-So a box without a journal is worth nothing and is removed, and one with a journal is finished, whatever step its run
-came to. Its owner holds a lock on it; nobody touches a box that is locked, or whose process is alive.
+So a box without a journal is worth nothing and is removed, unless a file of finished shards still names it, and one
+with a journal is finished, whatever step its run came to. Its owner holds a lock on it; nobody touches a box that is
+locked, or whose process is alive.
 """
 
 from __future__ import annotations
@@ -33,7 +35,18 @@ from pathlib import Path
 from lastcli.containers.inputs import shown, stored_bytes
 from lastcli.containers.signals import undisturbed
 
-__all__ = ["Box", "Journal", "finish_left", "fsync", "identity", "link_or_copy", "place_new", "write_bytes"]
+__all__ = [
+    "Box",
+    "Journal",
+    "finish_left",
+    "fsync",
+    "identity",
+    "left_box",
+    "link_or_copy",
+    "mark_kept",
+    "place_new",
+    "write_bytes",
+]
 
 _NAME = re.compile(r"\.last-([0-9a-f]{8})-([0-9]{1,10})-([0-9]{1,20})-[0-9a-f]{12}\.new")
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -131,7 +144,7 @@ def _finish_in(folder: Path, name: str | None) -> None:
 def _settle(box: Path, name: str | None) -> None:
     journal = _journal(box)
     if journal is None:
-        if name is None:
+        if name is None and not _is_kept(box):
             size = stored_bytes(box)
             _remove(box)
             _LOG.warning(f"A run that was killed left {shown(box.name)} here ({size:,} bytes); it was removed.")
@@ -145,6 +158,43 @@ def _settle(box: Path, name: str | None) -> None:
         _LOG.warning(
             f"A run that was killed had written '{shown(journal.target)}' but not put it in place; it is in place now."
         )
+
+
+def mark_kept(box: Path, file: Path) -> None:
+    """A run that finds the box leaves it alone while `file` names it."""
+    write_bytes(box / "kept", os.fsencode(file))
+
+
+@contextlib.contextmanager
+def left_box(box: Path) -> Iterator[bool]:
+    """A box that an interrupted run left for this one, removed at the end; whether it is there and nobody's.
+
+    Whoever asks has the file that names it for itself, so that an owner on another machine is none any more.
+    """
+    if _NAME.fullmatch(box.name) is None or box.is_symlink() or not box.is_dir():
+        yield False
+        return
+    lock = os.open(box, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY)
+    try:
+        free = box not in _IN_USE and os.fstat(lock).st_uid == os.geteuid() and _locked(lock)
+        yield free
+        if free:
+            _remove(box)
+    finally:
+        os.close(lock)
+
+
+def _is_kept(box: Path) -> bool:
+    """Whether the file of finished shards that the box belongs to is there and names it."""
+    named = json.dumps({"box": box.name}).encode() + b"\n"
+    try:
+        path = Path(os.fsdecode((box / "kept").read_bytes()[:_MAX_JOURNAL]))
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return named in file
+    except (OSError, ValueError):
+        return False
 
 
 def _finish(box: Path, journal: Journal) -> bool:

@@ -60,6 +60,7 @@ class Container:
             are there are stronger.
         keeps_metadata: whether the file carries text metadata; else the sidecar NAME.json holds the description.
         shards: whether it can be written as a folder of shards.
+        settles: whether `write` asks the job for metadata that are known late once the tensors are written.
         several_models: whether one file can hold several models, of which the user names one.
     """
 
@@ -87,6 +88,7 @@ class Container:
     shows: Collection[str] = ()
     shards: bool = False
     several_models: bool = False
+    settles: bool = False
 
     @property
     def is_folder(self) -> bool:

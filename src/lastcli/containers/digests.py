@@ -16,7 +16,7 @@ import numpy as np
 from lastcli.errors import InputError
 from lastcli.mappings import parse_json
 
-__all__ = ["DIGESTS_KEY", "digests_text", "fingerprint", "raw", "take_digests"]
+__all__ = ["DIGESTS_KEY", "Running", "digests_text", "fingerprint", "raw", "take_digests"]
 
 DIGESTS_KEY = "last.digests"
 """The metadata key that holds, as JSON text, tensor name → sha256 in hexadecimal digits."""
@@ -31,11 +31,31 @@ def raw(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
+class Running:
+    """The fingerprint of a tensor whose bytes come in pieces.
+
+    Args:
+        dtype: its name.
+        shape: of the whole tensor.
+    """
+
+    def __init__(self, dtype: str, shape: Iterable[int]) -> None:
+        self._digest = hashlib.sha256(f"{dtype}{list(shape)}".encode())
+
+    def update(self, piece: memoryview) -> None:
+        """The next bytes."""
+        self._digest.update(piece)
+
+    def text(self) -> str:
+        """The sha256 so far, in hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
 def fingerprint(array: np.ndarray) -> str:
     """The sha256 of an array's dtype name, shape and bytes, in hexadecimal digits."""
-    digest = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
-    digest.update(raw(array))
-    return digest.hexdigest()
+    running = Running(array.dtype.name, array.shape)
+    running.update(raw(array))
+    return running.text()
 
 
 def digests_text(digests: Mapping[str, str], names: Iterable[str]) -> str:

@@ -6,13 +6,18 @@ import errno
 import os
 import stat
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from lastcli.errors import InputError
 
-__all__ = ["RandomAccess", "is_file", "is_folder", "is_unicode", "read_small", "shown", "stored_bytes"]
+__all__ = ["PIECE", "RandomAccess", "is_file", "is_folder", "is_unicode", "read_small", "shown", "stored_bytes"]
+
+
+PIECE = 2**22
+"""Bytes that are read at once where a tensor need not be in memory as a whole."""
 
 
 def shown(name: object, limit: int = 100) -> str:
@@ -118,6 +123,13 @@ class RandomAccess:
         if array.nbytes:
             self.read_into(array.reshape(-1).view(np.uint8).data, offset, what)
         return array
+
+    def read_pieces(self, offset: int, count: int, what: str) -> Iterator[memoryview]:
+        """`count` bytes from `offset` in pieces of at most `PIECE`; as `read_array`."""
+        for start in range(0, count, PIECE):
+            piece = np.empty(min(PIECE, count - start), np.uint8).data
+            self.read_into(piece, offset + start, what)
+            yield piece
 
     def close(self) -> None:
         """Release the file; safe to call twice."""

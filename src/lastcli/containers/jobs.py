@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
-from lastcli.containers.digests import digests_text, fingerprint
+from lastcli.containers.digests import Running, digests_text, fingerprint, raw
 from lastcli.containers.extras import EXTRAS_KEY, dumps
+from lastcli.containers.hashing import Hasher
 from lastcli.containers.inputs import shown
 from lastcli.containers.structure import without
 from lastcli.containers.tree import build
 from lastcli.errors import OutputError
 
 __all__ = ["Job"]
+
+
+class FinishedShards(Protocol):
+    """See `finished.Finished`."""
+
+    def take(self, path: Path, sources: Sequence[TensorSource]) -> dict[str, str] | None:
+        """Fingerprints of a shard's tensors if it is there already."""
+
+    def add(self, path: Path, digests: Mapping[str, str]) -> None:
+        """One more is finished."""
 
 
 @dataclass
@@ -35,7 +46,9 @@ class Job:
         template: an open reader whose ways (NumPy scalars, wrappers) the output follows.
         shard_bytes: the largest shard; None for one file.
         progress: told the bytes of every tensor written.
-        digests: filled by `load`: what was written.
+        late: gives the metadata as they are in the end, of the same length as `metadata`; see `settle`.
+        finished: the shards that an interrupted run finished, None where they are not kept.
+        digests: filled by `load` and `pieces`: what was written.
     """
 
     path: Path
@@ -47,7 +60,10 @@ class Job:
     template: Reader | None = None
     shard_bytes: int | None = None
     progress: Callable[[int], None] | None = None
+    late: Callable[[], Mapping[str, str]] | None = None
+    finished: FinishedShards | None = None
     digests: dict[str, str] = field(default_factory=dict)
+    _hashed: list[tuple[TensorSource, Running]] = field(default_factory=list)
 
     @property
     def where(self) -> str:
@@ -71,6 +87,50 @@ class Job:
         if self.progress is not None:
             self.progress(info.nbytes)
         return array
+
+    def pieces(self, source: TensorSource, hasher: Hasher) -> Iterator[memoryview]:
+        """What `load` gives as bytes in order, in pieces where the source has them, hashed while they are written.
+
+        Raises:
+            OutputError: the source has more or fewer bytes than were announced.
+            InputError: they are not those that the input's digest is of.
+        """
+        info = source.info
+        if source.pieces is None:
+            yield raw(self.load(source))
+            return
+        running, count = Running(info.dtype, info.shape), 0
+        for piece in source.pieces():
+            hasher.add(running, piece)
+            count += len(piece)
+            yield piece
+            if self.progress is not None:
+                self.progress(len(piece))
+        if count != info.nbytes:
+            raise OutputError(
+                f"{self.where}: tensor '{shown(info.name)}' was announced with {info.nbytes:,} bytes but has "
+                f"{count:,}; nothing was written."
+            )
+        self._hashed.append((source, running))
+
+    def take_digests(self, hasher: Hasher) -> None:
+        """Wait for the digests of all that was written.
+
+        Raises:
+            InputError: a tensor that was copied is not what the input's digest says.
+        """
+        hasher.wait()
+        for source, running in self._hashed:
+            self.digests[source.info.name] = running.text()
+            if source.prove is not None:
+                source.prove(running.text())
+        self._hashed.clear()
+
+    def settle(self) -> None:
+        """Wait for the metadata that were not known before."""
+        if self.late is not None:
+            self.metadata, self.late = self.late(), None
+            self.__dict__.pop("text", None)
 
     def digests_text(self, names: Iterable[str] | None = None) -> str:
         """The digests, of all tensors or of these, as the metadata hold them; zeros for what is not yet written."""

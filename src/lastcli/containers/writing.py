@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,10 @@ from lastcli.containers.base import Reader, TensorSource
 from lastcli.containers.boxes import finish_left
 from lastcli.containers.companions import is_companion
 from lastcli.containers.container import Container
-from lastcli.containers.digests import DIGESTS_KEY, fingerprint
+from lastcli.containers.digests import DIGESTS_KEY, Running, fingerprint
 from lastcli.containers.dtypes import ITEMSIZE, safe_nbytes
 from lastcli.containers.extras import STRUCTURE_KEY, dumps, representable
+from lastcli.containers.finished import finished_shards
 from lastcli.containers.inputs import shown, stored_bytes
 from lastcli.containers.jobs import Job
 from lastcli.containers.place import check_place, writing_errors
@@ -23,10 +27,13 @@ from lastcli.containers.sidecar import CONTAINER_KEY, sidecar_path, sidecar_text
 from lastcli.containers.structure import of, restricted
 from lastcli.errors import InputError, OutputError, UsageError
 
-__all__ = ["CONFIG", "Receipt", "check_output", "config_place", "write"]
+__all__ = ["CONFIG", "Receipt", "check_output", "check_resume", "config_place", "write"]
 
 CONFIG = "config.json"
 """The file from which other libraries build the model beside it."""
+
+# Threads that hash what is read back.
+_HASHING = 4
 
 # The name under which they look for its tensors.
 _MODEL_FILE = "model.safetensors"
@@ -62,6 +69,9 @@ def write(
     companions: Mapping[str, bytes] | None = None,
     progress: Callable[[int], None] | None = None,
     config: str | None = None,
+    late: Callable[[], Mapping[str, str]] | None = None,
+    resume: Path | None = None,
+    identity: str = "",
 ) -> Receipt:
     """Write a checkpoint atomically (see `atomic`) and prove by reading it back that it holds what was given.
 
@@ -79,28 +89,35 @@ def write(
         progress: called with the number of bytes of every tensor written.
         config: text of the `config.json` that goes with it, put in place in the same step where it has a place
             (`config_place`).
+        late: gives `metadata` as they are in the end, each text as long as before, for what is still being computed
+            while the tensors are written.
+        resume: a file that keeps account of finished shards, which a later run of the same job takes over (`finished`).
+        identity: with `resume`, what decides the tensors' values beside metadata, names, shapes and dtypes.
 
     Raises:
         OutputError: it cannot be written there, or not in this container; what was there before is whole.
-        UsageError: shards were asked for in another container.
-        InputError: a source could not be read.
+        UsageError: shards were asked for in another container, or are to be kept and there are none.
+        InputError: a source could not be read, or `resume` is another file.
     """
     path = Path(path)
     container = _chosen(path, kind, shard_bytes)
+    check_resume(resume, path, shard_bytes)
     sources = tuple(sources)
     form = {STRUCTURE_KEY: of(template.extras)} if template is not None and of(template.extras) else {}
     kept = restricted({**form, **(extras or {})}, {source.info.name for source in sources})
     sources, kept = container.arrange(sources, kept)
+    origin = {} if template is None else container.origin(template)
     job = Job(
         path,
         sources,
-        without_kept({**({} if template is None else container.origin(template)), **metadata}),
+        without_kept({**origin, **metadata}),
         kept,
         container.native,
         container.shows,
         template=template,
         shard_bytes=shard_bytes,
         progress=progress,
+        late=None if late is None else lambda: without_kept({**origin, **late()}),
     )
     _check(job)
     inputs = () if template is None else (template.path,)
@@ -115,8 +132,18 @@ def write(
     if other is not None:
         with writing_errors(other):
             check_sidecar(other, _beside(job, container) if other == beside else config or "", force)
-    with staged(path, folder=container.makes_folder(shard_bytes), force=force) as stage:
+    with ExitStack() as stack:
+        account = None
+        if resume is not None:
+            job.settle()
+            account = job.finished = stack.enter_context(finished_shards(resume, job, identity))
+        stage = stack.enter_context(staged(path, folder=container.makes_folder(shard_bytes), force=force))
         with writing_errors(path):
+            if account is not None:
+                stage.keeps = account.keeps
+                account.begin(stage.box, stage.temp)
+            if not container.settles:
+                job.settle()
             if container.write is not None:
                 container.write(stage.temp, job)
             for name, data in (companions or {}).items() if shard_bytes is not None else ():
@@ -127,7 +154,24 @@ def write(
         _compare(stage.temp, job, container)
         size = stored_bytes(stage.temp)
         stage.commit(other, "" if other is None else _beside(job, container) if other == beside else config or "")
+        if account is not None:
+            account.done()
     return Receipt(path, container.name, size, beside)
+
+
+def check_resume(resume: str | Path | None, path: Path, shard_bytes: int | None) -> None:
+    """Refuse to keep account of shards where there are none.
+
+    Raises:
+        UsageError: the output is no folder of shards, or the account would lie in it.
+    """
+    if resume is None:
+        return
+    if shard_bytes is None:
+        raise UsageError("--resume keeps finished shards, and this output has none; write shards with --shard-size.")
+    target, file = (Path(os.path.realpath(one)) for one in (path, resume))
+    if target == file or target in file.parents:
+        raise UsageError(f"--resume {shown(resume, 1000)} lies in the output; name a file beside it.")
 
 
 def check_output(
@@ -269,8 +313,8 @@ def _compare(temp: Path, job: Job, container: Container) -> None:
         with container.open(temp, name) if container.reopen is None else container.reopen(temp, job) as reader:
             if dict(reader.tensors) != job.infos():
                 raise OutputError(f"{job.where}: the file read back lists other tensors than were written.")
-            for name in reader.tensors:
-                if fingerprint(reader.load(name)) != job.digests[name]:
+            for name, found in _fingerprints(reader):
+                if found != job.digests[name]:
                     raise OutputError(f"{job.where}: tensor '{shown(name)}' read back differs from what was written.")
             if _text(reader.extras, held) != _text(job.extras, held):
                 raise OutputError(f"{job.where}: the leaves that are no tensors read back differ from what was given.")
@@ -278,6 +322,24 @@ def _compare(temp: Path, job: Job, container: Container) -> None:
                 raise OutputError(f"{job.where}: the metadata read back differ from what was written.")
     except InputError as error:
         raise OutputError(f"{job.where}: what was written cannot be read back ({error}).") from error
+
+
+def _fingerprints(reader: Reader) -> Iterator[tuple[str, str]]:
+    """Of every tensor; several at once where the reader's bytes may be read so."""
+    names = list(reader.tensors)
+
+    def fingerprint_of(name: str) -> str:
+        info = reader.tensors[name]
+        running = Running(info.dtype, info.shape)
+        for piece in reader.load_pieces(name):
+            running.update(piece)
+        return running.text()
+
+    if not reader.in_pieces:
+        yield from ((name, fingerprint(reader.load(name))) for name in names)
+        return
+    with ThreadPoolExecutor(min(_HASHING, os.cpu_count() or 1)) as pool:
+        yield from zip(names, pool.map(fingerprint_of, names), strict=True)
 
 
 def _own_name(job: Job) -> str | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from lastcli import containers, families
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.container import IsModel
+from lastcli.containers.hashing import FileHash
 from lastcli.engine.system import diagonal
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.base import Decoding, Family, Forward, Layer
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "model_predicate", "open_checkpoint"]
 
 
-# Tensors of layers with more bytes are not kept.
-_LARGE = 2**20
+# Tensors of layers are kept as far as this goes; what comes after them is read again whenever somebody asks.
+KEPT_BYTES = 2**25
 
 
 class Checkpoint:
@@ -73,6 +73,7 @@ class Checkpoint:
         self.provenance: Mapping[str, Any] = description.provenance
         self.layers: tuple[Layer, ...] = self.family.layers(reader.tensors, self.config)
         self._cache: dict[str, np.ndarray] = {}
+        self._kept_bytes = 0
         self.settled_task: str | None = None
 
     @property
@@ -166,7 +167,7 @@ class Checkpoint:
         return self.view.tensors_of_others | self.view.aliases.names.keys()
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor, decoded once and kept, unless it is a large one of a layer, which are read one after the other.
+        """A tensor, decoded once and kept; of the layers' only as many as `KEPT_BYTES` hold.
 
         Only tensors of the layers and of the forward pass come here.
 
@@ -182,8 +183,10 @@ class Checkpoint:
                     "as they are, so write the checkpoint with dequantised weights first."
                 )
             array = self.reader.read(name)
-            if array.nbytes > _LARGE and name in self._of_layers:
-                return array
+            if name in self._of_layers:
+                if self._kept_bytes + array.nbytes > KEPT_BYTES:
+                    return array
+                self._kept_bytes += array.nbytes
             self._cache[name] = array
         return self._cache[name]
 
@@ -198,11 +201,13 @@ class Checkpoint:
         Raises:
             InputError: a layer has NaN or infinite values.
         """
-        for layer in self.layers:
-            for tensor in layer.tensors.values():
-                if tensor in self.reader.tensors:
-                    self._refuse_non_finite(layer.name, tensor)
-        return tuple(self.family.system(layer, self.config, self.read) for layer in self.layers)
+        return tuple(map(self._system, self.layers))
+
+    def _system(self, layer: Layer) -> System:
+        for tensor in layer.tensors.values():
+            if tensor in self.reader.tensors:
+                self._refuse_non_finite(layer.name, tensor)
+        return self.family.system(layer, self.config, self.read)
 
     def _refuse_non_finite(self, layer: str, tensor: str) -> None:
         values = self.read(tensor)
@@ -256,18 +261,15 @@ class Checkpoint:
         """The tensors that the forward pass needs besides the layers' systems."""
         return {name: self.read(name) for name in self.require_forward().params}
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """SHA-256 of the file; for a folder, of its files' paths and contents in sorted order."""
-        digest = hashlib.sha256()
-        files = [self.path] if self.path.is_file() else sorted(f for f in self.path.rglob("*") if f.is_file())
-        for file in files:
-            if file != self.path:
-                digest.update(file.relative_to(self.path).as_posix().encode() + b"\0")
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return self.hashing.result()
+
+    @cached_property
+    def hashing(self) -> FileHash:
+        """That digest being computed from now on, beside whatever else is done."""
+        return FileHash(self.path)
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -275,6 +277,8 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if "hashing" in self.__dict__:
+            self.hashing.stop()
         self.reader.close()
 
 

@@ -135,7 +135,7 @@ class ScoreOptions(_Ranking, _Place, _Naming, total=False):
     """Of `score`."""
 
 
-class PruneOptions(_Goal, _Reducing, _Measuring, _Place, _Carrying, total=False):
+class PruneOptions(_Goal, _Resuming, _Reducing, _Measuring, _Place, _Carrying, total=False):
     """Of `prune`."""
 
 

@@ -125,7 +125,9 @@ class Plan:
     coordinator: str | None = _option(None, str, "where process 0 of such a run listens, `HOST:PORT`")
     num_processes: int | None = _option(None, int, "how many processes such a run has")
     process_id: int | None = _option(None, int, "which of them this is, from 0")
-    resume: str | None = _option(None, "path", "keep finished rows in this file, and go on from those in it")
+    resume: str | None = _option(
+        None, "path", "keep finished rows or shards by this file, and go on from those it names"
+    )
     forward: str | None = _option(None, str, "your own forward pass, `module:function` or `file.py:function`")
     outputs: str | None = _option(
         None, str, "what your forward pass returns; where not given, its first outputs show it", OUTPUTS

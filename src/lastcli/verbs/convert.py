@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from lastcli import containers, families
@@ -14,7 +13,7 @@ from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.model.view import View, look
 from lastcli.results import ConvertResult
-from lastcli.verbs.shared.rebuilding import changed_sources, companions_brought
+from lastcli.verbs.shared.rebuilding import changed_sources, companions_brought, in_memory
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.shared.upstream_config import config_text
 
@@ -51,7 +50,7 @@ def convert(
     notes: tuple[str, ...] = ()
     if checkpoint is not None and to_family is not None and to_family != checkpoint.family.name:
         changes, config = checkpoint.family.convert(reader.tensors, checkpoint.config, checkpoint.read, to_family)
-        sources = changed_sources(checkpoint, changes)
+        sources = changed_sources(checkpoint, in_memory(changes))
         family_after = str(config.pop("family", to_family))
         new = {source.info.name: source for source in sources}
         error, allowed = proven_conversion(
@@ -65,7 +64,7 @@ def convert(
         config = checkpoint.without_idle(config) | checkpoint.family.described(new)
         metadata[containers.DESCRIPTION_KEY] = description.to_json(family_after, config)
     else:
-        sources = tuple(TensorSource(info, partial(reader.read, name)) for name, info in reader.tensors.items())
+        sources = tuple(TensorSource.copied(reader, name) for name in reader.tensors)
         if checkpoint is not None:
             metadata[containers.DESCRIPTION_KEY] = description.to_json(
                 checkpoint.family.name, _known(checkpoint), checkpoint.provenance

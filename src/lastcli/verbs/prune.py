@@ -117,7 +117,10 @@ def prune(
         record = provenance(checkpoint, goal.reductions, goal.plan, goal.method, goal.refit, ratio)
 
         def write() -> tuple[str, int, str | None]:
-            receipt = write_checkpoint(checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes)
+            resume = None if plan.resume is None else Path(plan.resume)
+            receipt = write_checkpoint(
+                checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes, resume=resume
+            )
             beside = write_recipe(session, goal.plan, out, force=force) if plan.method is BEST else None
             return str(receipt.path), receipt.bytes, None if beside is None else str(beside)
 
@@ -153,6 +156,7 @@ def prune(
 
 def _check_places(checkpoint: Checkpoint, out: Path, shard_bytes: int | None, plan: Plan, *, force: bool) -> None:
     """Refuse, before any work, places that cannot be written; of several processes the first one writes and looks."""
+    containers.check_resume(plan.resume, out, shard_bytes)
     companions = companions_brought(checkpoint.reader)
     containers.check_output(out, inputs=[checkpoint.path], shard_bytes=shard_bytes, force=force, companions=companions)
     if plan.method is BEST:

@@ -49,4 +49,5 @@ CONTAINER = Container(
     native=lambda value: False,
     keeps_metadata=True,
     shards=True,
+    settles=True,
 )

@@ -10,6 +10,7 @@ holes or overlaps to the end of the file. Everything is checked before memory is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class Header:
 class SafetensorsReader(Reader):
     """One safetensors file."""
 
+    in_pieces = True
+
     def __init__(self, path: Path) -> None:
         """Open and check the header.
 
@@ -70,6 +73,10 @@ class SafetensorsReader(Reader):
         info = self.tensors[name]
         what = f"tensor '{shown(name)}'"
         return self._file.read_array(self._offsets[name], info.shape, dtype_of(info.dtype), what)
+
+    def load_pieces(self, name: str) -> Iterator[memoryview]:
+        """See `Reader.load_pieces`."""
+        return self._file.read_pieces(self._offsets[name], self.tensors[name].nbytes, f"tensor '{shown(name)}'")
 
     def close(self) -> None:
         """Release the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def _find_index(folder: Path) -> Path | None:
 class ShardedReader(Reader):
     """Several safetensors files and the index that says which tensor is in which."""
 
+    in_pieces = True
+
     def __init__(self, index: Path) -> None:
         """Open every shard and check it against the index.
 
@@ -103,6 +106,10 @@ class ShardedReader(Reader):
     def load(self, name: str) -> np.ndarray:
         """See `Reader.load`."""
         return self._shards[self._weight_map[name]].load(name)
+
+    def load_pieces(self, name: str) -> Iterator[memoryview]:
+        """See `Reader.load_pieces`."""
+        return self._shards[self._weight_map[name]].load_pieces(name)
 
     def close(self) -> None:
         """Release the files."""

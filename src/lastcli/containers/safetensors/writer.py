@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lastcli.containers.base import TensorSource
-from lastcli.containers.digests import DIGESTS_KEY, raw
+from lastcli.containers.digests import DIGESTS_KEY
 from lastcli.containers.dtypes import ITEMSIZE, SAFETENSORS_CODES
+from lastcli.containers.hashing import Hasher, hasher
 from lastcli.containers.inputs import shown
 from lastcli.containers.jobs import Job
 from lastcli.containers.safetensors.reader import MAX_HEADER
@@ -30,7 +31,8 @@ def write_safetensors(temp: Path, job: Job) -> None:
     Raises:
         OutputError: the format cannot hold a tensor, a name or that much header.
     """
-    _write_file(temp, job, job.sources, job.text)
+    with hasher() as hashing:
+        _write_file(temp, job, job.sources, hashing, whole=True)
 
 
 def write_sharded(temp: Path, job: Job) -> None:
@@ -39,13 +41,15 @@ def write_sharded(temp: Path, job: Job) -> None:
     Raises:
         OutputError: as `write_safetensors`.
     """
-    metadata = job.text
     shards = _shards(job.sources, job.shard_bytes or 1)
     weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(temp / name, job, shard, {key: metadata[key] for key in metadata if key == "format"})
-        weight_map |= {source.info.name: name for source in shard}
+    with hasher() as hashing:
+        for number, shard in enumerate(shards, 1):
+            name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            _write_shard(temp / name, job, shard, hashing)
+            weight_map |= {source.info.name: name for source in shard}
+    job.settle()
+    metadata = job.text
     total = sum(source.info.nbytes for source in job.sources)
     index = {"metadata": {"total_size": total, **metadata}, "weight_map": weight_map}
     try:
@@ -53,6 +57,19 @@ def write_sharded(temp: Path, job: Job) -> None:
     except UnicodeEncodeError as error:
         raise OutputError(f"{job.where}: a name or metadata is not valid Unicode text; rename it.") from error
     (temp / INDEX_NAME).write_bytes(text)
+
+
+def _write_shard(path: Path, job: Job, sources: Sequence[TensorSource], hashing: Hasher) -> None:
+    """Write a shard, unless an interrupted run has."""
+    there = None if job.finished is None else job.finished.take(path, sources)
+    if there is not None:
+        job.digests |= there
+        if job.progress is not None:
+            job.progress(sum(source.info.nbytes for source in sources))
+        return
+    _write_file(path, job, sources, hashing, whole=False)
+    if job.finished is not None:
+        job.finished.add(path, {source.info.name: job.digests[source.info.name] for source in sources})
 
 
 def _shards(sources: Sequence[TensorSource], limit: int) -> list[list[TensorSource]]:
@@ -68,22 +85,32 @@ def _shards(sources: Sequence[TensorSource], limit: int) -> list[list[TensorSour
     return shards
 
 
-def _write_file(temp: Path, job: Job, sources: Sequence[TensorSource], metadata: dict[str, str]) -> None:
+def _write_file(temp: Path, job: Job, sources: Sequence[TensorSource], hashing: Hasher, *, whole: bool) -> None:
+    """Write one file: the whole checkpoint with its metadata, or a shard."""
     layout = sorted(sources, key=lambda source: -ITEMSIZE[source.info.dtype])
     names = [source.info.name for source in sources]
 
     def header() -> bytes:
+        metadata = {key: text for key, text in job.text.items() if whole or key == "format"}
         return _header(job, sources, layout, {**metadata, DIGESTS_KEY: job.digests_text(names)})
 
     with temp.open("xb") as file:
         # its digests are still zeros; they become known as the tensors are written, and do not change its length
+        # (nor do metadata that are settled later)
         blank = header()
         file.write(len(blank).to_bytes(8, "little"))
         file.write(blank)
         for source in layout:
-            file.write(raw(job.load(source)))
+            for piece in job.pieces(source, hashing):
+                file.write(piece)
+        job.take_digests(hashing)
+        if whole:
+            job.settle()
+        settled = header()
+        if len(settled) != len(blank):
+            raise RuntimeError("the header has another length than before")
         file.seek(8)
-        file.write(header())
+        file.write(settled)
 
 
 def _header(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lastcli.engine.deferred import picked
 from lastcli.engine.embedding import first_slots
 from lastcli.engine.protocol import Reduction
 from lastcli.engine.selective.system import S6HeadsSystem, S6System, SelectiveSystem
@@ -30,21 +31,17 @@ def truncate(system: SelectiveSystem, kept: np.ndarray) -> Reduction:
     """The kept states (sets, K) as they are; changed = "none"."""
     kept = np.asarray(kept)
     if isinstance(system, S6System):
-        new: dict[str, Any] = {name: np.asarray(getattr(system, name))[kept[0]] for name in ROWS}
-        new["A"] = np.asarray(system.A)[:, kept[0]]
-        new |= {name: _picked(getattr(system, name), kept[0]) for name in ("B_norm", "C_norm")}
+        new: dict[str, Any] = {name: picked(getattr(system, name), (kept[0],)) for name in (*ROWS, "B_norm", "C_norm")}
+        new["A"] = picked(system.A, (slice(None), kept[0]))
     elif isinstance(system, S6HeadsSystem):
         rows = np.arange(system.sets)[:, None]
-        new = {name: np.asarray(getattr(system, name))[rows, kept] for name in ROWS}
-        new["A"] = np.take_along_axis(np.asarray(system.A), kept[:, None], axis=2)
+        new = {name: picked(getattr(system, name), (rows, kept)) for name in ROWS}
+        channels = np.arange(system.A.shape[1])[None, :, None]
+        new["A"] = picked(system.A, (rows[:, :, None], channels, kept[:, None]))
     else:
         rows = np.arange(system.sets)[:, None]
-        new = {name: _picked(getattr(system, name), (rows, kept)) for name in BLOCKS}
+        new = {name: picked(getattr(system, name), (rows, kept)) for name in BLOCKS}
     return Reduction(kept, system.replace(**new))
-
-
-def _picked(array: Any, index: Any) -> Any:
-    return None if array is None else np.asarray(array)[index]
 
 
 def embed(original: SelectiveSystem, reduction: Reduction, states: int | None = None) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lastcli.families.base import Layer, Read, Tensors
 from lastcli.families.mamba.names import MIXER_NORMS
-from lastcli.families.parts.deferred import deferred
+from lastcli.families.parts.deferred import deferred, deferred_parts
 from lastcli.families.parts.leaves import expect_shape, layer_name
 from lastcli.families.parts.storage import gather, pad_states, store
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from lastcli.engine.protocol import Reduction
     from lastcli.engine.selective.system import S6System
 
-__all__ = ["at_least_float32", "layer_of", "magnitudes", "rebuilt", "system_of"]
+__all__ = [
+    "at_least_float32",
+    "in_float64",
+    "layer_of",
+    "magnitudes",
+    "negative_exponential",
+    "rebuilt",
+    "system_of",
+]
 
 
 def layer_of(base: str, roles: Mapping[str, str], tensors: Tensors) -> Layer:
@@ -51,11 +59,12 @@ def system_of(layer: Layer, read: Read, inner_norms: bool, inner_eps: float) -> 
         return deferred(read, names[role], at_least_float32)
 
     rank, N = read(names["dt_proj"]).shape[1], layer.states
-    x_proj = exact("x_proj")
+    blocks = {"step": slice(rank), "B": slice(rank, rank + N), "C": slice(rank + N, None)}
+    rows = deferred_parts(read, names["x_proj"], {key: _block(own) for key, own in blocks.items()})
     norms: dict[str, Any] = {role: exact(role) for role in MIXER_NORMS}
     if inner_norms and norms["B_norm"] is None:
         norms = {"step_norm": np.ones(rank), "B_norm": np.ones(N), "C_norm": np.ones(N)}
-    d = len(x_proj[0])
+    d = rows["step"].shape[1]
     return S6System(
         out_proj=large("out_proj"),
         out_bias=exact("out_bias"),
@@ -64,12 +73,12 @@ def system_of(layer: Layer, read: Read, inner_norms: bool, inner_eps: float) -> 
         in_bias=exact("in_bias"),
         conv=exact("conv").reshape(d, -1),
         conv_bias=exact("conv_bias"),
-        to_step=x_proj[:rank],
-        to_B=x_proj[rank : rank + N],
-        to_C=x_proj[rank + N :],
-        step_proj=exact("dt_proj"),
+        to_step=rows["step"],
+        to_B=rows["B"],
+        to_C=rows["C"],
+        step_proj=deferred(read, names["dt_proj"], in_float64),
         step_bias=exact("dt_bias"),
-        A=-np.exp(exact("A_log")),
+        A=deferred(read, names["A_log"], negative_exponential),
         norm_eps=inner_eps,
         **norms,
     )
@@ -78,6 +87,20 @@ def system_of(layer: Layer, read: Read, inner_norms: bool, inner_eps: float) -> 
 def at_least_float32(array: np.ndarray) -> np.ndarray:
     """In float32, or float64 where it is stored so."""
     return array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
+
+
+def in_float64(array: np.ndarray) -> np.ndarray:
+    """In float64."""
+    return array.astype(np.float64)
+
+
+def negative_exponential(A_log: np.ndarray) -> np.ndarray:
+    """A = -exp(A_log), in float64."""
+    return -np.exp(A_log.astype(np.float64))
+
+
+def _block(rows: slice) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: array[rows].astype(np.float64)
 
 
 def rebuilt(layer: Layer, read: Read, reduction: Reduction, size: int) -> dict[str, np.ndarray | None]:
@@ -122,7 +145,6 @@ def rebuilt(layer: Layer, read: Read, reduction: Reduction, size: int) -> dict[s
 def magnitudes(layer: Layer, read: Read) -> np.ndarray:
     """Sums of squares of a column of `A_log` and the rows of B and C, (1, N)."""
     rank, N = read(layer.tensors["dt_proj"]).shape[1], layer.states
-    x_proj = read(layer.tensors["x_proj"]).astype(np.float64)
+    rows = (read(layer.tensors["x_proj"]).astype(np.float64) ** 2).sum(axis=1)
     A_log = read(layer.tensors["A_log"]).astype(np.float64)
-    rows = (x_proj**2).sum(axis=1)
     return ((A_log**2).sum(axis=0) + rows[rank : rank + N] + rows[rank + N :])[None]

@@ -6,12 +6,14 @@ As transformers stores them: `A_log` (h, p, N), `x_proj_weight` (h, r + 2N, p), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lastcli.families.base import Layer, Read, Tensors
+from lastcli.families.mamba.s6 import at_least_float32, in_float64, negative_exponential
+from lastcli.families.parts.deferred import deferred, deferred_parts
 from lastcli.families.parts.leaves import expect_shape, layer_name
 from lastcli.families.parts.storage import gather, pad_states, store
 
@@ -47,36 +49,38 @@ def system_of(layer: Layer, read: Read) -> S6HeadsSystem:
     def exact(role: str) -> Any:
         return read(names[role]).astype(np.float64) if role in names else None
 
-    def large(role: str) -> Any:
-        array = read(names[role])
-        return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
-
     def apart(array: Any) -> Any:
         return None if array is None else np.concatenate([array[0::2], array[1::2]])
 
+    def block(own: slice) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda array: array[:, own].astype(np.float64)
+
     rank, N = read(names["dt_proj"]).shape[-1], layer.states
-    step, B, C = np.split(exact("x_proj"), [rank, rank + N], axis=1)
+    blocks = {"step": slice(rank), "B": slice(rank, rank + N), "C": slice(rank + N, None)}
+    rows = deferred_parts(read, names["x_proj"], {key: block(own) for key, own in blocks.items()})
     conv = exact("conv")
     return S6HeadsSystem(
-        out_proj=large("out_proj"),
+        out_proj=deferred(read, names["out_proj"], at_least_float32),
         out_bias=exact("out_bias"),
         D=exact("D"),
-        in_proj=apart(large("in_proj")),
+        in_proj=deferred(read, names["in_proj"], lambda array: apart(at_least_float32(array))),
         in_bias=apart(exact("in_bias")),
         conv=conv.reshape(len(conv), -1),
         conv_bias=exact("conv_bias"),
-        to_step=step,
-        to_B=B,
-        to_C=C,
-        step_proj=exact("dt_proj"),
+        to_step=rows["step"],
+        to_B=rows["B"],
+        to_C=rows["C"],
+        step_proj=deferred(read, names["dt_proj"], in_float64),
         step_bias=exact("dt_bias"),
-        A=-np.exp(exact("A_log")),
+        A=deferred(read, names["A_log"], negative_exponential),
     )
 
 
 def rebuilt(layer: Layer, read: Read, reduction: Reduction, size: int) -> dict[str, np.ndarray | None]:
     """An index of `A_log` and two rows of `x_proj_weight` a state and head; what was refitted is written over them."""
-    names, stored = layer.tensors, {role: read(name) for role, name in layer.tensors.items()}
+    names = layer.tensors
+    needed = ("A_log", "x_proj", "dt_proj", *(() if reduction.changed == "none" else ("D", "out_proj")))
+    stored = {role: read(names[role]) for role in needed}
     kept, reduced, N = np.asarray(reduction.kept), reduction.system, layer.states
     rank = stored["dt_proj"].shape[-1]
     step, B, C = np.split(stored["x_proj"], [rank, rank + N], axis=1)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from lastcli.errors import UnsupportedModelError, UsageError
 from lastcli.families.base import Config, Layer, Read, Tensors
-from lastcli.families.mamba.s6 import at_least_float32
-from lastcli.families.parts.deferred import deferred
+from lastcli.families.mamba.s6 import at_least_float32, in_float64
+from lastcli.families.parts.deferred import deferred, deferred_parts
 from lastcli.families.parts.leaves import expect_shape, layer_name
 from lastcli.families.parts.storage import gather, store
 
@@ -87,7 +87,9 @@ def _scales(config: Config, role: str) -> dict[str, float]:
 
 
 def _sizes(layer: Layer, read: Read) -> _Sizes:
-    return _Sizes(read(layer.tensors["out_proj"]).shape[1], layer.sets, layer.states, len(read(layer.tensors["A_log"])))
+    """From the small tensors of a layer."""
+    G, N = layer.sets, layer.states
+    return _Sizes(len(read(layer.tensors["conv"])) - 2 * G * N, G, N, len(read(layer.tensors["A_log"])))
 
 
 def system_of(layer: Layer, config: Config, read: Read) -> SSDSystem:
@@ -96,48 +98,38 @@ def system_of(layer: Layer, config: Config, read: Read) -> SSDSystem:
 
     names, sizes = layer.tensors, _sizes(layer, read)
 
-    def stored(role: str) -> Any:
-        if role not in names:
-            return None
-        array = read(names[role])
-        return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
-
     def exact(role: str) -> Any:
         return None if role not in names else read(names[role]).astype(np.float64)
 
-    def apart(role: str, conv: bool) -> dict[str, Any]:
-        array = stored(role)
-        if array is None:
-            return dict.fromkeys(_BLOCKS)
-        parts: dict[str, Any] = sizes.parts(array, conv=conv)
-        if not conv:
-            scales = _scales(config, role)
-            parts = {block: rows if scales[block] == 1 else rows * scales[block] for block, rows in parts.items()}
-        for block in ("B", "C"):
-            rows = parts[block].astype(np.float64)
-            parts[block] = rows.reshape(sizes.G, sizes.N, *rows.shape[1:])
-        # a view would keep the whole projection in memory
-        return {block: rows.copy() for block, rows in parts.items() if role != "in_proj" or block not in ("z", "x")}
-
-    def large(block: str) -> Any:
-        scale = _scales(config, "in_proj")[block]
+    def block_of(role: str, block: str) -> Callable[[np.ndarray], np.ndarray]:
+        """From the stored tensor to one of its blocks; B and C in float64, (G, N, ...)."""
+        conv = role.startswith("conv")
+        scale = 1.0 if conv else _scales(config, role)[block]
 
         def made(array: np.ndarray) -> np.ndarray:
-            rows = at_least_float32(sizes.parts(array)[block])
-            # a part of the whole projection would keep the whole in memory
-            return rows.copy() if scale == 1 else rows * scale
+            rows = at_least_float32(sizes.parts(array, conv=conv)[block])
+            rows = rows if scale == 1 else rows * scale
+            whole = () if rows.ndim == 1 else (-1,)
+            if block in ("B", "C"):
+                return in_float64(rows).reshape(sizes.G, sizes.N, *whole)
+            return rows.reshape(len(rows), *whole)
 
-        return deferred(read, names["in_proj"], made)
+        return made
 
-    rows, bias = apart("in_proj", False), apart("in_bias", False)
-    taps, taps_bias = apart("conv", True), apart("conv_bias", True)
+    def apart(role: str) -> dict[str, Any]:
+        blocks = _BLOCKS[1:4] if role.startswith("conv") else _BLOCKS
+        if role not in names:
+            return dict.fromkeys(blocks)
+        return deferred_parts(read, names[role], {block: block_of(role, block) for block in blocks})
+
+    rows, bias, taps, taps_bias = (apart(role) for role in ("in_proj", "in_bias", "conv", "conv_bias"))
     low, high = (float(limit) for limit in str(config["step_limits"]).split(","))
     return SSDSystem(
         out_proj=deferred(read, names["out_proj"], at_least_float32),
         out_bias=exact("out_bias"),
         D=exact("D"),
-        to_z=large("z"),
-        to_x=large("x"),
+        to_z=rows["z"],
+        to_x=rows["x"],
         to_B=rows["B"],
         to_C=rows["C"],
         to_step=rows["dt"],
@@ -146,9 +138,9 @@ def system_of(layer: Layer, config: Config, read: Read) -> SSDSystem:
         B_bias=bias["B"],
         C_bias=bias["C"],
         dt_bias=bias["dt"],
-        conv_x=taps["x"].reshape(sizes.d, -1),
-        conv_B=taps["B"].reshape(sizes.G, sizes.N, -1),
-        conv_C=taps["C"].reshape(sizes.G, sizes.N, -1),
+        conv_x=taps["x"],
+        conv_B=taps["B"],
+        conv_C=taps["C"],
         conv_x_bias=taps_bias["x"],
         conv_B_bias=taps_bias["B"],
         conv_C_bias=taps_bias["C"],
@@ -203,8 +195,7 @@ def magnitudes(layer: Layer, read: Read) -> np.ndarray:
     sizes, total = _sizes(layer, read), np.zeros((layer.sets, layer.states))
     for role in ("in_proj", "in_bias", "conv", "conv_bias"):
         if role in layer.tensors:
-            array = read(layer.tensors[role]).astype(np.float64)
-            parts = sizes.parts(array, conv=role.startswith("conv"))
+            parts = sizes.parts(read(layer.tensors[role]), conv=role.startswith("conv"))
             for block in ("B", "C"):
-                total += (parts[block].reshape(layer.sets, layer.states, -1) ** 2).sum(axis=2)
+                total += (in_float64(parts[block]).reshape(layer.sets, layer.states, -1) ** 2).sum(axis=2)
     return total

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from lastcli.families.base import Read
 
-__all__ = ["LARGE", "Deferred", "deferred"]
+__all__ = ["LARGE", "deferred", "deferred_parts"]
 
-LARGE = 2**20
+LARGE = 2**16
 """Arrays of more bytes are deferred."""
 
 
-class Deferred:
-    """An array by its shape and dtype; NumPy and JAX read it where they compute with it, and then it is kept."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], load: Callable[[], np.ndarray]):
-        self.shape, self.dtype, self._load = shape, dtype, load
-        self._array: np.ndarray | None = None
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The values; see `numpy.asarray`."""
-        if self._array is None:
-            self._array = self._load()
-        return np.array(self._array, dtype, copy=copy)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(self)[index]
-
-
 def deferred(read: Read, name: str, made: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """`made` of a tensor: as an array, or if it is large deferred. It is read once to learn its shape.
+    """`made` of a tensor: as an array, or if it is large deferred (`engine.deferred`). It is read once for its shape.
 
     Args:
         made: of the stored array, what is computed with.
     """
-    array = made(read(name))
-    if array.nbytes <= LARGE:
-        return array
-    return Deferred(array.shape, array.dtype, lambda: made(read(name)))
+    return deferred_parts(read, name, {"": made})[""]
+
+
+def deferred_parts(read: Read, name: str, made: Mapping[Any, Callable[[np.ndarray], np.ndarray]]) -> dict[Any, Any]:
+    """Several arrays that are made of one tensor, by the same keys, each as `deferred`; it is read once for all."""
+    from lastcli.engine.deferred import Deferred
+
+    whole = read(name)
+    found: dict[Any, Any] = {}
+    for key, make in made.items():
+        array = make(whole)
+        if array.nbytes > LARGE:
+            found[key] = Deferred(array.shape, array.dtype, lambda make=make: make(read(name)))  # type: ignore[misc]
+        else:
+            # a view would keep the whole tensor in memory
+            found[key] = array.copy() if array.base is not None else array
+    return found

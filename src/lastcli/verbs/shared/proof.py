@@ -27,7 +27,7 @@ from lastcli.errors import LastError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import METHODS, REFITS
 from lastcli.verbs.shared.matching import Claim
-from lastcli.verbs.shared.rebuilding import Rebuilt, as_checkpoint, changed_sources, rebuild
+from lastcli.verbs.shared.rebuilding import Rebuilt, as_checkpoint, changed_sources, in_memory, rebuild
 from lastcli.verbs.shared.record import Record
 
 __all__ = ["PROVED", "RECOMPUTED", "TRUSTED", "LayerProof", "Prover", "plain_name"]
@@ -265,7 +265,9 @@ class Prover:
         if self.after.family.name != written:
             return reduction.system
         if self._gathers(index):
-            again = as_checkpoint(before, Rebuilt(changed_sources(before, self._tensors(index, reduction)), ()))
+            again = as_checkpoint(
+                before, Rebuilt(changed_sources(before, in_memory(self._tensors(index, reduction))), ())
+            )
         else:
             reductions = [*self._plain[:index], reduction, *self._plain[index + 1 :]]
             again = as_checkpoint(before, rebuild(before, reductions, "ragged"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from lastcli.families.parts.leaves import canonical, split
 from lastcli.model import description
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.model.description import Setting
+from lastcli.verbs.shared.record import UNKNOWN
+from lastcli.verbs.shared.remade import Remade
 from lastcli.verbs.shared.upstream_config import config_text
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "as_checkpoint",
     "changed_sources",
     "companions_brought",
+    "in_memory",
     "rebuild",
     "shards_for",
     "write_checkpoint",
@@ -47,12 +51,26 @@ class Rebuilt:
         sizes: stored states written for one index set of each layer, inert ones included.
         uncounted: tensors of other models, and second names of tensors.
         shared: second names that take no bytes of their own.
+        reductions: what it was made of.
     """
 
     sources: tuple[TensorSource, ...]
     sizes: tuple[int, ...]
     uncounted: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
+    reductions: tuple[Reduction, ...] = ()
+
+    def identity(self) -> str:
+        """A digest of the reductions: which states are kept, and the values of what is computed."""
+        digest = hashlib.sha256()
+        for reduction in self.reductions:
+            arrays = [reduction.kept, *(vars(reduction.system).values() if reduction.changed != "none" else ())]
+            for array in arrays:
+                if hasattr(array, "shape"):
+                    values = np.ascontiguousarray(array)
+                    digest.update(f"{reduction.changed}{values.dtype.str}{values.shape}".encode())
+                    digest.update(values.data)
+        return digest.hexdigest()
 
     @property
     def parameters(self) -> int:
@@ -75,43 +93,48 @@ def rebuild(checkpoint: Checkpoint, reductions: Sequence[Reduction], layout: str
     counts = [reduction.system.states for reduction in reductions]
     sizes = [max(counts)] * len(counts) if layout == "padded" else counts
     checkpoint.check_sizes(sizes)
-    changed: dict[str, np.ndarray | None] = {}
-    for layer, reduction, size in zip(checkpoint.layers, reductions, sizes):
-        new = checkpoint.family.rebuild(layer, checkpoint.config, checkpoint.read, reduction, size)
-        for name, array in new.items():
-            if name in changed and not _same(changed[name], array):
+
+    def make(index: int) -> Mapping[str, np.ndarray | None]:
+        layer, reduction, size = checkpoint.layers[index], reductions[index], sizes[index]
+        return checkpoint.family.rebuild(layer, checkpoint.config, checkpoint.read, reduction, size)
+
+    remade = Remade(make)
+    changed: dict[str, TensorSource | None] = {}
+    for index in range(len(checkpoint.layers)):
+        for name, source in remade.layer(index).items():
+            if name in changed and not _same(changed[name], source):
                 raise UsageError(f"The layers share the tensor {name}, so they cannot keep different states.")
-            changed[name] = array
+            changed[name] = source
     sources = changed_sources(checkpoint, changed)
     again = frozenset(name for first in changed for name in checkpoint.second_names(first))
     shared = checkpoint.reader.second_names | (again if checkpoint.reader.shares else frozenset())
-    return Rebuilt(sources, tuple(sizes), again | checkpoint.uncounted, shared)
+    return Rebuilt(sources, tuple(sizes), again | checkpoint.uncounted, shared, tuple(reductions))
 
 
-def changed_sources(checkpoint: Checkpoint, changed: Mapping[str, np.ndarray | None]) -> tuple[TensorSource, ...]:
+def in_memory(changed: Mapping[str, np.ndarray | None]) -> dict[str, TensorSource | None]:
+    """Arrays as `changed_sources` takes them."""
+    return {name: None if array is None else TensorSource.of(name, array) for name, array in changed.items()}
+
+
+def changed_sources(checkpoint: Checkpoint, changed: Mapping[str, TensorSource | None]) -> tuple[TensorSource, ...]:
     """Every tensor of the output: `changed` ones new (None: left out), all others copied through, in file order.
 
     A tensor that has a second name in the file gets it in the output.
     """
     changed = dict(changed)
-    for first, array in [*changed.items()]:
-        changed |= dict.fromkeys(checkpoint.second_names(first), array)
-    names = [name for name in checkpoint.reader.tensors if changed.get(name, 0) is not None]
-    added = [name for name, array in changed.items() if array is not None and name not in checkpoint.reader.tensors]
-    return tuple(_source(checkpoint, name, changed) for name in (*names, *added))
+    for first, source in [*changed.items()]:
+        for again in checkpoint.second_names(first):
+            changed[again] = None if source is None else source.named(again)
+    there = checkpoint.reader.tensors
+    kept = [changed[name] if name in changed else TensorSource.copied(checkpoint.reader, name) for name in there]
+    added = [source for name, source in changed.items() if name not in there]
+    return tuple(source for source in (*kept, *added) if source is not None)
 
 
-def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+def _same(first: TensorSource | None, second: TensorSource | None) -> bool:
     if first is None or second is None:
         return first is second
-    return first.shape == second.shape and first.tobytes() == second.tobytes()
-
-
-def _source(checkpoint: Checkpoint, name: str, changed: Mapping[str, np.ndarray | None]) -> TensorSource:
-    array = changed.get(name)
-    if array is not None:
-        return TensorSource.of(name, array)
-    return TensorSource(checkpoint.reader.tensors[name], lambda: checkpoint.reader.read(name))
+    return first.info == second.info and first.load().tobytes() == second.load().tobytes()
 
 
 def as_checkpoint(checkpoint: Checkpoint, rebuilt: Rebuilt) -> Checkpoint:
@@ -155,8 +178,12 @@ def write_checkpoint(
     force: bool,
     shard_bytes: int | None = None,
     progress: Callable[[int], None] | None = None,
+    resume: Path | None = None,
 ) -> containers.Receipt:
     """Write the reduced model with its description, atomically, and read back before it takes its place.
+
+    Args:
+        resume: a file that keeps account of finished shards, and of those of an interrupted run.
 
     Raises:
         OutputError: `out` is the input, exists (without force), or cannot be written.
@@ -166,7 +193,12 @@ def write_checkpoint(
     family = config.pop("family", checkpoint.family.name)
     config |= checkpoint.family.described([source.info.name for source in rebuilt.sources])
     metadata = dict(checkpoint.reader.metadata)
-    metadata[containers.DESCRIPTION_KEY] = description.to_json(family, config, record)
+    hashing = checkpoint.hashing
+
+    def described(sha256: str) -> dict[str, str]:
+        text = description.to_json(family, config, {**record, "sha256": sha256})
+        return {**metadata, containers.DESCRIPTION_KEY: text}
+
     companions = dict(containers.companions_of(checkpoint.folder)) if checkpoint.reader.kind == "safetensors" else {}
     companions.pop(containers.CONFIG, None)  # written for the new sizes
     if checkpoint.view.name is not None:
@@ -174,7 +206,8 @@ def write_checkpoint(
     return containers.write(
         out,
         rebuilt.sources,
-        metadata=metadata,
+        metadata=described(UNKNOWN),
+        late=lambda: described(hashing.result()),
         extras=_with_shared(checkpoint, rebuilt, _recounted(checkpoint, rebuilt.sizes)),
         force=force,
         template=checkpoint.reader,
@@ -182,6 +215,8 @@ def write_checkpoint(
         companions=companions,
         progress=progress,
         config=config_text(checkpoint, rebuilt.sizes),
+        resume=resume,
+        identity=rebuilt.identity() if resume is not None else "",
     )
 
 

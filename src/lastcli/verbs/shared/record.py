@@ -19,7 +19,7 @@ from lastcli.errors import InputError, UsageError
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.plan import Method, Plan, Refit, build_plan
 
-__all__ = ["LayerRecord", "Record", "chain", "provenance"]
+__all__ = ["UNKNOWN", "LayerRecord", "Record", "chain", "provenance"]
 
 # Options that decide what a reduction is, beside method, refit and ratio.
 _OPTIONS = (
@@ -33,6 +33,9 @@ _OPTIONS = (
     "steps",
 )
 _CHANGED = ("none", "readout", "all")
+UNKNOWN = "0" * 64
+"""Stands for a sha256 that is still being computed."""
+
 # Counts and indices beyond this fit no array.
 _LIMIT = 2**63
 
@@ -78,11 +81,11 @@ class Record:
 def provenance(
     checkpoint: Checkpoint, reductions: Sequence[Reduction], plan: Plan, method: Method, refit: Refit, ratio: float
 ) -> dict[str, Any]:
-    """The record of a pruning."""
+    """The record of a pruning; the sha256 of the file that was pruned is for whoever writes it to fill in."""
     record: dict[str, Any] = {
         "version": __version__,
         "source": checkpoint.path.name,
-        "sha256": checkpoint.sha256,
+        "sha256": UNKNOWN,
         "method": method.name,
         "refit": refit.name,
         "ratio": ratio,
