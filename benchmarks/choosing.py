@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.marks import between_marks
-from benchmarks.reproduce.aggregate import Column, Record, Summary, curves, summaries
+from benchmarks.reproduce.aggregate import DRAWN, Column, Record, Summary, curves, summaries
 from benchmarks.reproduce.render import percent, table
 from lastcli.plan import METHODS, REFITS
 
@@ -47,6 +47,12 @@ CHOICES = (
         ("--method obs",),
         "the read-out of the kept states is re-solved for white noise",
         Column("obs", "h2"),
+    ),
+    Choice(
+        "the length, mean and standard deviation of real inputs",
+        ("--method obs", "--calibration drawn:length=L,mean=M,std=S"),
+        "re-solved on what the model makes of noise",
+        Column("obs", "calibrated", inputs=DRAWN),
     ),
     Choice(
         "unlabelled inputs, a model that `last` cannot run",
@@ -97,8 +103,8 @@ def read(path: Path) -> list[Summary]:
 
 
 def needs_inputs(column: Column) -> bool:
-    """Whether a run of this method with this refit looked at inputs; the runs of the table had some."""
-    return METHODS[column.method].reads_calibration(REFITS[column.refit], available=True)
+    """Whether a run of this method with this refit looked at the model's inputs; the runs of the table had some."""
+    return column.inputs != DRAWN and METHODS[column.method].reads_calibration(REFITS[column.refit], available=True)
 
 
 def reach(summary: Summary) -> str:
