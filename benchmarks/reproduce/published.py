@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BASELINES", "CHOSEN", "Chosen", "HEADLINE", "IN_TRAINING", "InTraining"]
+__all__ = ["BASELINES", "CHOSEN", "HEADLINE", "IN_TRAINING", "Chosen", "InTraining"]
 
 
 @dataclass(frozen=True)
