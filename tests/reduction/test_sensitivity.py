@@ -6,13 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import lastcli
-from lastcli.evaluation.data import Split
-from lastcli.evaluation.fitting import fit_split
 from lastcli.plan import METHODS, REFITS, build_plan
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.sensitivity import output_change
-from tests.conftest import write_s5
+from tests.reduction.muffled import muffled_model
 
 
 def test_the_change_of_outputs_is_the_divergence_of_their_probabilities():
@@ -27,15 +24,7 @@ def test_the_change_of_outputs_is_the_divergence_of_their_probabilities():
 
 
 def test_a_layer_that_the_head_hardly_hears_weighs_less(tmp_path):
-    def muffle(arrays):
-        for name in arrays:
-            if "layers_1/seq/C" in name or "layers_1/seq/D" in name:
-                arrays[name] *= 1e-2
-
-    path = write_s5(tmp_path / "m.safetensors", activation="gelu", change=muffle)
-    model = lastcli.open(path)
-    x = np.random.default_rng(1).normal(size=(12, 9, 3)).astype(np.float32)
-    split = fit_split(Split(x), model.require_forward(), labels=False)
+    model, split = muffled_model(tmp_path / "m.safetensors")
     seen = []
     bar = SimpleNamespace(advance=seen.append)
     compressor = Compressor(model, build_plan({}), split, lambda label, total: nullcontext(bar))

@@ -10,7 +10,6 @@ same job takes the finished shards over, once their bytes are what the journal s
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -25,8 +24,9 @@ from lastcli.containers.digests import Running
 from lastcli.containers.extras import dumps
 from lastcli.containers.inputs import shown
 from lastcli.containers.jobs import Job
+from lastcli.containers.journal import open_journal
 from lastcli.containers.safetensors.reader import SafetensorsReader
-from lastcli.errors import InputError, OutputError
+from lastcli.errors import InputError
 
 __all__ = ["Finished", "finished_shards"]
 
@@ -122,17 +122,7 @@ def finished_shards(path: Path, job: Job, identity: str) -> Iterator[Finished]:
         OutputError: it cannot be written, or another run is writing it.
     """
     where = shown(path, 1000)
-    try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
-    except OSError as error:
-        raise OutputError(f"{where}: finished shards cannot be kept there ({error.strerror}).") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{where} is being written by another run; wait for it.") from error
-        except OSError:
-            pass  # no locks on this file system
+    with open_journal(path, "finished shards") as file:
         found = Finished(path.absolute(), file, _digest(job, identity))
         if found.shards:
             _LOG.warning(f"Going on from {len(found.shards)} finished shards in {where}.")

@@ -29,7 +29,7 @@ class OutputError:
 
     Args:
         checkpoint: the model.
-        systems: its layers.
+        systems: its layers, or those of an earlier stage of one pruning; the original's outputs are the aim of all.
         ranks: (sets, N) a layer, what its states are worth; the best of every set stay.
         moments: calibrated, one a layer.
         split: calibration inputs; labels are not looked at.
@@ -76,7 +76,7 @@ class OutputError:
 
     @cached_property
     def _original(self) -> list[np.ndarray]:
-        return self._outputs(tuple(self.systems))
+        return self._outputs(tuple(self.checkpoint.systems))
 
     def _outputs(self, systems: tuple[System, ...]) -> list[np.ndarray]:
         size = min(self.split.n, _BATCH)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from lastcli.containers.inputs import shown
+from lastcli.containers.journal import open_journal
 from lastcli.errors import InputError, OutputError
 from lastcli.mappings import parse_json
 from lastcli.parallel import processes
@@ -100,7 +100,7 @@ def finished_rows(session: Session, calibration: Split | None, *, certify: bool)
     with contextlib.ExitStack() as stack:
 
         def opened() -> dict[Key, Finished]:
-            rows.file = stack.enter_context(_opened(path))
+            rows.file = stack.enter_context(open_journal(path, "finished rows"))
             return _read(path, rows.file, _bound_to(session, calibration, certify=certify))
 
         rows = Rows()
@@ -108,22 +108,6 @@ def finished_rows(session: Session, calibration: Split | None, *, certify: bool)
         if rows.done:
             session.note(f"Going on from {len(rows.done)} finished rows in {shown(path, 1000)}.")
         yield rows
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
-    except OSError as error:
-        raise OutputError(f"{shown(path, 1000)}: finished rows cannot be kept there ({error.strerror}).") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{shown(path, 1000)} is being written by another run; wait for it.") from error
-        except OSError:
-            pass  # no locks on this file system
-        yield file
 
 
 def _read(path: Path, file: BinaryIO, bound: Mapping[str, Any]) -> dict[Key, Finished]:
