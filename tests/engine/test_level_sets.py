@@ -141,6 +141,18 @@ def test_the_peak_of_one_channel_among_many_is_found():
     assert certified_h_infinity(system).value == pytest.approx(fine_peak(system), rel=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("directions", [1, 2])
+def test_the_peak_of_a_wide_layer_is_that_of_the_search_to_the_last_digits(seed, directions, monkeypatch):
+    system = random_system(seed, states=7, inputs=11, outputs=9, directions=directions, delay=0)
+    expected = h_infinity_norm(system).max()
+    assert expected == pytest.approx(fine_peak(system, 2**12), rel=1e-6)
+    monkeypatch.setattr(level_sets, "h_infinity_norm", None)  # the proof alone finds it
+    found = certified_h_infinity(system)
+    assert found.exact
+    assert found.value == pytest.approx(expected, rel=1e-9)
+
+
 def test_what_is_too_large_to_prove_is_called_a_lower_bound(monkeypatch):
     system = system_of("mimo")
     assert certified_h_infinity(system).exact
