@@ -23,6 +23,7 @@ from lastcli.evaluation.data import Batch, Batches, Split
 from lastcli.evaluation.fitting import fit_split
 from lastcli.families.base import Forward
 from lastcli.parallel import devices, processes
+from lastcli.parallel.threads import cores
 
 __all__ = [
     "Runner",
@@ -84,6 +85,12 @@ class Runner:
         self.mesh = devices.local_mesh()
         self.replicated, self.spread = devices.shardings(self.mesh)
         self.params = self.everywhere(computable(forward, params))
+
+    @property
+    def at_once(self) -> int:
+        """How many passes run side by side: as many as there are cores, where one CPU device has them to itself."""
+        alone = self.mesh.size == 1 and processes.count() == 1
+        return cores() if alone and self.mesh.devices.flat[0].platform == "cpu" else 1
 
     def everywhere(self, tree: Any) -> Any:
         """Place arrays on every device."""

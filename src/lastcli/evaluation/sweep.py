@@ -2,7 +2,8 @@
 
 A candidate is the model's layers as other systems of the same shapes: masked, refitted or reduced and embedded at full
 size. The program takes them as arguments, so nothing is compiled again; every batch is put on the devices once and
-all candidates run over it. A candidate's numbers do not depend on which others are present.
+all candidates run over it, on a CPU as many at a time as there are cores. A candidate's numbers do not depend on which
+others are present.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
@@ -26,8 +26,10 @@ from lastcli.evaluation.data import Split
 from lastcli.evaluation.fitting import fit_split
 from lastcli.evaluation.metrics import Metric
 from lastcli.evaluation.passes import Runner, memory_errors, own_batches, precision_of
+from lastcli.evaluation.programs import Program
 from lastcli.families.base import Forward
 from lastcli.parallel import processes
+from lastcli.parallel.threads import side_by_side
 
 __all__ = ["Advance", "Evaluation", "evaluate_candidates"]
 
@@ -117,22 +119,31 @@ def evaluate_candidates(
     program = _program(forward.apply, metric, runner.replicated)
     batches = split.batches(runner.size(batch_size, split, candidates[0]))
 
+    def run(item: tuple[int, int, int, Any, Any]) -> tuple[int, int, int, Any, Any, Any]:
+        """One candidate over one batch; waits for its numbers."""
+        number, k, count, systems, inputs = item
+        with precision_of(forward):
+            statistics, finite, outputs = program(runner.params, systems, *inputs, center)
+        compared = np.asarray(outputs)[:count] if compare_outputs else None
+        return number, k, count, np.asarray(statistics), np.asarray(finite), compared
+
     def own() -> list[dict[int, _Part]]:
         """Of every candidate, what this process has measured: {number of the batch: its part}."""
         parts: list[dict[int, _Part]] = [{} for _ in candidates]
         with memory_errors():
             placed = [runner.systems(candidate) for candidate in candidates]
-            for number, batch in own_batches(batches):
-                inputs = runner.batch(batch)
-                first = None
-                for systems, found in zip(placed, parts, strict=True):
-                    with precision_of(forward):
-                        statistics, finite, outputs = program(runner.params, systems, *inputs, center)
-                    now = np.asarray(outputs)[: batch.count] if compare_outputs else None
-                    first = now if first is None else first
-                    found[number] = _Part.of(np.asarray(statistics), np.asarray(finite), batch.count, now, first)
-                    if progress is not None:
-                        progress.advance(batch.count * processes.count())
+            items = (
+                (number, k, batch.count, systems, inputs)
+                for number, batch in own_batches(batches)
+                for inputs in [runner.batch(batch)]
+                for k, systems in enumerate(placed)
+            )
+            first = None
+            for number, k, count, statistics, finite, outputs in side_by_side(run, items, runner.at_once):
+                first = outputs if k == 0 else first
+                parts[k][number] = _Part.of(statistics, finite, count, outputs, first)
+                if progress is not None:
+                    progress.advance(count * processes.count())
         return parts
 
     everything = processes.together(own)
@@ -140,7 +151,7 @@ def evaluate_candidates(
 
 
 @lru_cache(maxsize=16)
-def _program(apply: Apply, metric: Metric, replicated: NamedSharding) -> Callable[..., Any]:
+def _program(apply: Apply, metric: Metric, replicated: NamedSharding) -> Program:
     """The compiled evaluation of a batch: (statistics, finite, outputs), gathered from all devices."""
 
     def evaluate(params: Any, systems: Any, x: Any, y: Any, lengths: Any, center: Any) -> tuple[Any, Any, Any]:
@@ -148,7 +159,7 @@ def _program(apply: Apply, metric: Metric, replicated: NamedSharding) -> Callabl
         statistics = metric.statistics(outputs, y, lengths, center, xp=jnp)
         return statistics, metric.finite(outputs, lengths, xp=jnp), outputs
 
-    return jax.jit(evaluate, out_shardings=replicated)
+    return Program(evaluate, replicated)
 
 
 @dataclass(frozen=True, eq=False)
