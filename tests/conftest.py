@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Most of the time of the suite is compilation, often of a program that another test has compiled. Processes that a
     test starts, and the workers of pytest-xdist, find the folder in their environment.
     """
-    if not hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput") and hasattr(config, "cache"):  # there is none with -p no:cacheprovider
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("compiled"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

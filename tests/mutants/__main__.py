@@ -5,6 +5,8 @@ changes of the packages' code at random, and runs for each the tests that come t
 until one fails. A change that no test runs, or that every test passes, is printed. Some change nothing that can be
 seen (a bound that is never met exactly, the size of a chunk); they count as not noticed.
 
+Before that, all chosen tests run once on the code as it is: what fails there is left out, since it would notice anything.
+
 Each change runs in processes of its own: JAX has threads, and a forked copy of a process with threads can stand still.
 """
 
@@ -52,8 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
             files = sorted((_ROOT / "src/lastcli" / package).rglob("*.py"))
             every = [(file, change) for file in files for change in changes_of(file.read_text())]
             drawn = random.Random(chosen.seed).sample(every, min(chosen.sample // len(chosen.packages), len(every)))
+            tests = [_tests_of(*item, lines, seconds) for item in drawn]
+            unfit = _failing({name for names in tests for name in names}, Path(scratch))
+            print(f"{package}: {len(unfit)} tests fail as it is: {sorted(unfit)}", file=sys.stderr, flush=True)
+            tests = [[name for name in names if name not in unfit] for names in tests]
             with ThreadPoolExecutor(chosen.workers) as pool:
-                done = list(pool.map(lambda item: _noticed(*item, lines, seconds, Path(scratch)), drawn))
+                done = list(pool.map(lambda item: _noticed(*item[0], item[1], Path(scratch)), zip(drawn, tests)))
             missed = [
                 f"{file.relative_to(_ROOT)}:{change.line}: {change.what}"
                 for (file, change), seen in zip(drawn, done)
@@ -100,17 +106,42 @@ def _contexts(folder: Path) -> dict[str, dict[int, list[str]]]:
 def _durations(folder: Path) -> dict[str, float]:
     times: dict[str, float] = {}
     for case in ElementTree.parse(folder / "times.xml").getroot().iter("testcase"):
-        times[f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"] = float(case.get("time", 0))
+        times[_name(case)] = float(case.get("time", 0))
     return times
 
 
-def _noticed(
-    file: Path, change: Change, lines: dict[str, dict[int, list[str]]], seconds: dict[str, float], scratch: Path
-) -> bool:
+def _name(case: ElementTree.Element) -> str:
+    """What pytest calls a test of a report; tests in classes are not found so, and not needed."""
+    return f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
+
+
+def _tests_of(
+    file: Path, change: Change, lines: dict[str, dict[int, list[str]]], seconds: dict[str, float]
+) -> list[str]:
+    """The quickest tests that come through the changed line, or through the file where none is known to."""
     by_line = lines.get(str(file.relative_to(_ROOT)), {})
-    tests = sorted(by_line.get(change.line) or by_line.get(0, []), key=lambda name: seconds.get(name, 1.0))
+    names = by_line.get(change.line) or by_line.get(0, [])
+    return sorted(names, key=lambda name: seconds.get(name, 1.0))[:_MOST_TESTS]
+
+
+def _failing(tests: set[str], scratch: Path) -> set[str]:
+    """Those of the tests that fail on the code as it is.
+
+    Raises:
+        RuntimeError: they could not be run.
+    """
+    report = scratch / "control.xml"
+    done = _pytest(_ROOT / "src", sorted(tests), scratch, f"--junitxml={report}", limit=None)
+    if done not in (0, 1):
+        raise RuntimeError(f"pytest ends with exit code {done} on the code as it is.")
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    ran = {_name(case): case.find("failure") is not None or case.find("error") is not None for case in cases}
+    return {name for name in tests if ran.get(name, True)}
+
+
+def _noticed(file: Path, change: Change, tests: list[str], scratch: Path) -> bool:
     began = time.monotonic()
-    seen = bool(tests) and _fails(file, change, tests[:_MOST_TESTS], scratch)
+    seen = bool(tests) and _fails(file, change, tests, scratch)
     where = f"{file.relative_to(_ROOT)}:{change.line}: {change.what[:100]}"
     took = f"{len(tests)} tests, {time.monotonic() - began:.0f} s"
     print(f"{'noticed' if seen else 'MISSED '} {where} ({took})", file=sys.stderr, flush=True)
@@ -119,22 +150,29 @@ def _noticed(
 
 def _fails(file: Path, change: Change, tests: list[str], scratch: Path) -> bool:
     with tempfile.TemporaryDirectory(dir=scratch) as copy:
-        shutil.copytree(_ROOT / "src", Path(copy) / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        source = Path(copy) / "src"
+        shutil.copytree(_ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
         (Path(copy) / file.relative_to(_ROOT)).write_text(change.source)
-        environment = {**os.environ, "PYTHONPATH": str(Path(copy) / "src"), "TMPDIR": copy}
-        command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", *tests]
         try:
-            done = subprocess.run(
-                command,
-                cwd=_ROOT,
-                env=environment,
-                timeout=_LONGEST,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            return _pytest(source, tests, scratch, "-x", limit=_LONGEST) != 0
         except subprocess.TimeoutExpired:
             return True
-    return done.returncode != 0
+
+
+def _pytest(source: Path, tests: list[str], scratch: Path, *options: str, limit: float | None) -> int:
+    """The exit code of pytest over some tests, with the package in `source`; compiled programs are shared."""
+    with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+        environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{_ROOT}", "TMPDIR": temporary}
+        command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-o", f"cache_dir={scratch / 'cache'}"]
+        done = subprocess.run(
+            [*command, *options, *tests],
+            cwd=_ROOT,
+            env=environment,
+            timeout=limit,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    return done.returncode
 
 
 if __name__ == "__main__":
