@@ -5,7 +5,7 @@ changes of the packages' code at random, and runs for each the tests that come t
 until one fails. A change that no test runs, or that every test passes, is printed. Some change nothing that can be
 seen (a bound that is never met exactly, the size of a chunk); they count as not noticed.
 
-Before that, all chosen tests run once on the code as it is: what fails there is left out, since it would notice anything.
+Before that, all chosen tests run once on the code as it is: what fails there is left out, for it would notice anything.
 
 Each change runs in processes of its own: JAX has threads, and a forked copy of a process with threads can stand still.
 """
