@@ -13,6 +13,7 @@ Each change runs in processes of its own: JAX has threads, and a forked copy of 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -31,7 +32,7 @@ __all__ = ["main"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TESTS = ("tests/engine", "tests/containers", "tests/contract", "tests/reduction", "tests/families", "tests/model")
-_LONGEST, _MOST_TESTS = 180, 25
+_LONGEST, _MOST_TESTS, _MOST_SECONDS = 180, 25, 30.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,11 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
             every = [(file, change) for file in files for change in changes_of(file.read_text())]
             drawn = random.Random(chosen.seed).sample(every, min(chosen.sample // len(chosen.packages), len(every)))
             tests = [_tests_of(*item, lines, seconds) for item in drawn]
-            unfit = _failing({name for names in tests for name in names}, Path(scratch))
+            unfit = _failing({name for names in tests for name in names}, folder, chosen.workers)
             print(f"{package}: {len(unfit)} tests fail as it is: {sorted(unfit)}", file=sys.stderr, flush=True)
             tests = [[name for name in names if name not in unfit] for names in tests]
             with ThreadPoolExecutor(chosen.workers) as pool:
-                done = list(pool.map(lambda item: _noticed(*item[0], item[1], Path(scratch)), zip(drawn, tests)))
+                done = list(pool.map(lambda item: _noticed(*item[0], item[1], folder), zip(drawn, tests)))
             missed = [
                 f"{file.relative_to(_ROOT)}:{change.line}: {change.what}"
                 for (file, change), seen in zip(drawn, done)
@@ -118,20 +119,25 @@ def _name(case: ElementTree.Element) -> str:
 def _tests_of(
     file: Path, change: Change, lines: dict[str, dict[int, list[str]]], seconds: dict[str, float]
 ) -> list[str]:
-    """The quickest tests that come through the changed line, or through the file where none is known to."""
+    """The quickest tests that come through the changed line, or through the file where none is known to.
+
+    There are at most 25, and after the first no more than take half a minute together.
+    """
     by_line = lines.get(str(file.relative_to(_ROOT)), {})
-    names = by_line.get(change.line) or by_line.get(0, [])
-    return sorted(names, key=lambda name: seconds.get(name, 1.0))[:_MOST_TESTS]
+    names = sorted(by_line.get(change.line) or by_line.get(0, []), key=lambda name: seconds.get(name, 1.0))
+    together = itertools.accumulate(seconds.get(name, 1.0) for name in names)
+    within = sum(1 for total in together if total <= _MOST_SECONDS)
+    return names[: min(max(within, 1), _MOST_TESTS)]
 
 
-def _failing(tests: set[str], scratch: Path) -> set[str]:
+def _failing(tests: set[str], scratch: Path, workers: int) -> set[str]:
     """Those of the tests that fail on the code as it is.
 
     Raises:
         RuntimeError: they could not be run.
     """
     report = scratch / "control.xml"
-    done = _pytest(_ROOT / "src", sorted(tests), scratch, f"--junitxml={report}", limit=None)
+    done = _pytest(_ROOT / "src", sorted(tests), scratch, f"--junitxml={report}", "-n", str(workers), limit=None)
     if done not in (0, 1):
         raise RuntimeError(f"pytest ends with exit code {done} on the code as it is.")
     cases = ElementTree.parse(report).getroot().iter("testcase")
