@@ -3,6 +3,7 @@
 import json
 import re
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from lastcli import api, containers
 from lastcli.containers import inputs
 from lastcli.containers.base import TensorSource
+from lastcli.containers.safetensors.reader import SafetensorsReader
 from lastcli.engine import deferred as engine_deferred
 from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import Reduction
@@ -425,6 +427,28 @@ def test_layers_of_a_sharded_folder_are_not_held_together(tmp_path, version, mon
     assert peak < 4 * layer + 3 * 2**19, f"{peak / layer:.1f} layers"
     for file in sorted((tmp_path / "eager").iterdir()):
         assert (tmp_path / "b" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_stays_of_a_layer_is_loaded_once(tmp_path, version, monkeypatch):
+    """To see whether it is finite; shapes are the header's, and what is copied goes through in pieces."""
+    path = written(tmp_path / "a", language_model(np.random.default_rng(version), version), {"n_groups": 2})
+    for module in (engine_deferred, remade, checkpoint_module):
+        monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    for module in (deferred, remade):
+        monkeypatch.setattr(module, "LARGE" if module is deferred else "SMALL", 0)
+    loaded, load = Counter(), SafetensorsReader.load
+
+    def counted(self, name):
+        loaded[name] += self.path == path
+        return load(self, name)
+
+    monkeypatch.setattr(SafetensorsReader, "load", counted)
+    api.prune(path, tmp_path / "b.safetensors", ratio=0.5, method="uniform-magnitude")
+    large = [name for name in loaded if name.endswith(("out_proj.weight", "in_proj.weight"))]
+    stays = [name for name in large if version == 1 or "out_proj" in name]
+    assert len(stays) >= 2
+    assert {name: loaded[name] for name in stays} == dict.fromkeys(stays, 1)
 
 
 @pytest.mark.parametrize("name", ["mamba", "mamba2", "heads"])

@@ -18,6 +18,7 @@ import numpy as np
 
 from lastcli.containers import structure
 from lastcli.containers.digests import fingerprint, raw, take_digests
+from lastcli.containers.dtypes import dtype_of
 from lastcli.containers.inputs import shown
 from lastcli.errors import InputError
 
@@ -48,6 +49,11 @@ class TensorInfo:
         return cls(name, tuple(array.shape), array.dtype.name, array.nbytes)
 
     @property
+    def blank(self) -> np.ndarray:
+        """Zeros of that shape and dtype that take no memory, to see what becomes of them; read only."""
+        return np.broadcast_to(np.zeros((), dtype_of(self.dtype)), self.shape)
+
+    @property
     def size(self) -> int:
         """Number of elements."""
         product = 1
@@ -64,6 +70,7 @@ class TensorSource:
         info: what it is.
         load: gives it whole.
         pieces: gives its bytes in order, so that no more than some of them are in memory; None where only `load` does.
+            It may be called again, and by several threads.
         prove: told the fingerprint of what `pieces` gave; raises where that is not what the file says.
     """
 

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 
 from lastcli.containers.base import TensorSource
 from lastcli.containers.boxes import fsync, left_box, mark_kept
-from lastcli.containers.digests import Running
 from lastcli.containers.extras import dumps
+from lastcli.containers.hashing import fingerprint_of
 from lastcli.containers.inputs import shown
 from lastcli.containers.jobs import Job
 from lastcli.containers.journal import open_journal
@@ -142,10 +142,7 @@ def _holds(path: Path, sources: Sequence[TensorSource], digests: Mapping[str, st
             if dict(reader.tensors) != {source.info.name: source.info for source in sources}:
                 return False
             for name, info in reader.tensors.items():
-                running = Running(info.dtype, info.shape)
-                for piece in reader.load_pieces(name):
-                    running.update(piece)
-                if digests.get(name) != running.text():
+                if digests.get(name) != fingerprint_of(reader, info):
                     return False
     except InputError:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -11,12 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lastcli.containers import inputs
+from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.digests import Running
 
-__all__ = ["FileHash", "Hasher", "hasher"]
+__all__ = ["THREADS", "FileHash", "Hasher", "fingerprint_of", "hasher"]
+
+THREADS = min(4, os.cpu_count() or 1)
+"""Threads that look at tensors which need not be looked at in order."""
 
 # Pieces that may wait to be hashed.
-_WAITING = 4
+_WAITING = 8
 
 
 class Hasher:
@@ -50,6 +55,18 @@ def hasher() -> Iterator[Hasher]:
         yield found
     finally:
         found.close()
+
+
+def fingerprint_of(reader: Reader, info: TensorInfo) -> str:
+    """The fingerprint of a tensor of an open file, read in pieces.
+
+    Raises:
+        InputError: the bytes are missing or cut short.
+    """
+    running = Running(info.dtype, info.shape)
+    for piece in reader.load_pieces(info.name):
+        running.update(piece)
+    return running.text()
 
 
 class FileHash:

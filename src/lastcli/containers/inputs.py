@@ -13,10 +13,20 @@ import numpy as np
 
 from lastcli.errors import InputError
 
-__all__ = ["PIECE", "RandomAccess", "is_file", "is_folder", "is_unicode", "read_small", "shown", "stored_bytes"]
+__all__ = [
+    "PIECE",
+    "RandomAccess",
+    "is_file",
+    "is_folder",
+    "is_unicode",
+    "read_small",
+    "same_bytes",
+    "shown",
+    "stored_bytes",
+]
 
 
-PIECE = 2**22
+PIECE = 2**20
 """Bytes that are read at once where a tensor need not be in memory as a whole."""
 
 
@@ -59,6 +69,17 @@ def stored_bytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def same_bytes(first: memoryview, second: memoryview) -> bool:
+    """Whether two stretches of bytes are the same."""
+    # a memoryview compares itself item by item
+    words = len(first) // 8
+    return (
+        len(first) == len(second)
+        and np.array_equal(np.frombuffer(first, np.uint64, words), np.frombuffer(second, np.uint64, words))
+        and first[8 * words :] == second[8 * words :]
+    )
 
 
 class RandomAccess:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +82,14 @@ class Layer:
         states: stored states (of one index set) as the tensors' shapes say.
         sets: independent index sets: 1 for MIMO or tied poles, H for multi-SISO with own states.
         tensors: role ("Lambda_re", "B", ...) → tensor name, for every tensor of the layer a rebuild may change.
+        infos: role → shape and dtype, where the family reads large tensors only when somebody computes with them.
     """
 
     name: str
     states: int
     sets: int
     tensors: Mapping[str, str]
+    infos: Mapping[str, TensorInfo] = field(default_factory=dict, kw_only=True, compare=False)
 
     @property
     def stored_states(self) -> int:

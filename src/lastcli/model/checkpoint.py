@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -75,6 +75,7 @@ class Checkpoint:
         self._cache: dict[str, np.ndarray] = {}
         self._kept_bytes = 0
         self.settled_task: str | None = None
+        self._finite: set[str] = set()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -209,7 +210,13 @@ class Checkpoint:
                 self._refuse_non_finite(layer.name, tensor)
         return self.family.system(layer, self.config, self.read)
 
+    def take_copies(self, other: Checkpoint, names: Collection[str]) -> None:
+        """Tensors of these names are those of another checkpoint, byte for byte: what is known of them is known."""
+        self._finite |= other._finite & set(names)
+
     def _refuse_non_finite(self, layer: str, tensor: str) -> None:
+        if tensor in self._finite:
+            return
         values = self.read(tensor)
         if values.dtype.kind in "iub":
             return
@@ -221,6 +228,7 @@ class Checkpoint:
                 f"{self.path}: layer {layer}: tensor {tensor} holds NaN or infinity (first at {where}); "
                 "the training run diverged or the file is damaged."
             )
+        self._finite.add(tensor)
 
     @cached_property
     def forward(self) -> Forward | None:

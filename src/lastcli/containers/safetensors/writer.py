@@ -14,6 +14,7 @@ from pathlib import Path
 from lastcli.containers.base import TensorSource
 from lastcli.containers.digests import DIGESTS_KEY
 from lastcli.containers.dtypes import ITEMSIZE, SAFETENSORS_CODES
+from lastcli.containers.flushing import flushing
 from lastcli.containers.hashing import Hasher, hasher
 from lastcli.containers.inputs import shown
 from lastcli.containers.jobs import Job
@@ -100,10 +101,12 @@ def _write_file(temp: Path, job: Job, sources: Sequence[TensorSource], hashing: 
         blank = header()
         file.write(len(blank).to_bytes(8, "little"))
         file.write(blank)
-        for source in layout:
-            for piece in job.pieces(source, hashing):
-                file.write(piece)
-        job.take_digests(hashing)
+        with flushing(file) as flush:
+            for source in layout:
+                for piece in job.pieces(source, hashing):
+                    file.write(piece)
+                    flush.wrote(len(piece))
+            job.take_digests(hashing)
         if whole:
             job.settle()
         settled = header()

@@ -43,7 +43,7 @@ def layer_of(base: str, roles: Mapping[str, str], tensors: Tensors) -> Layer:
             expect_shape(tensors[roles[role]], shape)
     taps = tensors[roles["conv"]]
     expect_shape(taps, (d, 1, taps.shape[-1]), (d, taps.shape[-1]))
-    return Layer(layer_name(base), N, 1, dict(roles))
+    return Layer(layer_name(base), N, 1, dict(roles), infos={role: tensors[name] for role, name in roles.items()})
 
 
 def system_of(layer: Layer, read: Read, inner_norms: bool, inner_eps: float) -> S6System:
@@ -56,11 +56,11 @@ def system_of(layer: Layer, read: Read, inner_norms: bool, inner_eps: float) -> 
         return read(names[role]).astype(np.float64) if role in names else None
 
     def large(role: str) -> Any:
-        return deferred(read, names[role], at_least_float32)
+        return deferred(read, layer, role, at_least_float32)
 
-    rank, N = read(names["dt_proj"]).shape[1], layer.states
+    rank, N = layer.infos["dt_proj"].shape[1], layer.states
     blocks = {"step": slice(rank), "B": slice(rank, rank + N), "C": slice(rank + N, None)}
-    rows = deferred_parts(read, names["x_proj"], {key: _block(own) for key, own in blocks.items()})
+    rows = deferred_parts(read, layer, "x_proj", {key: _block(own) for key, own in blocks.items()})
     norms: dict[str, Any] = {role: exact(role) for role in MIXER_NORMS}
     if inner_norms and norms["B_norm"] is None:
         norms = {"step_norm": np.ones(rank), "B_norm": np.ones(N), "C_norm": np.ones(N)}
@@ -76,9 +76,9 @@ def system_of(layer: Layer, read: Read, inner_norms: bool, inner_eps: float) -> 
         to_step=rows["step"],
         to_B=rows["B"],
         to_C=rows["C"],
-        step_proj=deferred(read, names["dt_proj"], in_float64),
+        step_proj=deferred(read, layer, "dt_proj", in_float64),
         step_bias=exact("dt_bias"),
-        A=deferred(read, names["A_log"], negative_exponential),
+        A=deferred(read, layer, "A_log", negative_exponential),
         norm_eps=inner_eps,
         **norms,
     )

@@ -37,7 +37,7 @@ def layer_of(base: str, roles: Mapping[str, str], tensors: Tensors) -> Layer:
             expect_shape(tensors[roles[role]], shape)
     taps = tensors[roles["conv"]]
     expect_shape(taps, (d, 1, taps.shape[-1]), (d, taps.shape[-1]))
-    return Layer(layer_name(base), N, h, dict(roles))
+    return Layer(layer_name(base), N, h, dict(roles), infos={role: tensors[name] for role, name in roles.items()})
 
 
 def system_of(layer: Layer, read: Read) -> S6HeadsSystem:
@@ -55,24 +55,24 @@ def system_of(layer: Layer, read: Read) -> S6HeadsSystem:
     def block(own: slice) -> Callable[[np.ndarray], np.ndarray]:
         return lambda array: array[:, own].astype(np.float64)
 
-    rank, N = read(names["dt_proj"]).shape[-1], layer.states
+    rank, N = layer.infos["dt_proj"].shape[-1], layer.states
     blocks = {"step": slice(rank), "B": slice(rank, rank + N), "C": slice(rank + N, None)}
-    rows = deferred_parts(read, names["x_proj"], {key: block(own) for key, own in blocks.items()})
+    rows = deferred_parts(read, layer, "x_proj", {key: block(own) for key, own in blocks.items()})
     conv = exact("conv")
     return S6HeadsSystem(
-        out_proj=deferred(read, names["out_proj"], at_least_float32),
+        out_proj=deferred(read, layer, "out_proj", at_least_float32),
         out_bias=exact("out_bias"),
         D=exact("D"),
-        in_proj=deferred(read, names["in_proj"], lambda array: apart(at_least_float32(array))),
+        in_proj=deferred(read, layer, "in_proj", lambda array: apart(at_least_float32(array))),
         in_bias=apart(exact("in_bias")),
         conv=conv.reshape(len(conv), -1),
         conv_bias=exact("conv_bias"),
         to_step=rows["step"],
         to_B=rows["B"],
         to_C=rows["C"],
-        step_proj=deferred(read, names["dt_proj"], in_float64),
+        step_proj=deferred(read, layer, "dt_proj", in_float64),
         step_bias=exact("dt_bias"),
-        A=deferred(read, names["A_log"], negative_exponential),
+        A=deferred(read, layer, "A_log", negative_exponential),
     )
 
 

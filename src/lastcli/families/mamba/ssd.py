@@ -74,7 +74,7 @@ def layer_of(base: str, roles: Mapping[str, str], tensors: Tensors, groups: int)
     for role, allowed in shapes.items():
         if role in roles:
             expect_shape(tensors[roles[role]], *allowed)
-    return Layer(layer_name(base), N, groups, dict(roles))
+    return Layer(layer_name(base), N, groups, dict(roles), infos={role: tensors[name] for role, name in roles.items()})
 
 
 def _scales(config: Config, role: str) -> dict[str, float]:
@@ -120,12 +120,12 @@ def system_of(layer: Layer, config: Config, read: Read) -> SSDSystem:
         blocks = _BLOCKS[1:4] if role.startswith("conv") else _BLOCKS
         if role not in names:
             return dict.fromkeys(blocks)
-        return deferred_parts(read, names[role], {block: block_of(role, block) for block in blocks})
+        return deferred_parts(read, layer, role, {block: block_of(role, block) for block in blocks})
 
     rows, bias, taps, taps_bias = (apart(role) for role in ("in_proj", "in_bias", "conv", "conv_bias"))
     low, high = (float(limit) for limit in str(config["step_limits"]).split(","))
     return SSDSystem(
-        out_proj=deferred(read, names["out_proj"], at_least_float32),
+        out_proj=deferred(read, layer, "out_proj", at_least_float32),
         out_bias=exact("out_bias"),
         D=exact("D"),
         to_z=rows["z"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lastcli.families.base import Read
+from lastcli.families.base import Layer, Read
 
 __all__ = ["LARGE", "deferred", "deferred_parts"]
 
@@ -15,26 +15,32 @@ LARGE = 2**16
 """Arrays of more bytes are deferred."""
 
 
-def deferred(read: Read, name: str, made: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """`made` of a tensor: as an array, or if it is large deferred (`engine.deferred`). It is read once for its shape.
+def deferred(read: Read, layer: Layer, role: str, made: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """`made` of a tensor of a layer: as an array, or if it is large deferred (`engine.deferred`) and not read now.
 
     Args:
-        made: of the stored array, what is computed with.
+        role: of the tensor, one of `layer.infos`.
+        made: of the stored array, what is computed with; its shape and dtype follow from those of the stored one.
     """
-    return deferred_parts(read, name, {"": made})[""]
+    return deferred_parts(read, layer, role, {"": made})[""]
 
 
-def deferred_parts(read: Read, name: str, made: Mapping[Any, Callable[[np.ndarray], np.ndarray]]) -> dict[Any, Any]:
+def deferred_parts(
+    read: Read, layer: Layer, role: str, made: Mapping[Any, Callable[[np.ndarray], np.ndarray]]
+) -> dict[Any, Any]:
     """Several arrays that are made of one tensor, by the same keys, each as `deferred`; it is read once for all."""
     from lastcli.engine.deferred import Deferred
 
-    whole = read(name)
+    name, blank = layer.tensors[role], layer.infos[role].blank
     found: dict[Any, Any] = {}
+    whole: np.ndarray | None = None
     for key, make in made.items():
+        form = make(blank)
+        if form.nbytes > LARGE:
+            found[key] = Deferred(form.shape, form.dtype, lambda make=make: make(read(name)))  # type: ignore[misc]
+            continue
+        whole = read(name) if whole is None else whole
         array = make(whole)
-        if array.nbytes > LARGE:
-            found[key] = Deferred(array.shape, array.dtype, lambda make=make: make(read(name)))  # type: ignore[misc]
-        else:
-            # a view would keep the whole tensor in memory
-            found[key] = array.copy() if array.base is not None else array
+        # a view would keep the whole tensor in memory
+        found[key] = array.copy() if array.base is not None else array
     return found

@@ -73,6 +73,11 @@ class Rebuilt:
         return digest.hexdigest()
 
     @property
+    def copied(self) -> frozenset[str]:
+        """Tensors that are copied through as bytes."""
+        return frozenset(source.info.name for source in self.sources if source.prove is not None)
+
+    @property
     def parameters(self) -> int:
         """Elements over all tensors of the model, once for those with two names."""
         return sum(source.info.size for source in self.sources if source.info.name not in self.uncounted)
@@ -152,6 +157,7 @@ def as_checkpoint(checkpoint: Checkpoint, rebuilt: Rebuilt) -> Checkpoint:
         family = checkpoint.view.over(successor(family, changed.pop("family"), reader.tensors))
         settings = {key: Setting(value, "file") for key, value in changed.items()}
     reduced = Checkpoint(reader, family, settings, checkpoint.description, checkpoint.view)
+    reduced.take_copies(checkpoint, rebuilt.copied)
     if checkpoint.settled_task is not None:
         reduced.take_task(checkpoint.settled_task)
     return reduced

@@ -1,0 +1,145 @@
+"""What makes large files fast, and promises no less: bytes looked at once, copies read back against their source."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lastcli import containers
+from lastcli.containers import TensorSource, atomic, boxes, flushing, inputs, writing
+from lastcli.errors import InputError, OutputError
+from tests.containers.samples import contents, copy, put, same_bits
+
+ARRAYS = {"w": np.arange(50, dtype=np.float32), "b": np.arange(7, dtype=np.uint8), "e": np.zeros((0, 2))}
+
+
+@pytest.fixture(params=["x.safetensors", "x"])
+def source(request, tmp_path, monkeypatch):
+    """A file, and a folder of shards, read in pieces of 64 bytes."""
+    monkeypatch.setattr(inputs, "PIECE", 64)
+    put(tmp_path / request.param, ARRAYS, shard_bytes=None if "." in request.param else 100)
+    return tmp_path / request.param
+
+
+def damaged(name, position):
+    """A `Stage.flush` that changes a byte of a tensor afterwards, as a disk may."""
+    real = atomic.Stage.flush
+
+    def flush(self):
+        real(self)
+        for file in [self.temp] if self.temp.is_file() else self.temp.glob("*.safetensors"):
+            data = bytearray(file.read_bytes())
+            at = data.find(ARRAYS[name].tobytes())
+            if at >= 0:
+                data[at + position] ^= 1
+                file.write_bytes(data)
+
+    return flush
+
+
+@pytest.mark.parametrize("shard_bytes", [None, 100])
+@pytest.mark.parametrize(("name", "position"), [("w", 0), ("w", 63), ("w", 64), ("w", 199), ("b", 0), ("b", 6)])
+def test_a_byte_of_a_copy_that_is_not_on_the_disk_as_it_was_read_is_found(
+    source, tmp_path, monkeypatch, name, position, shard_bytes
+):
+    monkeypatch.setattr(atomic.Stage, "flush", damaged(name, position))
+    with (
+        containers.open_reader(source) as reader,
+        pytest.raises(OutputError, match=f"tensor '{name}' read back differs from what was written"),
+    ):
+        copy(reader, tmp_path / ("y" if shard_bytes else "y.safetensors"), shard_bytes=shard_bytes)
+    assert {item.name for item in tmp_path.iterdir()} == {source.name}
+
+
+@pytest.mark.parametrize("then", ["other bytes", "fewer pieces", "nothing", "an error"])
+def test_a_source_that_is_another_one_by_now_is_no_fault_of_the_output(tmp_path, then):
+    whole = np.arange(50, dtype=np.float32)
+    calls = []
+
+    def pieces():
+        calls.append(None)
+        data = whole.view(np.uint8).data
+        if len(calls) == 1:
+            return iter([data[:100], data[100:]])
+        if then == "an error":
+            raise InputError("the input is gone")
+        return iter({"other bytes": [data[:100], data[:100]], "fewer pieces": [data[:200]], "nothing": []}[then])
+
+    source = replace(TensorSource.of("w", whole), pieces=pieces)
+    containers.write(tmp_path / "x.safetensors", [source], metadata={})
+    same_bits(contents(tmp_path / "x.safetensors"), {"w": whole})
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("then", ["nothing", "an error"])
+def test_without_its_source_a_copy_is_held_against_its_digest(tmp_path, monkeypatch, then):
+    whole, calls = ARRAYS["w"], []
+
+    def pieces():
+        calls.append(None)
+        if len(calls) > 1 and then == "an error":
+            raise InputError("the input is gone")
+        return iter([whole.view(np.uint8).data] if len(calls) == 1 else [])
+
+    monkeypatch.setattr(atomic.Stage, "flush", damaged("w", 5))
+    with pytest.raises(OutputError, match="tensor 'w' read back differs"):
+        containers.write(tmp_path / "x.safetensors", [replace(TensorSource.of("w", whole), pieces=pieces)], metadata={})
+
+
+def test_a_copy_is_read_back_without_its_sha256(source, tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(writing, "fingerprint_of", lambda reader, info: hashed.append(info.name))
+    with containers.open_reader(source) as reader:
+        copy(reader, tmp_path / "y.safetensors")
+    assert hashed == []
+    same_bits(contents(tmp_path / "y.safetensors"), ARRAYS)
+
+
+def test_a_large_file_is_flushed_while_it_is_written(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(flushing, "EARLY", 64)
+    flushed, real = [], os.fsync
+
+    def fsync(descriptor):
+        flushed.append((threading.current_thread().name, os.fstat(descriptor).st_size))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with containers.open_reader(source) as reader:
+        copy(reader, tmp_path / "y.safetensors")
+    names = [name for name, _ in flushed]
+    assert names[0].startswith("last-flush")
+    assert "MainThread" in names  # at the end, header and all
+    same_bits(contents(tmp_path / "y.safetensors"), ARRAYS)
+
+
+def test_an_early_flush_that_fails_is_an_error(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(flushing, "EARLY", 64)
+    real = os.fsync
+
+    def fsync(descriptor):
+        # a later flush succeeds: the system tells of such a failure once
+        if threading.current_thread().name.startswith("last-flush"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with containers.open_reader(source) as reader, pytest.raises(OutputError, match="writing failed"):
+        copy(reader, tmp_path / "y.safetensors")
+    assert {item.name for item in tmp_path.iterdir()} == {source.name}
+    assert boxes.identity(tmp_path / "y.safetensors") is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 64, 65])
+def test_bytes_are_compared_to_the_last_one(count):
+    data = bytes(range(1, count + 1))
+    assert inputs.same_bytes(memoryview(data), memoryview(bytes(data)))
+    assert not inputs.same_bytes(memoryview(data), memoryview(data + b"x"))
+    for position in range(count):
+        other = bytearray(data)
+        other[position] ^= 128
+        assert not inputs.same_bytes(memoryview(data), memoryview(other))
