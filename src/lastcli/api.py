@@ -297,7 +297,7 @@ def capture(
 def bench(
     original: Model, pruned: Model, *, length: int | None = None, repeats: int = 30, **given: Unpack[BenchArguments]
 ) -> BenchResult:
-    """Latency, throughput and peak memory of two checkpoints, measured in turns.
+    """Latency, throughput, memory and single steps of two checkpoints, measured in turns.
 
     Args:
         length: steps of the random inputs, where no data is given.

@@ -64,7 +64,7 @@ def test_the_commands_of_the_readme(folder, tmp_path, last):
     assert code == 0, out
     code, out, err = last("bench", "full", "small", "--data", "tokens.npz")
     assert code == 0, err
-    rows = [out.index(row) for row in ("state a sequence", "multiply-adds a step", "step, median", "parameters")]
+    rows = [out.index(row) for row in ("state a sequence", "multiply-adds a step", "step of 1, median", "parameters")]
     assert rows == sorted(rows)
 
     model = transformers.MambaForCausalLM.from_pretrained("small").eval()

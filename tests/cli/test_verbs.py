@@ -148,6 +148,36 @@ def test_bench_measures_both_in_turns(last, tiny):
     found = document(out)
     assert found["original"]["latency"] > 0
     assert found["pruned"]["states"] < found["original"]["states"]
+    width, features, outputs = 4, 3, 2
+    # the gate and D of each layer
+    around = features * width + 2 * (width * width + width) + width * outputs
+    for run in (found["original"], found["pruned"]):
+        assert [step["batch_size"] for step in run["steps"]] == [1, 32]
+        assert all(0 < step["latency_low"] <= step["latency"] <= step["latency_high"] for step in run["steps"])
+        assert run["step_latency"] == run["steps"][-1]["latency"]
+        # λx takes four products, B u and C x two for each input and output
+        assert run["state_multiply_adds"] == run["states"] * (4 + 4 * width)
+        assert run["multiply_adds"] == around + run["state_multiply_adds"]
+        assert run["state_bytes"] == 8 * run["states"]
+        assert run["peak_memory"] > 0
+        assert run["memory_kind"]
+    assert [one["batch_size"] for one in found["step_speedups"]] == [1, 32]
+    assert found["notes"] == []
+
+
+def test_a_model_that_reads_from_both_ends_has_no_steps_and_says_so(last, tiny):
+    write_s5(tiny.with_name("both.safetensors"), bidirectional=True)
+    arguments = ("both.safetensors", "both.safetensors", "--repeats", "1", "--length", "16", "--json")
+    code, out, err = last("bench", *arguments)
+    assert code == 0, err
+    found = document(out)
+    (note,) = found["notes"]
+    assert note == "both.safetensors is not run step by step: its layers read the sequence from both ends."
+    assert note in err
+    assert found["step_speedups"] is None
+    for run in (found["original"], found["pruned"]):
+        assert (run["steps"], run["step_latency"], run["state_bytes"]) == (None, None, None)
+        assert run["state_multiply_adds"] == 2 * run["states"] * (4 + 4 * 4)
 
 
 @pytest.mark.parametrize("form", ["--csv", "--markdown"])

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from lastcli.engine.recurrence import advance, answer, recurrence, start
 from lastcli.engine.scans import _chunked_scan, powers
 from lastcli.engine.simulate import kernel, simulate, states
 from tests import oracles
@@ -25,6 +26,26 @@ def test_output_is_that_of_the_plain_recurrence(kind, length):
     with jax.enable_x64(True):
         y = np.asarray(jax.jit(simulate)(system, u))
     np.testing.assert_allclose(y, oracles.recurrence(system, u), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["mimo", "delay", "multi", "oscillators"])
+def test_a_step_answers_what_the_plain_recurrence_does(kind):
+    system = system_of(kind)
+    u = inputs_of(system, 6)
+
+    def one(state, now):
+        layer = ready.replace(state=state)
+        return advance(layer, now[:, None]), answer(layer, now[:, None])[:, 0]
+
+    with jax.enable_x64(True):
+        ready = recurrence(system)
+        y = jax.jit(lambda u: jax.lax.scan(one, start(ready, len(u)), u.swapaxes(0, 1))[1])(u)
+        np.testing.assert_allclose(y.swapaxes(0, 1), oracles.recurrence(system, u), rtol=0, atol=1e-11)
+
+
+def test_a_backward_scan_has_no_step():
+    with pytest.raises(ValueError, match="backward"):
+        recurrence(system_of("bidirectional"))
 
 
 @pytest.mark.parametrize("kind", ["mimo", "bidirectional", "delay", "multi-bidirectional"])

@@ -6,6 +6,7 @@ import tracemalloc
 from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -91,6 +92,15 @@ def test_a_step_at_a_time_says_the_same(tmp_path, version):
         said, cache = forward.step(checkpoint.params, systems, cache, TOKENS[:, t])
         found.append(np.asarray(said))
     np.testing.assert_allclose(np.stack(found, axis=1), outputs(checkpoint), atol=2e-4)
+
+
+def test_a_step_finds_its_parameters_behind_a_wrapper(tmp_path):
+    arrays = {f"module.{name}": array for name, array in language_model(np.random.default_rng(1)).items()}
+    checkpoint = open_checkpoint(written(tmp_path / "a", arrays))
+    forward = checkpoint.require_forward()
+    systems = in_precision(forward, checkpoint.systems)
+    said, _ = jax.eval_shape(forward.step, checkpoint.params, systems, forward.start(systems, 3), TOKENS[:, 0])
+    assert said.shape == (3, 11)
 
 
 def kept_of(checkpoint, version):

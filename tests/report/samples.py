@@ -20,6 +20,8 @@ from lastcli.results import (
     ScoreResult,
     SearchResult,
     SearchStep,
+    StepSpeedup,
+    StepTime,
     SweepResult,
     SweepRow,
     VerifyResult,
@@ -29,6 +31,7 @@ LAYERS = ("encoder/layers_0/seq", "encoder/layers_1/seq", "encoder/layers_2/seq"
 LAST = (0.98, 0.98, 0.9633, 0.91, 0.86, 0.4367, 0.5267, 0.0967)
 OBS = (0.98, 0.98, 0.98, 0.98, 0.98, 0.98, 0.957, 0.75)
 RATIOS = (0.0, 0.1, 0.2, 0.5, 0.6, 0.7, 0.8, 0.9)
+STEPS = ((1, 1.4e-05), (32, 8.8e-05))
 
 
 def sweep_row(method: str, refit: str, ratio: float, value: float, baseline: float = 0.98) -> SweepRow:
@@ -225,7 +228,12 @@ def bench() -> BenchResult:
         latency_high=0.114,
         throughput=6294.6,
         peak_memory=37578400,
-        memory_kind="the compiled program: arguments, results and workspace",
+        memory_kind="the allocator of the process",
+        state_bytes=1024,
+        multiply_adds=27992,
+        state_multiply_adds=20992,
+        step_latency=8.8e-05,
+        steps=tuple(StepTime(batch_size=n, latency=t, latency_low=0.9 * t, latency_high=2 * t) for n, t in STEPS),
     )
     pruned = BenchRun(
         checkpoint="b.msgpack",
@@ -237,6 +245,11 @@ def bench() -> BenchResult:
         latency_high=0.05,
         throughput=9966.0,
         peak_memory=27578400,
+        state_bytes=304,
+        multiply_adds=13232,
+        state_multiply_adds=6232,
+        step_latency=6.3e-05,
+        steps=tuple(StepTime(batch_size=n, latency=t / 2, latency_low=t / 3, latency_high=t) for n, t in STEPS),
     )
     return BenchResult(
         original=original,
@@ -248,6 +261,7 @@ def bench() -> BenchResult:
         length=64,
         repeats=30,
         device="cpu",
+        step_speedups=tuple(StepSpeedup(batch_size=n, speedup=2.0) for n, _ in STEPS),
     )
 
 

@@ -97,6 +97,15 @@ def test_errors_prefer_the_lower_value() -> None:
     assert "rise" in as_text(result)
 
 
+def test_a_sweep_says_what_can_be_won() -> None:
+    found = dataclasses.replace(samples.sweep(), parameters=1000, state_parameters=320)
+    assert "All states are 32.0% of the parameters, half of them 16.0%: no more can be won." in as_text(found)
+    counted = dataclasses.replace(found, multiply_adds=200, state_multiply_adds=50)
+    said = "32.0% of the parameters and 25.0% of the multiply-adds of a step, half of them 16.0% and 12.5%"
+    assert said in as_text(counted)
+    assert "no more can be won" not in as_text(samples.sweep())
+
+
 def test_gate_and_missing_choice_are_said() -> None:
     text = as_text(samples.sweep(chosen=None, passed=False, fail_over=0.01))
     assert "No ratio of this sweep stays within 1 point." in text

@@ -286,7 +286,7 @@ def convert(
     ),
 )
 def bench(session: Any, console: Console, original: str, pruned: str, length: int | None, repeats: int) -> None:
-    """Latency, throughput and peak memory of two checkpoints, measured in turns."""
+    """Latency, throughput, memory and single steps of two checkpoints, measured in turns."""
     from lastcli.verbs.bench import bench
 
     console.show(bench(session, original, pruned, length=length, repeats=repeats))

@@ -34,6 +34,7 @@ __all__ = [
     "other_readout",
     "output",
     "poles_agree",
+    "recurrent",
     "refit",
     "refit_on_signals",
     "same_dynamics",
@@ -89,6 +90,13 @@ def as_precision(system: DiagonalSystem, real: Any) -> DiagonalSystem:
     from lastcli.engine import embedding
 
     return embedding.as_precision(system, real)
+
+
+def recurrent(system: DiagonalSystem) -> Any:
+    """See `recurrence.recurrence`."""
+    from lastcli.engine import recurrence
+
+    return recurrence.recurrence(system)
 
 
 def empty_moments(system: DiagonalSystem) -> Any:

@@ -124,6 +124,9 @@ class Engine(Protocol):
     def as_precision(self, system: Any, real: Any) -> Any:
         """The arrays in the precision of the real dtype `real`."""
 
+    def recurrent(self, system: Any) -> Any:
+        """The layer as it is run step by step, with nothing left to prepare at a step; it reads no later steps."""
+
     def empty_moments(self, system: Any) -> Any:
         """Moments before any example was seen."""
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from lastcli.engine import recurrence
 from lastcli.engine.precision import in_float64
 from lastcli.engine.pytrees import DiagonalSystem
 from lastcli.engine.scans import EXACT, powers, read_out, scan
@@ -26,17 +27,19 @@ __all__ = ["answer", "kernel", "simulate", "states"]
 Array = Any
 
 
-def simulate(system: DiagonalSystem, u: Array) -> Array:
+def simulate(system: DiagonalSystem | recurrence.Recurrence, u: Array) -> Array:
     """The layer's output for the input u, all states starting at zero.
 
     Args:
-        system: the layer.
+        system: the layer. A `Recurrence` answers one step (L = 1) from the states it holds.
         u: (n, L, F) real; MIMO F = m, multi-SISO F = G.
 
     Returns:
         (n, L, p) real for MIMO; (n, L, p·G) for multi-SISO, head-major: index c·G + g is output c of group g.
         D u is part of it where the system has a D.
     """
+    if isinstance(system, recurrence.Recurrence):
+        return recurrence.answer(system, jnp.asarray(u))
     u = jnp.asarray(u).astype(system.poles.real.dtype)
     return _convolve(system, u) if system.multi else _mimo(system, u)
 

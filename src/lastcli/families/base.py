@@ -163,8 +163,11 @@ class Forward:
             where the data bring no labels: 1, or 0 for one that delays its input itself. None where outputs see the
             token they would be asked for, or are about something else.
         several: how many outputs a step, (n, L, several, classes); 1: (n, L, classes).
-        step: `step(params, systems, cache, x) -> (outputs, cache)` of one step of n sequences, or None; x is (n,)
-            tokens or (n, F). `start(systems, n)` gives the cache of sequences that begin.
+        step: `step(params, systems, cache, x) -> (outputs, cache)` of one step of n sequences, or None; x is one step
+            of what `apply` takes, (n,) or (n, F), and the outputs (n, ...) are those of the present step, or of the
+            sequence up to it. `start(systems, n)` gives the cache of sequences that begin. The systems of both are
+            what `Engine.recurrent` makes of a layer.
+        unsteppable: why there is no step, as a clause about the model ("its attention looks at all steps").
         input_step: how many steps are folded into one, so that sequences have a multiple of so many.
         precision: "float32" or "float64", what systems and parameters are given in. Whoever runs `apply` for a model in
             float64 enables JAX's 64-bit types around it (`evaluation.passes.precision_of`).
@@ -184,6 +187,7 @@ class Forward:
     several: int = 1
     step: Callable[..., tuple[Any, Any]] | None = None
     start: Callable[..., Any] | None = None
+    unsteppable: str = ""
     input_step: int = 1
     precision: str = "float32"
 

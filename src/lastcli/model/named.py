@@ -138,7 +138,20 @@ class Named(Family):
             outputs, inputs = inner(own, [systems[place] for place in places], x, lengths)
             return outputs, _by_layer(inputs, places, len(layers))
 
-        return dataclasses.replace(found, apply=apply, params=tuple(files.values()))
+        stepped: dict[str, Any] = {}
+        if found.step is not None and found.start is not None:
+            inner_step, inner_start = found.step, found.start
+
+            def step(params: Mapping[str, Any], systems: Sequence[Any], cache: Any, x: Any) -> Any:
+                own = {name: params[file] for name, file in files.items()}
+                return inner_step(own, [systems[place] for place in places], cache, x)
+
+            stepped = {
+                "step": step,
+                # a layer that the model runs again carries states for each of its runs
+                "start": lambda systems, n: inner_start([systems[place] for place in places], n),
+            }
+        return dataclasses.replace(found, apply=apply, params=tuple(files.values()), **stepped)
 
     def lacks(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> str | None:
         """See `Family.lacks`."""

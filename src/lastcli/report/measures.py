@@ -150,22 +150,29 @@ def verify_blocks(result: VerifyResult) -> list[Block]:
     return blocks + notes_lines(result.notes)
 
 
-def _decoding_rows(a: BenchRun, b: BenchRun) -> list[tuple[str, str, str, str]]:
+Row = tuple[str, str, str, str]
+
+
+def _step_rows(a: BenchRun, b: BenchRun) -> list[Row]:
     """What a running sequence gains: first of all for models that are run step by step."""
     kinds = (
         ("state a sequence", "state_bytes", bytes_text),
         ("multiply-adds a step", "multiply_adds", count),
-        ("step, median", "step_latency", seconds_text),
+        ("  of the states", "state_multiply_adds", count),
     )
     found = [(name, getattr(a, key), getattr(b, key), show) for name, key, show in kinds]
-    return [(name, show(x), show(y), shrinkage(x, y)) for name, x, y, show in found if x is not None and y is not None]
+    rows = [(name, show(x), show(y), shrinkage(x, y)) for name, x, y, show in found if x is not None and y is not None]
+    for x, y in zip(a.steps or (), b.steps or ()):
+        name = f"step of {count(x.batch_size)}, median"
+        rows.append((name, seconds_text(x.latency), seconds_text(y.latency), shrinkage(x.latency, y.latency)))
+    return rows
 
 
 def bench_blocks(result: BenchResult) -> list[Block]:
     """Original and pruned side by side."""
     a, b = result.original, result.pruned
     rows = [
-        *_decoding_rows(a, b),
+        *_step_rows(a, b),
         ("states", count(a.states), count(b.states), shrinkage(a.states, b.states)),
         ("parameters", count(a.parameters), count(b.parameters), shrinkage(a.parameters, b.parameters)),
         ("file", bytes_text(a.bytes), bytes_text(b.bytes), shrinkage(a.bytes, b.bytes)),
@@ -197,6 +204,9 @@ def bench_blocks(result: BenchResult) -> list[Block]:
     if result.speedup_low is not None and result.speedup_high is not None:
         speed += f" (95% interval {result.speedup_low:.2f} – {result.speedup_high:.2f})"
     blocks.append(Line(speed, "mark"))
+    if result.step_speedups:
+        steps = [f"{one.speedup:.2f} × ({count(one.batch_size)} side by side)" for one in result.step_speedups]
+        blocks.append(Line(f"Step by step {', '.join(steps)}", "mark"))
     if a.memory_kind:
-        blocks.append(Line(f"Memory of: {name_text(a.memory_kind)}.", "dim"))
+        blocks.append(Line(f"Memory as counted by: {name_text(a.memory_kind)}.", "dim"))
     return blocks + notes_lines(result.notes)

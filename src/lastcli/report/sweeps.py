@@ -67,10 +67,23 @@ def sweep_blocks(result: SweepResult, width: int | None = None) -> list[Block]:
         blocks = [_several(result, "" if i else title, shown, published) for i, shown in enumerate(tables)]
         blocks += _legend(result)
     blocks += published.lines
+    blocks += _at_most(result)
     blocks += _chosen(result, several=len(found) > 1)
     if result.passed is not None:
         blocks.append(_gates(result))
     return blocks + notes_lines(result.notes)
+
+
+def _at_most(result: SweepResult) -> list[Block]:
+    """What the states are of the model: no pruning wins more than that."""
+    if not result.parameters or result.state_parameters is None:
+        return []
+    shares = [("parameters", result.state_parameters / result.parameters)]
+    if result.multiply_adds and result.state_multiply_adds is not None:
+        shares.append(("multiply-adds of a step", result.state_multiply_adds / result.multiply_adds))
+    whole = " and ".join(f"{100 * share:.1f}% of the {what}" for what, share in shares)
+    half = " and ".join(f"{50 * share:.1f}%" for _, share in shares)
+    return [Line(f"All states are {whole}, half of them {half}: no more can be won.", "dim")]
 
 
 def _gates(result: SweepResult) -> Line:

@@ -17,6 +17,8 @@ __all__ = [
     "LayerCertificate",
     "PublishedNumbers",
     "PublishedRow",
+    "StepSpeedup",
+    "StepTime",
     "SweepResult",
     "SweepRow",
     "VerifyResult",
@@ -111,6 +113,8 @@ class SweepResult(OfModel):
     that were asked for, `--max-drop` among them. `baseline_fault` is a sentence where the full model does not beat an
     answer that looks at no input, else None: then no gate passes and nothing is chosen.
     `published` are the numbers of a paper, None where the recipe has none of this metric.
+    `state_parameters` of `parameters`, and `state_multiply_adds` of the `multiply_adds` of a step, go when states go:
+    more than those no pruning can win. None where they are not known.
     A row whose outputs are not finite has no value and an infinite drop, both null in JSON.
     """
 
@@ -137,6 +141,9 @@ class SweepResult(OfModel):
     threshold: float | None = None
     compat: str | None = None
     published: PublishedNumbers | None = None
+    state_parameters: int | None = None
+    multiply_adds: int | None = None
+    state_multiply_adds: int | None = None
     seconds: float | None = None
     unstable: tuple[UnstableStates, ...] = ()
     notes: tuple[str, ...] = ()
@@ -204,15 +211,38 @@ class VerifyResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """Seconds of one step of `batch_size` sequences side by side: median, 5% and 95% quantile."""
+
+    batch_size: int
+    latency: float
+    latency_low: float
+    latency_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpeedup:
+    """Median of the paired ratios original/pruned of a step of `batch_size` sequences, with 95% interval."""
+
+    batch_size: int
+    speedup: float
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchRun:
     """Times and memory of one model.
 
     Attributes:
         latency: median seconds a batch; `latency_low` and `latency_high` its 5% and 95% quantiles.
         throughput: examples a second at the median.
-        peak_memory: bytes; `memory_kind` says of what.
-        state_bytes, multiply_adds: what a sequence carries from step to step, and what a step of it costs;
-            step_latency: median seconds of a step of a batch. None where the model is not run step by step.
+        peak_memory: bytes that placing the model and a batch and running it take; `memory_kind` says by whose count.
+        state_bytes: what a sequence carries from step to step; None where the model reads it from both ends.
+        multiply_adds, state_multiply_adds: of a step of one sequence, and those of them that go when states go; None
+            where they are not known.
+        step_latency: median seconds of a step of a batch; steps: of one sequence, of 32, and of a batch. None where the
+            model is not run step by step; `notes` then say why.
         compile_seconds: first call; short where the compile cache knew the program.
     """
 
@@ -230,11 +260,16 @@ class BenchRun:
     state_bytes: int | None = None
     multiply_adds: int | None = None
     step_latency: float | None = None
+    state_multiply_adds: int | None = None
+    steps: tuple[StepTime, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResult(Result):
-    """Two models measured in turns; `speedup` is the median of the paired ratios original/pruned, with 95% interval."""
+    """Two models measured in turns; `speedup` is the median of the paired ratios original/pruned, with 95% interval.
+
+    `step_speedups` are the same of single steps, None where the models are not run step by step.
+    """
 
     command: ClassVar[str] = "bench"
 
@@ -248,4 +283,5 @@ class BenchResult(Result):
     repeats: int
     device: str
     dtype: str = "float32"
+    step_speedups: tuple[StepSpeedup, ...] | None = None
     notes: tuple[str, ...] = ()

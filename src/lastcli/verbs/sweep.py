@@ -20,6 +20,7 @@ from lastcli.verbs.shared.measuring import data_name, metric_of
 from lastcli.verbs.shared.published import other_metric_note, published_numbers, with_published
 from lastcli.verbs.shared.rows import Run, finish, key_of, label_of
 from lastcli.verbs.shared.session import Session
+from lastcli.verbs.shared.shares import state_parameters, step_work
 from lastcli.verbs.shared.unstable import unstable_note, unstable_states
 
 __all__ = ["DEFAULT_RATIOS", "runs_of", "sweep"]
@@ -58,6 +59,8 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
     asked = row_gates(plan, rows)
     asked = (baseline_gate(fault), *asked) if asked else ()
     checkpoint = session.checkpoint
+    measured = session.measured_on
+    work = None if measured is None else step_work(checkpoint, measured.x.shape[2 if measured.x.ndim == 4 else 1])
     lost = [(label_of(run), one.non_finite) for run, one in results.items()]
     notes = [
         unstable_note(compressor),
@@ -91,6 +94,9 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
         threshold=baseline.metric.threshold,
         compat=plan.compat,
         published=published,
+        state_parameters=state_parameters(checkpoint),
+        multiply_adds=None if work is None else work.multiply_adds,
+        state_multiply_adds=None if work is None else work.of_states,
         seconds=time.perf_counter() - begin,
         notes=(*compressor.decisions, *(note for note in notes if note)),
         anatomy=_anatomy(session, compressor, results, _shown(rows, chosen)) if anatomy else None,

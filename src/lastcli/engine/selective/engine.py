@@ -32,6 +32,7 @@ __all__ = [
     "moved",
     "other_readout",
     "output",
+    "recurrent",
     "refit",
     "refit_on_signals",
     "same_dynamics",
@@ -80,6 +81,11 @@ def as_precision(system: SelectiveSystem, real: Any) -> Any:
     import lastcli.engine.selective.pytrees  # noqa: F401
 
     return shapes.as_precision(system, real)
+
+
+def recurrent(system: SelectiveSystem) -> Any:
+    """The mixer as it is: `step.step` takes it."""
+    return system
 
 
 def empty_moments(system: SelectiveSystem) -> Any:

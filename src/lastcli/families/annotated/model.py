@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lastcli.families.base import Config, Forward, Layer, Option, Tensors, task_option
+from lastcli.families.parts.stepping import step_by_step
 
 __all__ = ["STACK_OPTIONS", "stacked_forward"]
 
@@ -46,38 +47,59 @@ def stacked_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
         return None
     features = tensors[ends[0]].shape[0]
 
+    def dense(params: dict[str, Any], h: Any, name: str) -> Any:
+        from lastcli.families.parts.blocks import linear
+
+        return linear(h, params[f"{name}/kernel"].T, params[f"{name}/bias"])
+
     def apply(params: dict[str, Any], systems: Sequence[Any], x: Any, lengths: Any = None) -> Any:
+        import jax.numpy as jnp
+
+        if config["mode"] == "sequence":
+            x = x if x.ndim == 3 else x[..., None]
+            x = jnp.pad(x[:, :-1] if embeds else x[:, :-1] / 255.0, [(0, 0), (1, 0), (0, 0)])
+        h, inputs = features_of(params, systems, x)
+        return head(params, h, lengths), inputs
+
+    def features_of(params: dict[str, Any], systems: Sequence[Any], x: Any) -> tuple[Any, tuple[Any, ...]]:
         import jax
         import jax.numpy as jnp
 
         from lastcli.engine.simulate import simulate
         from lastcli.families.parts import blocks as nn
 
-        def dense(h: Any, name: str) -> Any:
-            return nn.linear(h, params[f"{name}/kernel"].T, params[f"{name}/bias"])
-
-        if config["mode"] == "sequence":
-            x = x if x.ndim == 3 else x[..., None]
-            x = jnp.pad(x[:, :-1] if embeds else x[:, :-1] / 255.0, [(0, 0), (1, 0), (0, 0)])
         if embeds:
             tokens = (x[..., 0] if x.ndim == 3 else x).astype(jnp.int32)
             # The published encoder gives token 0, the padding, no embedding.
-            h = jnp.where(tokens[..., None] > 0, params[table][tokens], 0.0)
+            h = jnp.where(tokens[..., None] > 0, jnp.asarray(params[table])[tokens], 0.0)
         else:
-            h = dense(nn.as_features(x, features, params[ends[0]].dtype), f"{root}encoder")
+            h = dense(params, nn.as_features(x, features, params[ends[0]].dtype), f"{root}encoder")
         inputs = []
         for stem, system in zip(stems, systems, strict=True):
             scale, bias = params[f"{stem}norm/scale"], params[f"{stem}norm/bias"]
             u = nn.layer_norm(h, scale, bias, config["eps"]) if config["prenorm"] else h
             inputs.append(u)
             y = nn.activation("gelu_tanh", simulate(system, u).astype(h.dtype))
-            out = dense(y, f"{stem}out")
-            h = h + (out * jax.nn.sigmoid(dense(y, f"{stem}out2")) if stem in gated else out)
+            out = dense(params, y, f"{stem}out")
+            h = h + (out * jax.nn.sigmoid(dense(params, y, f"{stem}out2")) if stem in gated else out)
             if not config["prenorm"]:
                 h = nn.layer_norm(h, scale, bias, config["eps"])
-        outputs = dense(nn.pool(h, config["mode"], lengths), f"{root}decoder")
-        return nn.class_scores(outputs, config["task"]), tuple(inputs)
+        return h, tuple(inputs)
 
+    def head(params: dict[str, Any], h: Any, lengths: Any = None) -> Any:
+        from lastcli.families.parts.blocks import class_scores, pool
+
+        return class_scores(dense(params, pool(h, config["mode"], lengths), f"{root}decoder"), config["task"])
+
+    stepped: dict[str, Any] = step_by_step(
+        features_of,
+        head,
+        over="mean" if config["mode"] == "pool" else "last",
+        sequence=config["mode"] == "sequence",
+        width=tensors[f"{root}decoder/kernel"].shape[0],
+    )
+    if config["mode"] == "sequence":
+        stepped = _one_late(stepped, features, embeds)
     return Forward(
         apply=apply,
         features=features,
@@ -86,4 +108,24 @@ def stacked_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
         sequence=config["mode"] == "sequence",
         generates=0,  # its input is shifted by one step already
         params=tuple(names),
+        **stepped,
     )
+
+
+def _one_late(stepped: dict[str, Any], features: int, embeds: bool) -> dict[str, Any]:
+    """The same for a model whose step sees the input of the step before: that is carried too."""
+
+    def step(params: Any, systems: Sequence[Any], cache: Any, x: Any) -> tuple[Any, Any]:
+        inner, before = cache
+        outputs, inner = stepped["step"](params, systems, inner, before)
+        now = (x if x.ndim == 2 else x[:, None]).astype(before.dtype)
+        return outputs, (inner, now if embeds else now / 255.0)
+
+    def start(systems: Sequence[Any], n: int) -> Any:
+        import jax.numpy as jnp
+
+        inner = stepped["start"](systems, n)
+        before = jnp.zeros((n, 1), jnp.int32) if embeds else jnp.zeros((n, features), inner.states[0].re.dtype)
+        return inner, before
+
+    return {"step": step, "start": start}

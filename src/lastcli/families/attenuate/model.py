@@ -67,6 +67,7 @@ def denoiser_forward(tensors: Tensors, model: Denoiser) -> Forward:
         sequence=True,
         params=tuple(used.values()),
         input_step=math.prod(folds),
+        unsteppable="it folds several steps into one and looks a step ahead",
     )
 
 

@@ -12,6 +12,7 @@ from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Tensors
 from lastcli.families.equinox.names import EquinoxModel, find_equinox, norm_of
 from lastcli.families.parts.blocks import activation, along, as_features, linear, pool
+from lastcli.families.parts.stepping import step_by_step
 
 __all__ = ["equinox_forward"]
 
@@ -41,6 +42,10 @@ def equinox_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
     if step < 1:
         raise UnsupportedModelError(f"The description says output_step={step}; it must be at least 1.")
     run = _Run(model, config, regression, step)
+    stepped: dict[str, Any] = {"unsteppable": "its head compares two whole sequences"}
+    if not model.pair:
+        over, width = "last" if regression else "mean", tensors[model.names[f"{model.head[0]}/weight"]].shape[1]
+        stepped = step_by_step(run.features, run.head, over=over, sequence=regression, width=width)
     return Forward(
         apply=run,
         features=tensors[model.names["linear_encoder/weight"]].shape[0 if model.embeds else 1],
@@ -50,6 +55,7 @@ def equinox_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
         params=(*model.names.values(), *(name for names in run.statistics for name in names if name is not None)),
         layout="pair" if model.pair else "single",
         output_step=step,
+        **stepped,
     )
 
 
@@ -69,15 +75,24 @@ class _Run:
         x = jnp.asarray(x)
         if self.model.pair:  # the first documents of all pairs, then the second ones
             x, lengths = (None if a is None else jnp.concatenate([a[:, 0], a[:, 1]]) for a in (x, lengths))
-        h, inputs = self._encode(params, x), []
+        h, inputs = self.features(params, systems, x)
+        head = self._every_so_often if self.regression else self._classify
+        return head(params, h, lengths), inputs
+
+    def features(self, params: Params, systems: Sequence[Any], x: Any) -> tuple[Any, tuple[Any, ...]]:
+        """What the blocks make of every step (n, L, H), and the layers' inputs."""
+        h, inputs = self._encode(params, jnp.asarray(x)), []
         for i, system in enumerate(systems):
             u = self._normalise(params, i, h)
             inputs.append(u)
             y = activation(self.gelu, simulate(system, u).astype(h.dtype))
             gate = activation("sigmoid", self._dense(params, f"blocks/{i}/glu/w2", y))
             h = h + self._dense(params, f"blocks/{i}/glu/w1", y) * gate
-        head = self._every_so_often if self.regression else self._classify
-        return head(params, h, lengths), tuple(inputs)
+        return h, tuple(inputs)
+
+    def head(self, params: Params, h: Any) -> Any:
+        """The outputs for features (n, L, H); those of a regression at every step."""
+        return self._outputs(params, h) if self.regression else self._classify(params, h, None)
 
     def _encode(self, params: Params, x: Any) -> Any:
         weight = params[self.model.names["linear_encoder/weight"]]
@@ -86,7 +101,10 @@ class _Run:
         return self._dense(params, "linear_encoder", as_features(x, weight.shape[1], weight.dtype))
 
     def _every_so_often(self, params: Params, h: Any, lengths: Any) -> Any:
-        outputs = self._dense(params, self.model.head[0], h[:, self.step - 1 :: self.step])
+        return self._outputs(params, h[:, self.step - 1 :: self.step])
+
+    def _outputs(self, params: Params, h: Any) -> Any:
+        outputs = self._dense(params, self.model.head[0], h)
         return jnp.tanh(outputs) if self.tanh else outputs
 
     def _classify(self, params: Params, h: Any, lengths: Any) -> Any:

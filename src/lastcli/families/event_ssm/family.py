@@ -21,6 +21,7 @@ from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Match, Option, Read, Tensors
 from lastcli.families.event_ssm.names import around, needed_by, place_of, staged
 from lastcli.families.parts.leaves import canonical, layer_name, match_of
+from lastcli.families.parts.stepping import step_by_step
 from lastcli.families.s5.layers import S5Layers, check_shapes, decode, lacking
 
 if TYPE_CHECKING:
@@ -132,7 +133,39 @@ class EventSSM(S5Layers):
             outputs=tensors[names["decoder/kernel"]].shape[1],
             params=tuple(names.values()),
             input_step=int(config["pooling_stride"]) ** (1 + max(stage for stage, _ in places)),
+            **self._stepped(names, places, times, config, tensors[names["decoder/kernel"]].shape[0]),
         )
+
+    def _stepped(
+        self,
+        names: Mapping[str, str],
+        places: Sequence[tuple[int, int]],
+        times: Sequence[float],
+        config: Config,
+        width: int,
+    ) -> dict[str, Any]:
+        """How the classifier is run event by event, or why it is not."""
+        if config["timesteps"]:
+            return {"unsteppable": "its layers move by the events' own times"}
+        if int(config["pooling_stride"]) > 1:
+            return {"unsteppable": "its layers pool several events into one"}
+        if config["mode"] == "timepool":
+            return {"unsteppable": "its head weighs the steps by their times"}
+
+        def encoded(params: Mapping[str, Any], systems: Sequence[Any], x: Any) -> tuple[Any, tuple[Any, ...]]:
+            from lastcli.families.event_ssm import model
+
+            values = {path: params[name] for path, name in names.items()}
+            h, _, inputs = model.encoded(values, places, times, config, systems, x)
+            return h, inputs
+
+        def decoded(params: Mapping[str, Any], h: Any) -> Any:
+            from lastcli.families.event_ssm import model
+
+            return model.decoded({path: params[name] for path, name in names.items()}, config, h)
+
+        over = "mean" if config["mode"] == "pool" else "last"
+        return step_by_step(encoded, decoded, over=over, sequence=False, width=width)
 
 
 def _rounded_down(limit: float) -> str:

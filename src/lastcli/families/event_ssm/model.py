@@ -15,7 +15,7 @@ from lastcli.engine.system import DiagonalSystem
 from lastcli.errors import InputError
 from lastcli.families.parts.blocks import activation, along, layer_norm, pool
 
-__all__ = ["classify", "irregular"]
+__all__ = ["classify", "decoded", "encoded", "irregular"]
 
 Array = Any
 Config = Mapping[str, Any]
@@ -46,7 +46,27 @@ def classify(
             (n, L, tokens) weights of the tokens as well, such as one-hot ones.
         lengths: (n,) events of each example, or None.
     """
-    params = {path: jnp.asarray(value, np.promote_types(value.dtype, np.float32)) for path, value in params.items()}
+    h, times, inputs = encoded(params, places, nominal, config, systems, x)
+    stages = 1 + max(stage for stage, _ in places)
+    head = _head(h, times, lengths, int(config["pooling_stride"]) ** stages, config["mode"])
+    return _dense(_wide(params), "decoder", head), inputs
+
+
+def decoded(params: Mapping[str, Array], config: Config, h: Array) -> Array:
+    """Logits for features (n, L, H) of events that are equally far apart."""
+    return _dense(_wide(params), "decoder", pool(h, config["mode"], None))
+
+
+def encoded(
+    params: Mapping[str, Array],
+    places: Sequence[tuple[int, int]],
+    nominal: Sequence[float],
+    config: Config,
+    systems: Sequence[Any],
+    x: Array,
+) -> tuple[Array, Array, tuple[Array, ...]]:
+    """Features (n, L, H), the time each of them stands for (n, L), and layer inputs; arguments as of `classify`."""
+    params = _wide(params)
     table = params["encoder/encoder/embedding"]
     tokens, times = (x[..., 0], x[..., 1]) if config["timesteps"] else (x, jnp.full(x.shape[:2], config["timestep"]))
     if tokens.ndim == 3:
@@ -75,9 +95,11 @@ def classify(
         times = times[:, :kept].reshape(times.shape[0], -1, stride).sum(axis=2)
         h = (_dense(own, "Dense_1", skip) if "Dense_1/kernel" in own else skip) + y
         h = h if config["prenorm"] else _norm(own, h)
-    stages = 1 + max(stage for stage, _ in places)
-    head = _head(h, times, lengths, int(config["pooling_stride"]) ** stages, config["mode"])
-    return _dense(params, "decoder", head), tuple(inputs)
+    return h, times, tuple(inputs)
+
+
+def _wide(params: Mapping[str, Array]) -> dict[str, Array]:
+    return {path: jnp.asarray(value, np.promote_types(value.dtype, np.float32)) for path, value in params.items()}
 
 
 def irregular(system: DiagonalSystem, u: Array, ratio: Array, rule: str) -> Array:

@@ -24,6 +24,7 @@ from lastcli.families.lru.feedforward import dense, feed
 from lastcli.families.lru.names import flax_root
 from lastcli.families.parts.blocks import along, as_features, class_scores, layer_norm, linear, pool
 from lastcli.families.parts.leaves import canonical
+from lastcli.families.parts.stepping import step_by_step
 
 if TYPE_CHECKING:
     from lastcli.engine.system import DiagonalSystem
@@ -68,7 +69,7 @@ def _minimal_lru(tensors: Tensors, names: Mapping[str, str], config: Config, lay
     width = tensors[used[f"{root}decoder/kernel"]].shape[1]
     classes = _classes(config, width)
 
-    def apply(params: Params, systems: Systems, x: Any, lengths: Any = None) -> Result:
+    def features_of(params: Params, systems: Systems, x: Any) -> Result:
         p = {path: params[name] for path, name in used.items()}
         kernel = p[f"{root}encoder/encoder/kernel"]
         x = _dense(p, f"{root}encoder/encoder", as_features(jnp.asarray(x), features, kernel.dtype))
@@ -79,9 +80,17 @@ def _minimal_lru(tensors: Tensors, names: Mapping[str, str], config: Config, lay
             y = jax.nn.gelu(simulate(system, u))
             x = x + _dense(p, f"{path}/out1", y) * jax.nn.sigmoid(_dense(p, f"{path}/out2", y))
             x = x if prenorm else _flax_norm(p, norm, path, statistic, x)
-        x = _dense(p, f"{root}decoder", pool(x, _POOLS[pooling], None))
+        return x, tuple(inputs)
+
+    def head(params: Params, h: Any) -> Any:
+        p = {path: params[name] for path, name in used.items()}
+        x = _dense(p, f"{root}decoder", pool(h, _POOLS[pooling], None))
         x = x if classes == width else x.reshape(*x.shape[:-1], width // classes, classes)
-        return class_scores(x, task), tuple(inputs)
+        return class_scores(x, task)
+
+    def apply(params: Params, systems: Systems, x: Any, lengths: Any = None) -> Result:
+        h, inputs = features_of(params, systems, x)
+        return head(params, h), inputs
 
     return Forward(
         apply,
@@ -92,6 +101,13 @@ def _minimal_lru(tensors: Tensors, names: Mapping[str, str], config: Config, lay
         params=tuple(used.values()),
         generates=next_token(config),
         several=width // classes,
+        **step_by_step(
+            features_of,
+            head,
+            over="mean" if pooling == "mean" else "last",
+            sequence=pooling == "none",
+            width=tensors[used[f"{root}decoder/kernel"]].shape[0],
+        ),
     )
 
 
@@ -132,7 +148,7 @@ def _torch_blocks(
     features, outputs = tensors[used["encoder/weight"]].shape[1], tensors[used["decoder/weight"]].shape[0]
     bound = float(config.get("lip", 1.0))
 
-    def apply(params: Params, systems: Systems, x: Any, lengths: Any = None) -> Result:
+    def features_of(params: Params, systems: Systems, x: Any) -> Result:
         p = {path: params[name] for path, name in used.items()}
         x = dense(p, "encoder", as_features(jnp.asarray(x), features, p["encoder/weight"].dtype))
         inputs = []
@@ -140,10 +156,24 @@ def _torch_blocks(
             u = layer_norm(x, p[f"{block}/ln/weight"], p.get(f"{block}/ln/bias"), 1e-5) if norm == "layer" else x
             inputs.append(u)
             x = _residual(p, block, x, simulate(system, u), bound)
-        return dense(p, "decoder", x), tuple(inputs)
+        return x, tuple(inputs)
+
+    def head(params: Params, h: Any) -> Any:
+        return dense({path: params[name] for path, name in used.items()}, "decoder", h)
+
+    def apply(params: Params, systems: Systems, x: Any, lengths: Any = None) -> Result:
+        h, inputs = features_of(params, systems, x)
+        return head(params, h), inputs
 
     return Forward(
-        apply, features, outputs, task, sequence=True, params=tuple(used.values()), generates=next_token(config)
+        apply,
+        features,
+        outputs,
+        task,
+        sequence=True,
+        params=tuple(used.values()),
+        generates=next_token(config),
+        **step_by_step(features_of, head, over="last", sequence=True, width=tensors[used["decoder/weight"]].shape[1]),
     )
 
 

@@ -128,13 +128,18 @@ class Mapped(Family):
         own = {name: parts[name] for name in found.params if name in parts}
         names = {name: own[name].expression.name if name in own else name for name in found.params}
 
-        def apply(params: Any, systems: Any, x: Any, lengths: Any = None) -> tuple[Any, tuple[Any, ...]]:
-            seen = {name: params[names[name]] for name in names}
+        def seen(params: Any) -> dict[str, Any]:
+            values = {name: params[names[name]] for name in names}
             for name, part in own.items():
-                seen[name] = seen[name] if part.axes is None else arranged(seen[name], part.axes)
-            return found.apply(seen, systems, x, lengths)
+                values[name] = values[name] if part.axes is None else arranged(values[name], part.axes)
+            return values
 
-        return replace(found, apply=apply, params=tuple(names.values()))
+        def apply(params: Any, systems: Any, x: Any, lengths: Any = None) -> tuple[Any, tuple[Any, ...]]:
+            return found.apply(seen(params), systems, x, lengths)
+
+        inner = found.step
+        step = None if inner is None else lambda params, *rest: inner(seen(params), *rest)
+        return replace(found, apply=apply, step=step, params=tuple(names.values()))
 
     def lacks(self, tensors: Tensors, config: Config, layers: Sequence[Layer]) -> str | None:
         """As the family does."""

@@ -150,6 +150,7 @@ def mega_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -> F
         sequence=model.head in ("steps", "hidden"),
         params=tuple(names.values()),
         layout="pair" if model.pair else "single",
+        unsteppable="its attention looks at all steps of a chunk",
     )
 
 

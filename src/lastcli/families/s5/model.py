@@ -28,7 +28,7 @@ from lastcli.families.parts.discretise import discrete
 from lastcli.families.parts.storage import join_pair
 from lastcli.families.s5.dynamics import CLIP
 
-__all__ = ["S5SSM", "S5Encoder", "S5Model", "S5SequenceLayer", "widen"]
+__all__ = ["S5SSM", "S5Encoder", "S5Model", "S5SequenceLayer", "decoded", "encoded", "widen"]
 
 Array = jax.Array
 
@@ -240,7 +240,8 @@ class S5Model(nn.Module):
             # All first documents, then all second ones: batch statistics run over both.
             x = jnp.concatenate([x[:, 0], x[:, 1]])
             lengths = None if lengths is None else jnp.concatenate([lengths[:, 0], lengths[:, 1]])
-        x = self._encoder()(_features(x, self.features), systems, train)
+        encoder = S5Encoder(d_model=self.d_model, layers=_layers(self), name="encoder")
+        x = encoder(_features(x, self.features), systems, train)
         if self.task == "retrieval":
             first, second = jnp.split(pool(x, self.mode, lengths), 2)
             x = jnp.concatenate([first, second, first - second, first * second], axis=-1)
@@ -249,24 +250,43 @@ class S5Model(nn.Module):
             x = nn.Dense(self.d_output, name="decoder")(pool(x, self.mode, lengths))
         return class_scores(x, self.task)
 
-    def _encoder(self) -> S5Encoder:
-        ssm = {
-            "discretization": self.discretization,
-            "conj_sym": self.conj_sym,
-            "clip_eigs": self.clip_eigs,
-            "bidirectional": self.bidirectional,
-            "step_rescale": self.step_rescale,
-            "joint_c": self.joint_c,
-        }
-        layer = {
-            "activation": self.activation,
-            "prenorm": self.prenorm,
-            "norm": self.norm,
-            "bn_momentum": self.bn_momentum,
-            "dropout": self.dropout,
-        }
-        layers = tuple({**layer, "ssm": {**ssm, "P": size}} for size in self.ssm_sizes)
-        return S5Encoder(d_model=self.d_model, layers=layers, name="encoder")
+
+def _layers(model: S5Model) -> tuple[dict[str, Any], ...]:
+    """The options of every layer."""
+    ssm = {
+        "discretization": model.discretization,
+        "conj_sym": model.conj_sym,
+        "clip_eigs": model.clip_eigs,
+        "bidirectional": model.bidirectional,
+        "step_rescale": model.step_rescale,
+        "joint_c": model.joint_c,
+    }
+    layer = {
+        "activation": model.activation,
+        "prenorm": model.prenorm,
+        "norm": model.norm,
+        "bn_momentum": model.bn_momentum,
+        "dropout": model.dropout,
+    }
+    return tuple({**layer, "ssm": {**ssm, "P": size}} for size in model.ssm_sizes)
+
+
+def encoded(
+    model: S5Model, variables: dict[str, Any], systems: Sequence[Any], x: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    """What the layers of a model make of every step, (n, L, H), and the input of each of them."""
+    own = {collection: tree["encoder"] for collection, tree in variables.items() if "encoder" in tree}
+    encoder, inputs = S5Encoder(d_model=model.d_model, layers=_layers(model)), _features(x, model.features)
+    h, sown = encoder.apply(own, inputs, tuple(systems), mutable=["intermediates"])
+    seen = sown["intermediates"]
+    return h, tuple(seen[f"layers_{i}"]["seq"]["input"][0] for i in range(len(model.ssm_sizes)))
+
+
+def decoded(model: S5Model, variables: dict[str, Any], h: Array) -> Array:
+    """The outputs for features (n, L, H) of a model that does not compare documents."""
+    head = nn.Dense(model.d_output)
+    x = head.apply({"params": variables["params"]["decoder"]}, pool(h, model.mode, None))
+    return class_scores(x, model.task)
 
 
 def _features(x: Array, features: int) -> Array:

@@ -15,6 +15,7 @@ from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, next_token
 from lastcli.families.parts.leaves import canonical
+from lastcli.families.parts.stepping import step_by_step
 
 if TYPE_CHECKING:
     from lastcli.families.s5.model import S5Model
@@ -70,27 +71,50 @@ class Wrapper:
         params, stats = self._needed(config, len(layers))
         features, outputs = params[_ENCODER].shape[0], params[(*last, "kernel")].shape[1]
 
-        def apply(values: Mapping[str, Any], systems: Sequence[Any], x: Any, lengths: Any) -> tuple[Any, Any]:
+        def encoded(values: Mapping[str, Any], systems: Sequence[Any], x: Any) -> tuple[Any, tuple[Any, ...]]:
+            from lastcli.families.s5 import model
+
+            return model.encoded(self.module(config, layers), variables(values), systems, x)
+
+        def decoded(values: Mapping[str, Any], h: Any) -> Any:
+            from lastcli.families.s5 import model
+
+            return model.decoded(self.module(config, layers), variables(values), h)
+
+        def variables(values: Mapping[str, Any]) -> dict[str, Any]:
             from lastcli.families.s5.model import widen
 
-            model = self.module(config, layers)
-            variables = {
+            return {
                 "params": tree_of({path: widen(values[info.name]) for path, info in params.items()}),
                 "batch_stats": tree_of({path: widen(values[info.name]) for path, info in stats.items()}),
             }
-            y, sown = model.apply(variables, x, lengths, systems=tuple(systems), mutable=["intermediates"])
+
+        def apply(values: Mapping[str, Any], systems: Sequence[Any], x: Any, lengths: Any) -> tuple[Any, Any]:
+            model = self.module(config, layers)
+            y, sown = model.apply(variables(values), x, lengths, systems=tuple(systems), mutable=["intermediates"])
             seen = sown["intermediates"]["encoder"]
             return y, tuple(seen[f"layers_{i}"]["seq"]["input"][0] for i in range(len(layers)))
 
+        sequence = config["mode"] == "sequence" and config["task"] != "retrieval"
+        stepped: dict[str, Any] = {"unsteppable": "its head compares two whole sequences"}
+        if config["task"] != "retrieval":
+            stepped = step_by_step(
+                encoded,
+                decoded,
+                over="mean" if config["mode"] == "pool" else "last",
+                sequence=sequence,
+                width=params[_ENCODER].shape[1],
+            )
         return Forward(
             apply=apply,
             features=features,
             outputs=outputs,
             task="classification" if config["task"] == "retrieval" else config["task"],
-            sequence=config["mode"] == "sequence" and config["task"] != "retrieval",
+            sequence=sequence,
             params=tuple(info.name for info in (*params.values(), *stats.values())),
             layout="pair" if config["task"] == "retrieval" else "single",
             generates=next_token(config),
+            **stepped,
         )
 
     def module(self, config: Config, layers: Sequence[Layer]) -> S5Model:

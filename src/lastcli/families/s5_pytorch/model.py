@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lastcli.families.base import Forward, Layer, Tensors
+from lastcli.families.parts.stepping import step_by_step
 
 __all__ = ["sequence_model"]
 
@@ -35,6 +36,13 @@ def sequence_model(tensors: Tensors, layers: Sequence[Layer], blocks: Sequence[M
         task="regression",
         sequence=True,
         params=tuple(name for block in blocks for name in block.values()),
+        **step_by_step(
+            lambda params, systems, x: apply(params, systems, x, None),
+            lambda params, h: h,
+            over="last",
+            sequence=True,
+            width=width,
+        ),
     )
 
 

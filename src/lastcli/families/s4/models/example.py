@@ -15,6 +15,7 @@ from typing import Any
 
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Option, Tensors, next_token, task_option
+from lastcli.families.parts.stepping import step_by_step
 
 __all__ = ["EXAMPLE_OPTIONS", "Block", "example_blocks", "example_forward"]
 
@@ -91,16 +92,16 @@ def example_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
         params += [name for name in (block.weight, block.bias, block.scale, block.shift) if name]
     features = tensors[f"{prefix}encoder.weight"].shape[1]
 
-    def apply(
-        params: dict[str, Any], systems: Sequence[Any], x: Any, lengths: Any = None
-    ) -> tuple[Any, tuple[Any, ...]]:
+    def dense(params: dict[str, Any], h: Any, name: str) -> Any:
+        from lastcli.families.parts.blocks import linear
+
+        return linear(h, params[f"{prefix}{name}.weight"], params.get(f"{prefix}{name}.bias"))
+
+    def features_of(params: dict[str, Any], systems: Sequence[Any], x: Any) -> tuple[Any, tuple[Any, ...]]:
         from lastcli.engine.simulate import simulate
         from lastcli.families.parts import blocks as nn
 
-        def dense(h: Any, name: str) -> Any:
-            return nn.linear(h, params[f"{prefix}{name}.weight"], params.get(f"{prefix}{name}.bias"))
-
-        h = dense(nn.as_features(x, features, params[f"{prefix}encoder.weight"].dtype), "encoder")
+        h = dense(params, nn.as_features(x, features, params[f"{prefix}encoder.weight"].dtype), "encoder")
         inputs = []
         for block, system in zip(blocks, systems, strict=True):
             scale, shift = params[block.scale], params[block.shift] if block.shift else None
@@ -112,7 +113,18 @@ def example_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
             h = h + (nn.glu(y) if y.shape[-1] == 2 * h.shape[-1] else y)
             if not config["prenorm"]:
                 h = nn.layer_norm(h, scale, shift, config["eps"])
-        return dense(nn.pool(h, config["mode"], lengths), "decoder"), tuple(inputs)
+        return h, tuple(inputs)
+
+    def head(params: dict[str, Any], h: Any, lengths: Any = None) -> Any:
+        from lastcli.families.parts.blocks import pool
+
+        return dense(params, pool(h, config["mode"], lengths), "decoder")
+
+    def apply(
+        params: dict[str, Any], systems: Sequence[Any], x: Any, lengths: Any = None
+    ) -> tuple[Any, tuple[Any, ...]]:
+        h, inputs = features_of(params, systems, x)
+        return head(params, h, lengths), inputs
 
     return Forward(
         apply=apply,
@@ -122,4 +134,11 @@ def example_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) -
         sequence=config["mode"] == "sequence",
         generates=next_token(config),
         params=tuple(params),
+        **step_by_step(
+            features_of,
+            head,
+            over="mean" if config["mode"] == "pool" else "last",
+            sequence=config["mode"] == "sequence",
+            width=tensors[f"{prefix}decoder.weight"].shape[1],
+        ),
     )

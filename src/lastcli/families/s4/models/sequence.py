@@ -22,6 +22,7 @@ from lastcli.engine.simulate import simulate
 from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Tensors, next_token
 from lastcli.families.parts import blocks as nn
+from lastcli.families.parts.stepping import step_by_step
 from lastcli.families.s4.models.sequence_names import (
     Block,
     Linear,
@@ -65,6 +66,18 @@ def sequence_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) 
         y = _decode(model, config, params, h)
         return (y if config["mode"] == "sequence" else y.reshape(len(y), -1)), inputs
 
+    def features(params: Params, systems: Sequence[Any], x: Array) -> tuple[Array, tuple[Array, ...]]:
+        return _blocks(model, config, params, systems, _encode(model, params, x), None)
+
+    def outputs(params: Params, h: Array) -> Array:
+        # what "mean" and "sum" make of the steps is there already, as one step
+        return _decode(model, config, params, h if config["mode"] == "sequence" else h[:, 0])
+
+    why = _unsteppable(model, config)
+    stepped: dict[str, Any] = {"unsteppable": why}
+    if not why:
+        over = {"pool": "mean", "sum": "sum"}.get(config["mode"], "last")
+        stepped = step_by_step(features, outputs, over=over, sequence=config["mode"] == "sequence", width=model.width)
     return Forward(
         apply=apply,
         features=model.width if encoder is None else encoder.shape[0 if model.ends.embeds else 1],
@@ -74,7 +87,24 @@ def sequence_forward(tensors: Tensors, config: Config, layers: Sequence[Layer]) 
         generates=next_token(config),
         params=model.params,
         layout="pair" if model.ends.retrieval else "single",
+        **stepped,
     )
+
+
+def _unsteppable(model: SequenceNames, config: Config) -> str:
+    """Why the model is not run step by step, as a clause; empty where it is."""
+    if model.ends.retrieval:
+        return "its head compares two whole sequences"
+    if config["mode"] == "first" or config["l_output"] > 1:
+        return "its head reads other steps than the present one"
+    norms = (
+        [model.final, *(block.norm for block in model.blocks)]
+        if config["prenorm"]
+        else [block.norm for block in model.blocks]
+    )
+    if any(_kind(norm, config) in ("group", "instance") for norm in norms):
+        return "its norms look at all steps"
+    return ""
 
 
 def _check(model: SequenceNames, config: Config) -> None:
@@ -238,9 +268,13 @@ def _activation(name: str, x: Array) -> Array:
     return nn.activation(name, x)
 
 
+def _kind(norm: Norm, config: Config) -> str:
+    return str(NORM_KINDS[norm.stored][0] if config["norm"] == "auto" else config["norm"])
+
+
 def _normalise(params: Params, norm: Norm, config: Config, x: Array) -> Array:
     """A norm of (n, L, H): over features, over steps, over both, or by stored statistics."""
-    kind = NORM_KINDS[norm.stored][0] if config["norm"] == "auto" else config["norm"]
+    kind = _kind(norm, config)
     if kind == "none":
         return x
     if norm.stored == "scalar":
