@@ -1,7 +1,7 @@
 import pytest
 
 from lastcli.errors import InputError, UsageError
-from lastcli.mappings import SIZE_LIMIT, convert, load_mapping, parse_mapping, suggestion
+from lastcli.mappings import SIZE_LIMIT, convert, key_lines, load_mapping, parse_mapping, suggestion
 
 
 def test_numbers_in_scientific_notation_are_numbers_where_a_number_is_meant():
@@ -75,6 +75,11 @@ def test_a_file_that_is_missing_large_or_no_text_is_refused(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"a: \xff\n")
     with pytest.raises(InputError, match="UTF-8"):
         load_mapping(tmp_path / "latin.yaml")
+
+
+def test_every_key_of_the_first_two_levels_has_its_line(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: 1\nb:\n  c: 2\n  [d]: 3\n  e:\n    f: 4\n")
+    assert key_lines(tmp_path / "a.yaml") == {("a",): 1, ("b",): 2, ("b", "c"): 3, ("b", "e"): 5}
 
 
 def test_an_empty_file_is_an_empty_mapping(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from lastcli import api, containers
 from lastcli.containers.base import TensorSource
 from lastcli.engine.system import DiagonalSystem, Reduction
-from lastcli.errors import UnsupportedModelError
+from lastcli.errors import UnsupportedModelError, UsageError
 from lastcli.families import FAMILIES, detect, family_named
 from lastcli.families.base import Family
 from lastcli.families.parts.storage import store
@@ -30,6 +30,15 @@ HALF_READ_OUTS = [
     pytest.param(name, cases[0], id=name) for name, cases in CASES.items() if name not in (*REWRITTEN, "s5_pytorch")
 ]
 GATHERED = [pytest.param(name, cases[0], id=name) for name, cases in CASES.items() if name not in REWRITTEN]
+
+# Those that published code has without a direct term too; in the others it is a part of every layer.
+WITHOUT_D = [
+    pytest.param(name, case, id=f"{name}: {case.name}")
+    for name, cases in CASES.items()
+    for case in cases
+    if name in ("linoss", "lru", "mega", "s4", "s4_dplr", "dss", "s4d", "complex_s4d")
+    and case.name in (cases[0].name, "V1", "V0")
+]
 
 
 def opened(name: str, case: Case, dtype: Any = None) -> tuple[Family, Arrays, dict[str, Any]]:
@@ -85,6 +94,15 @@ def test_an_entry_says_what_it_is(name: str) -> None:
         assert not option.choices or option.default in option.choices, option.key
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_conversion_that_there_is_not_is_refused(name: str) -> None:
+    family = family_named(name)
+    known = ", ".join(family.converts_to)
+    message = f"converts to {known}, not to 'nothing'" if known else "has no exact conversion to 'nothing', nor to any"
+    with pytest.raises(UsageError, match=message):
+        family.convert({}, {}, {}.__getitem__, "nothing")
+
+
 @pytest.mark.parametrize(("name", "case"), [*EVERY, *(pytest.param(n, c[0], id=n) for n, c in SELECTIVE.items())])
 def test_a_checkpoint_is_recognised_as_its_own_family(name: str, case: Case) -> None:
     _, arrays, _ = opened(name, case)
@@ -96,6 +114,7 @@ def test_moved_poles_are_refused_exactly_where_the_system_says_they_are_fixed(na
     family, arrays, config = opened(name, case)
     systems = systems_of(family, arrays, config)
     assert {system.fixed_poles for system in systems} == {case.fixed}
+    assert case.fixed or {system.modes for system in systems} == {1}  # poles in pairs cannot move one by one
     moved = []
     for system in systems:
         inside = 0.9999 * system.poles / np.maximum(np.abs(system.poles), 1)
@@ -122,6 +141,26 @@ def test_a_new_read_out_is_held_as_the_system_says(name: str, case: Case) -> Non
         assert not system.real_readout or not np.any(system.C.imag)
         new.append(whole(system, "readout", C=factor * system.C, D=None if system.D is None else 2 * system.D))
     for got, reduction in zip(reread(family, rebuilt(family, arrays, config, new), config), new):
+        assert_same_output(got, reduction.system, 1e-5)
+
+
+@pytest.mark.parametrize(("name", "case"), WITHOUT_D)
+def test_a_layer_without_a_direct_term_is_read_and_written_without_one(name: str, case: Case) -> None:
+    family, arrays, config = opened(name, case)
+    role = "omega" if name == "mega" else "D"
+    direct = {layer.tensors[role] for layer in layers_of(family, arrays, config)}
+    bare = {key: array for key, array in arrays.items() if key not in direct}
+    without = config_of(family, bare, **case.changes)
+    systems = systems_of(family, bare, without)
+    for own, other in zip(systems, systems_of(family, arrays, config), strict=True):
+        assert own.D is None
+        assert own.feedthrough == "none"
+        for field in ("poles", "B", "C"):
+            np.testing.assert_array_equal(getattr(own, field), getattr(other, field))
+    new = [whole(system, "readout", C=1.25 * system.C) for system in systems]
+    small = rebuilt(family, bare, without, new)
+    for got, reduction in zip(reread(family, small, without), new):
+        assert got.D is None
         assert_same_output(got, reduction.system, 1e-5)
 
 

@@ -190,6 +190,15 @@ def test_unstable_states_stay_as_they_are():
     assert error_peak(rest, small)[0] <= bound * (1 + 1e-6)
 
 
+def test_more_unstable_states_than_may_stay_are_refused():
+    system = random_system(38, states=5, inputs=2, outputs=2)
+    system.poles[0, [0, 3]] = 1.01j
+    balanced = balance(system, "wild")
+    assert balanced.reduce(2).kept.shape == (1, 2)
+    with pytest.raises(UsageError, match="Layer wild has more unstable states than the 1 that may stay"):
+        balanced.reduce(1)
+
+
 def near_defective(gap):
     """A double pole but for `gap`: two residues of its inverse that cancel."""
     system = random_system(39, states=3, inputs=1, outputs=1, real_poles=3)
@@ -260,6 +269,25 @@ def test_a_pair_that_may_be_two_real_poles_takes_two_slots(split):
     modal = diagonalise(projection_of(A), 3, "truncation")
     assert modal.slots == 3
     assert not modal.resolved
+
+
+def test_poles_without_eigenvectors_of_their_own_are_never_resolved():
+    modal = diagonalise(projection_of(np.array([[0.8, 1e3], [0, 0.8]])), 2, "truncation")
+    assert modal.condition == np.inf
+    assert not modal.resolved
+    assert modal.slots == 2
+
+
+def test_a_pole_at_zero_cannot_be_read_before_the_update():
+    """C (A - 0)⁻¹ does not exist: no read-out after the update says what one before it said."""
+    modal = diagonalise(dataclasses.replace(projection_of(np.diag([0.5, 0.0])), causal=True), 2, "truncation")
+    assert modal.condition == np.inf
+    assert modal.resolved
+    kept = diagonalise(dataclasses.replace(projection_of(np.diag([0.5, 0.1])), causal=True), 2, "truncation")
+    # the impulse response from its second step on, and C A⁻¹ B taken off the first
+    seen = [(kept.C @ np.diag(kept.poles**k) @ kept.B).real.item() for k in (0, 1, 2)]
+    np.testing.assert_allclose(seen, [0.5**k / 0.5 + 0.1**k / 0.1 for k in (0, 1, 2)])
+    np.testing.assert_allclose(kept.D, -(1 / 0.5 + 1 / 0.1))
 
 
 def test_equal_poles_that_are_not_sensitive_are_kept():

@@ -12,6 +12,7 @@ from lastcli.engine import balanced as module
 from lastcli.engine.balanced import balance
 from lastcli.engine.certificates import relative_dc_error, relative_h2_error
 from lastcli.engine.constant_response import refit_keeping_constants
+from lastcli.engine.reductions import refit_moved
 from tests import oracles
 from tests.systems import random_system, system_of
 
@@ -45,6 +46,17 @@ def test_the_constant_response_is_kept_exactly(feedthrough, directions, delay, g
         assert fitted.system.D is None
     else:
         np.testing.assert_array_equal(fitted.system.D * (1 - np.eye(3)), 0)
+
+
+def test_with_too_few_states_it_is_weighed_against_the_h2_error():
+    """One complex state has two numbers a row, and three inputs are three equations."""
+    system = random_system(61, states=6, inputs=3, outputs=3, pairing=2, feedthrough="none")
+    assert refit_keeping_constants(system, moved(system, 1)) is None
+    found = balance(system, mode="perturbation").reduce(1)
+    assert found.bound is None
+    weight = module._constant_weight(system)
+    np.testing.assert_allclose(refit_moved(system, found, constant=weight).system.C, found.system.C, rtol=1e-9)
+    assert relative_dc_error(system, found.system) < relative_dc_error(system, refit_moved(system, found).system)
 
 
 @pytest.mark.parametrize("feedthrough", ["none", "diagonal"])

@@ -49,6 +49,15 @@ def test_it_stays_where_it_is_if_every_step_makes_it_worse():
     np.testing.assert_array_equal(found.best, [[-1.2, 1.0]])
 
 
+def test_a_problem_that_no_step_helps_ends_it():
+    def misled(z):
+        return (z**2).sum(axis=1), -2 * z
+
+    found = minimise(watched(misled), np.array([[1.0, -2.0]]), steps=50, patience=50)
+    np.testing.assert_array_equal(found.best, [[1.0, -2.0]])
+    assert found.steps <= 1
+
+
 def test_values_that_are_not_finite_are_stepped_around():
     def walled(z):
         value, gradient = rosenbrock(z)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lastcli.engine import criteria
+from lastcli.engine import exchange as exchange_module
 from lastcli.engine.elimination import eliminate
 from lastcli.engine.exchange import exchange, select_states
 from lastcli.engine.moments import accumulate, empty_moments
@@ -39,6 +40,16 @@ def test_no_single_swap_is_left_that_helps(kind):
                 other = found.copy()
                 other[s, i] = state
                 assert left_by(system, other, moments) >= reached * (1 - 1.1e-3) - 1e-7
+
+
+def test_after_the_last_swap_allowed_what_was_found_is_given(monkeypatch):
+    system = system_of("mimo", 3)
+    moments = calibrated(system)
+    worst = np.sort(eliminate(system, moments).order[:, :2], axis=1)
+    monkeypatch.setattr(exchange_module, "_MOST_SWAPS", 1)
+    found = exchange(system, worst, moments)
+    assert len(set(found[0]) & set(worst[0])) == 1
+    assert left_by(system, found, moments) < left_by(system, worst, moments)
 
 
 def test_sets_are_exchanged_independently():

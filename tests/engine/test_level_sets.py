@@ -128,6 +128,13 @@ def test_a_peak_between_the_points_of_the_search_is_found():
     assert found.value == pytest.approx(peak, rel=1e-6)
 
 
+def test_a_climb_that_does_not_end_is_called_a_lower_bound(monkeypatch):
+    monkeypatch.setattr(level_sets, "_ROUNDS", 1)
+    found = certified_h_infinity(hidden_peak())
+    assert not found.exact
+    assert h_infinity_norm(hidden_peak())[0] < found.value <= fine_peak(hidden_peak()) * (1 + 1e-9)
+
+
 def test_the_peak_of_one_channel_among_many_is_found():
     hidden = hidden_peak()
     quiet = random_system(3, states=18, inputs=2, outputs=2, groups=3, pairing=2, multi=True, feedthrough="none")

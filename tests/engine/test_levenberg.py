@@ -16,8 +16,10 @@ def rosenbrock(z, held=None):
 
 
 def test_several_problems_reach_their_minimum_in_few_steps():
-    found = levenberg_marquardt(rosenbrock, np.array([[-1.2, 1.0], [2.0, 2.0], [0.0, 0.0]]), steps=50, patience=50)
+    start, told = np.array([[-1.2, 1.0], [2.0, 2.0], [0.0, 0.0]]), []
+    found = levenberg_marquardt(rosenbrock, start, steps=50, patience=50, progress=lambda *at: told.append(at))
     np.testing.assert_allclose(found.best, 1.0, atol=1e-6)
+    assert told == [(done, 50) for done in range(1, found.steps + 1)]
 
 
 def test_the_point_with_the_best_held_back_value_is_returned():

@@ -177,6 +177,33 @@ def test_padding_does_not_count():
     np.testing.assert_array_equal(clean.system.poles, dirty.system.poles)
 
 
+def test_batches_that_do_not_count_are_passed_over():
+    system = system_of("paired", 8)
+    u, y, weights = signals_of(system)
+    batches = [(u[:4], y[:4], 0 * weights[:4]), (u[4:], y[4:], weights[4:])]
+    found, wanted = load_signals(system, batches), load_signals(system, [(u[4:], y[4:], weights[4:])])
+    np.testing.assert_array_equal(found.u, wanted.u)
+    np.testing.assert_array_equal(found.y, wanted.y)
+    u[5, 3, 0] = np.inf
+    with pytest.raises(InputError, match="not finite; check the data"):
+        load_signals(system, batches)
+
+
+def test_fewer_and_dearer_steps_are_told_as_the_steps_asked_for():
+    told = []
+    scaled = poles._scaled(lambda *at: told.append(at), 40)
+    for done in (1, 5, 10):
+        scaled(done, 10)
+    assert told == [(4, 40), (20, 40), (40, 40)]
+    assert poles._scaled(None, 40) is None
+
+
+def test_a_layer_without_states_has_no_poles_to_refit():
+    system = system_of("paired", 8)
+    empty = truncate(system, np.zeros((1, 0), int))
+    assert refit_poles(system, empty, []) is empty
+
+
 def test_only_as_many_sequences_as_memory_allows_are_read(monkeypatch):
     system = system_of("paired", 8)
     monkeypatch.setattr(signals, "SIGNAL_BYTES", 16 * 24 * 3 * 16)

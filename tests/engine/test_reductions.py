@@ -3,12 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lastcli.engine.diagonal import poles_agree
+from lastcli.engine.embedding import embed
 from lastcli.engine.features import readout_of
 from lastcli.engine.moments import accumulate, empty_moments
 from lastcli.engine.readout import ridge_of
 from lastcli.engine.reductions import refit, residual, truncate
 from lastcli.engine.white_noise import white_noise_moments
-from lastcli.errors import UnsupportedModelError
+from lastcli.errors import InputError, UnsupportedModelError
 from tests.engine.signals import by_group, columns, least_squares_error, plain_features
 from tests.oracles import difference, h2_of, recurrence
 from tests.systems import KINDS, random_system, system_of
@@ -170,3 +172,17 @@ def test_diagonal_feedthrough_of_a_rectangular_layer_is_refused():
     system = random_system(9, inputs=3, outputs=2, feedthrough="none").replace(feedthrough="diagonal")
     with pytest.raises(UnsupportedModelError, match="3 inputs and 2 outputs"):
         refit(system, np.array([[0]]), white_noise_moments(system))
+
+
+def test_a_reduced_layer_without_D_is_embedded_with_a_D_of_zero():
+    system = random_system(9, feedthrough="dense")
+    reduction = truncate(system.replace(D=None, feedthrough="none"), np.array([[1, 3]]))
+    whole = embed(system, reduction)
+    np.testing.assert_array_equal(whole.D, np.zeros_like(system.D))
+    u = np.random.default_rng(0).normal(size=(2, 9, system.inputs))
+    np.testing.assert_allclose(recurrence(whole, u), recurrence(reduction.system, u))
+
+
+def test_poles_of_other_shapes_are_not_compared():
+    with pytest.raises(InputError, match=r"shapes \(1, 2\) and \(1, 3\)"):
+        poles_agree(np.zeros((1, 2)), np.zeros((1, 3)))

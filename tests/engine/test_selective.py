@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 
 from lastcli.engine.engines import engine_of
+from lastcli.engine.protocol import Reduction
+from lastcli.engine.selective import drive, fit, mixer
 from lastcli.engine.selective import moments as moments_module
-from lastcli.engine.selective.moments import accumulate, empty_moments, maps_of
+from lastcli.engine.selective.criteria import mean_poles
+from lastcli.engine.selective.moments import accumulate, empty_moments, maps_of, wide
 from lastcli.engine.selective.readout import fold
+from lastcli.engine.selective.system import SelectiveSystem
 from lastcli.engine.system import diagonal
 from lastcli.errors import InputError, UnsupportedModelError, UsageError
 from lastcli.families import family_named
-from tests.builders.mamba import language_model, mamba1, mamba2, silu, softplus
-from tests.families.rebuilding import config_of, systems_of
+from tests.builders.mamba import language_model, mamba1, mamba1_heads_mixer, mamba2, rms, silu, softplus
+from tests.families.rebuilding import config_of, layers_of, rebuilt, some_kept, systems_of
 
 SIGNALS = np.random.default_rng(2).normal(size=(5, 40, 6))
 
@@ -26,8 +30,18 @@ def made(version, **of):
     return arrays, system
 
 
-def states_of(arrays, u):
-    """(L, d, N) states, (L, d) gates, x (L, d) and what makes step, B and C (L, r + 2N), written out."""
+def in_heads():
+    """The tensors and the layer of a mixer in two heads."""
+    arrays, family = mamba1_heads_mixer(np.random.default_rng(3), "mixer."), family_named("mamba")
+    (system,) = systems_of(family, arrays, config_of(family, arrays))
+    return arrays, family, system
+
+
+def states_of(arrays, u, norm=lambda part: part):
+    """(L, d, N) states, (L, d) gates, x (L, d) and what makes step, B and C (L, r + 2N), written out.
+
+    `norm` is what step, B and C pass first.
+    """
     prefix = "backbone.layers.0.mixer."
     p = {name.removeprefix(prefix): a.astype(float) for name, a in arrays.items() if name.startswith(prefix)}
     d, N = p["A_log"].shape
@@ -37,7 +51,8 @@ def states_of(arrays, u):
     padded = np.concatenate([np.zeros((3, d)), x])
     taps = p["conv1d.weight"][:, 0]
     x = silu(sum(padded[k : k + len(u)] * taps[:, k] for k in range(4)) + p["conv1d.bias"])
-    raw = x @ p["x_proj.weight"].T
+    parts = np.split(x @ p["x_proj.weight"].T, [r, r + N], axis=1)
+    raw = np.concatenate([norm(part) for part in parts], axis=1)
     for t in range(len(u)):
         step = softplus(p["dt_proj.weight"] @ raw[t, :r] + p["dt_proj.bias"])
         h = np.exp(-step[:, None] * np.exp(p["A_log"])) * h + step[:, None] * raw[t, r : r + N] * x[t][:, None]
@@ -107,13 +122,18 @@ def test_elimination_ranks_by_what_the_fold_cannot_make_good():
     assert (np.diff(curve.layer_scores) >= 0).all()
 
 
-def test_contributions_are_gated_energies():
+@pytest.mark.parametrize("normed", [False, True])
+def test_contributions_are_gated_energies(normed):
     arrays, system = made(1)
+    ones = {"step_norm": np.ones(2), "B_norm": np.ones(5), "C_norm": np.ones(5)} if normed else {}
+    norm = (lambda part: rms(part, np.ones(part.shape[-1]), 1e-6)) if normed else (lambda part: part)
+    system = system.replace(**ones)
     found = accumulate(empty_moments(system), system, SIGNALS)
+    assert found.gram is None or not normed  # norms leave no linear read-out to fit
     total = np.zeros(5)
     W = np.asarray(system.out_proj, float)
     for u in SIGNALS:
-        h, gate, _, raw = states_of(arrays, u)
+        h, gate, _, raw = states_of(arrays, u, norm)
         C = raw[:, -5:]
         total += ((h * C[:, None] * gate[..., None]) ** 2 * (W**2).sum(axis=0)[None, :, None]).sum(axis=(0, 1))
     np.testing.assert_allclose(found.contribution[0], total / (5 * 40), rtol=1e-8)
@@ -143,6 +163,57 @@ def test_padding_does_not_count():
     np.testing.assert_allclose(counted.gram, cut.gram, rtol=1e-9, atol=1e-12)
 
 
+def test_a_bias_of_the_last_projection_is_taken_off_before_anything_is_fitted():
+    _, system = made(1)
+    bias = np.linspace(-1, 2, 6)
+    answers = engine_of(system).output(system, SIGNALS)
+    plain, shifted = (
+        accumulate(empty_moments(system), other, SIGNALS, None, answers + offset)
+        for other, offset in ((system, 0), (system.replace(out_bias=bias), bias))
+    )
+    for name in ("cross", "direct_target", "energy"):
+        np.testing.assert_allclose(getattr(shifted, name), getattr(plain, name), rtol=1e-9, atol=1e-12)
+    maps, weights = np.asarray(maps_of(system), np.float64), np.ones(SIGNALS.shape[:2])
+    plain, shifted = (
+        drive._sums(wide(other), maps, SIGNALS, answers + offset, weights)[1]
+        for other, offset in ((system, 0), (system.replace(out_bias=bias), bias))
+    )
+    np.testing.assert_allclose(shifted, plain, rtol=1e-4, atol=1e-3)
+
+
+def test_without_steps_that_count_nothing_is_fitted():
+    _, system = made(1)
+    assert fit.fit_projection(system, list) is system
+    maps = np.concatenate([system.to_C, system.to_B, system.to_step])
+    np.testing.assert_allclose(drive._drive(system, maps, list) @ maps, system.to_B, atol=1e-12)
+    _, system = made(2)
+    assert fit.fit_layer(system, lambda: [(SIGNALS, SIGNALS, np.zeros(SIGNALS.shape[:2]))]) is system
+
+
+def test_a_batch_that_does_not_count_ends_no_reading(monkeypatch):
+    weights = np.ones(SIGNALS.shape[:2])
+    weights[:2] = 0
+    batches = [(SIGNALS[:2], SIGNALS[:2], weights[:2]), (SIGNALS[2:], SIGNALS[2:], weights[2:])]
+    np.testing.assert_array_equal(fit._held(batches)[0], SIGNALS[2:].astype(np.float32))
+    monkeypatch.setattr(fit, "SIGNAL_BYTES", 8 * 40 * 6 * 4)  # four sequences
+
+    def endless():
+        while True:
+            yield SIGNALS[2:], SIGNALS[2:], weights[2:]
+
+    assert len(fit._held(endless())[0]) == 4
+
+
+def test_a_norm_before_the_gate():
+    _, system = made(2)
+    y, gate = np.random.default_rng(4).normal(size=(2, 1, 3, 8))
+    for first in (False, True):
+        parts = (y if first else y * gate).reshape(1, 3, 2, 4)
+        wanted = rms(parts, np.ones(4)).reshape(y.shape) * np.asarray(system.norm) * (gate if first else 1)
+        found = mixer.normalised(system.replace(norm_first=first), y, gate)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_refit_answers_better_than_leaving_states_out(version):
     _, system = made(version)
@@ -164,6 +235,100 @@ def test_a_refit_answers_better_than_leaving_states_out(version):
     )
 
 
+def test_states_are_chosen_anew_on_the_signals():
+    _, system = made(1)
+    engine = engine_of(system)
+    wanted = engine.output(system, SIGNALS)
+    found = engine.accumulate(engine.empty_moments(system), system, SIGNALS, np.ones(SIGNALS.shape[:2]), wanted)
+    order = engine.eliminate(system, found).order
+    signals = lambda: [(SIGNALS, wanted, np.ones(SIGNALS.shape[:2]))]  # noqa: E731
+    worst = np.sort(order[:, :2], axis=1)
+    stay, anew = (
+        engine.refit_on_signals(system, worst, lambda: found, signals, again, None).system for again in (False, True)
+    )
+    errors = [((engine.output(reduced, SIGNALS) - wanted) ** 2).sum() for reduced in (anew, stay)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_heads_are_mixers_side_by_side():
+    """Every head as a Mamba 1 of its own channels; rows of the first projection go x, gate, x, gate."""
+    arrays, _, system = in_heads()
+    p = {name.removeprefix("mixer."): array for name, array in arrays.items()}
+    wanted = 0
+    for head, own in enumerate((slice(0, 4), slice(4, 8))):
+        one = {
+            "A_log": p["A_log"][head],
+            "D": p["D"][head],
+            "in_proj.weight": np.concatenate([p["in_proj.weight"][0::2][own], p["in_proj.weight"][1::2][own]]),
+            "conv1d.weight": p["conv1d.weight"][own],
+            "conv1d.bias": p["conv1d.bias"][own],
+            "x_proj.weight": p["x_proj_weight"][head],
+            "dt_proj.weight": p["dt_proj_weight"][head],
+            "dt_proj.bias": p["dt_proj_bias"][head],
+            "out_proj.weight": p["out_proj.weight"][:, own],
+        }
+        wanted = wanted + np.stack([mamba1(one, "", u) for u in SIGNALS])
+    np.testing.assert_allclose(engine_of(system).output(system, SIGNALS), wanted, atol=1e-6)
+
+
+def test_heads_put_back_in_their_places_do_nothing_elsewhere():
+    _, _, system = in_heads()
+    engine, kept = engine_of(system), np.array([[0, 2, 4], [1, 2, 3]])
+    reduction = engine.truncate(system, kept)
+    whole = engine.embed(system, reduction)
+    np.testing.assert_array_equal(engine.inert(whole), [[n not in row for n in range(5)] for row in kept])
+    for name in ("to_B", "to_C", "A"):
+        assert np.shape(getattr(whole, name)) == np.shape(getattr(system, name))
+        assert np.isfinite(getattr(whole, name)).all()
+    again = engine.truncate(whole, kept).system
+    assert engine.same_dynamics(again, reduction.system, 0.0)
+    np.testing.assert_array_equal(again.to_C, reduction.system.to_C)
+
+
+@pytest.mark.parametrize("changed", ["readout", "all"])
+def test_refitted_heads_are_read_back_as_they_were_written(changed):
+    arrays, family, system = in_heads()
+    kept = some_kept(system, 3)
+    reduced = engine_of(system).truncate(system, kept).system
+    other = {name: 1.5 * np.asarray(getattr(reduced, name)) for name in ("to_C", "D", "out_proj")}
+    if changed == "all":
+        other |= {name: 0.5 * np.asarray(getattr(reduced, name)) for name in ("to_B", "A")}
+    wanted = reduced.replace(**other)
+    config = config_of(family, arrays)
+    new = rebuilt(family, arrays, config, [Reduction(kept, wanted, changed)])
+    assert [layer.states for layer in layers_of(family, new, config)] == [3]
+    (found,) = systems_of(family, new, config)
+    for field in dataclasses.fields(wanted):
+        if getattr(wanted, field.name) is not None:
+            np.testing.assert_allclose(getattr(found, field.name), getattr(wanted, field.name), rtol=1e-6)
+
+
+@pytest.mark.parametrize("version", [1, 2, "heads"])
+def test_kept_states_are_found_by_what_drives_them(version):
+    system = in_heads()[2] if version == "heads" else made(version)[1]
+    engine, kept = engine_of(system), np.array([[0, 2, 3], [1, 2, 4]])[: system.sets]
+    small = engine.truncate(system, kept).system
+    np.testing.assert_array_equal(engine.locate(system, small), kept)
+    assert "not ORIGINAL's" in engine.locate(system, small.replace(to_B=1.1 * np.asarray(small.to_B)))
+    narrow = small.replace(out_proj=np.asarray(small.out_proj)[:-1])
+    assert engine.locate(system, narrow) == "the layer has another width"
+
+
+def test_dynamics_agree_up_to_what_is_allowed():
+    _, system = made(1)
+    engine, near = engine_of(system), system.replace(A=np.asarray(system.A) * (1 + 1e-9))
+    assert engine.same_dynamics(system, near, 1e-6)
+    assert not engine.same_dynamics(system, near, 0.0)
+    assert not engine.same_dynamics(system, engine.truncate(system, np.array([[0, 2]])).system, 1e-6)
+    assert not engine.same_dynamics(system, system.replace(in_bias=np.ones(16)), 1e-6)
+
+
+def test_magnitudes_without_stored_parameters_are_those_of_the_rows():
+    _, system = made(2)
+    wanted = (np.asarray(system.to_B) ** 2).sum(axis=2) + (np.asarray(system.to_C) ** 2).sum(axis=2)
+    np.testing.assert_allclose(engine_of(system).energies(system, "magnitude"), wanted)
+
+
 def test_one_pole_a_head_makes_both_norms_rank_by_the_product_of_B_and_C():
     _, system = made(2)
     engine = engine_of(system)
@@ -183,3 +348,15 @@ def test_what_has_no_meaning_is_refused():
     bad = system.replace(D=np.full(8, np.nan))
     with pytest.raises(InputError, match="D holds NaN"):
         engine_of(system).check(bad, "layer", True)
+    with pytest.raises(InputError, match="not finite; check the data"):
+        accumulate(empty_moments(system), system, np.full((1, 3, 6), np.inf))
+    heads = in_heads()[2]
+    with pytest.raises(TypeError, match="no moments of a S6HeadsSystem"):
+        empty_moments(heads)
+    with pytest.raises(TypeError):
+        engine_of(heads).refit(heads, np.array([[0], [1]]), None, list)
+    unknown = SelectiveSystem(out_proj=np.ones((6, 8), "f4"), out_bias=None, D=np.ones(8, "f4"))
+    for computed in (lambda: mixer.mix(unknown, SIGNALS), lambda: mixer.inner_of(unknown, SIGNALS),
+                     lambda: mean_poles(unknown)):  # fmt: skip
+        with pytest.raises(TypeError, match="SelectiveSystem"):
+            computed()

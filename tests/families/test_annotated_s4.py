@@ -270,3 +270,13 @@ def test_layers_without_a_path_have_a_name() -> None:
     bare = annotated_layer(np.random.default_rng(0), "dss")
     assert [layer.name for layer in layers_of(FAMILIES["dss"], bare, {})] == ["layer"]
     assert detect(infos(bare)).name == "annotated_dss"
+
+
+def test_a_model_without_its_decoder_is_not_known() -> None:
+    arrays = annotated_model(np.random.default_rng(0), "s4d")
+    family = family_named("annotated_s4d")
+    config = config_of(family, arrays)
+    for known in (True, False):
+        found = family.forward(infos(arrays), config, layers_of(family, arrays, config))
+        assert (found is not None) == known
+        arrays = {name: a for name, a in arrays.items() if not name.endswith("decoder/bias")}

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from lastcli.errors import UnsupportedModelError
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.passes import model_outputs
+from lastcli.families.parts.blocks import as_features, pool
 from lastcli.families.parts.cancellation import cancellation
-from lastcli.families.parts.stored_kernel import fit_residues
+from lastcli.families.parts.multi_siso import inverse_transform, transform
+from lastcli.families.parts.stored_kernel import fit_residues, kernel_error
 from lastcli.families.s4.dplr import S4DPLR
 from lastcli.model.checkpoint import open_checkpoint
 from lastcli.reduction.calibration import layer_signals
@@ -160,3 +163,27 @@ def test_a_read_out_fitted_on_rounded_poles_makes_up_for_their_rounding() -> Non
     assert (errors[1] / errors[0]).min() < 0.5
     untouched = fit_residues(poles, residues, rounded, gain, np.float32, np.ones(len(poles)))
     np.testing.assert_array_equal(untouched, residues)
+
+
+def test_terms_that_do_not_cancel_on_exact_poles_stay_as_they_are() -> None:
+    system = random_system(3, states=4, inputs=1, outputs=1, groups=2, pairing=2, multi=True, feedthrough="none")
+    residues = system.C[:, 0] * system.B[:, None, :, 0]
+    kept = fit_residues(system.poles, residues, system.poles, np.ones((2, 4)), np.float32, np.full(2, 1e6))
+    np.testing.assert_array_equal(kept, residues)
+    louder = system.replace(C=system.C * np.array([1.1, 1.0])[:, None, None, None])
+    assert kernel_error(system, system) == 0
+    assert kernel_error(system, louder) == pytest.approx(0.1)
+
+
+def test_a_sigmoid_holds_nothing_from_one_on() -> None:
+    np.testing.assert_allclose(transform(inverse_transform(np.array([0.2, 0.9]), "sigmoid"), "sigmoid"), [0.2, 0.9])
+    with pytest.raises(
+        UnsupportedModelError, match=r"needs a decay rate of 1\.5, which a sigmoid parameter cannot hold"
+    ):
+        inverse_transform(np.array([0.2, 1.5]), "sigmoid", "a decay rate")
+
+
+def test_pooling_and_features_of_plain_arrays() -> None:
+    h = np.arange(12.0, dtype="f4").reshape(2, 3, 2)
+    np.testing.assert_array_equal(pool(h, "last", np.array([2, 0])), [h[0, 1], h[1, 0]])
+    np.testing.assert_array_equal(as_features(h[..., 0], 1, np.float32), h[..., :1])

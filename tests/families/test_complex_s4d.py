@@ -89,3 +89,23 @@ def test_a_shape_that_contradicts_the_others_is_named(role: str, shape: tuple[in
     arrays[f"s4d.{role}"] = np.zeros(shape, arrays[f"s4d.{role}"].dtype)
     with pytest.raises(UnsupportedModelError, match=sentence):
         layers_of(FAMILY, arrays, {})
+
+
+@pytest.mark.parametrize("of", [{}, {"B": True, "pairs": True}, {"tied": True, "B": True}])
+def test_magnitudes_are_the_stored_parameters_and_shared_ones_count_once(of: dict[str, bool]) -> None:
+    arrays = layer(**of)
+    (found,) = layers_of(FAMILY, arrays, config_of(FAMILY, arrays))
+    values = {role: arrays[f"s4d.{role}"].astype("c16" if "pairs" not in of else "f8") for role in ("A", "B", "C")
+              if f"s4d.{role}" in arrays}  # fmt: skip
+    if "pairs" in of:
+        values = {role: a[..., 0] + 1j * a[..., 1] for role, a in values.items()}
+    wanted = np.zeros((1 if "tied" in of else 3, 5))
+    for n in range(5):
+        for h in range(3):
+            wanted[h % len(wanted), n] += abs(values["C"][h, n]) ** 2
+            for role in values.keys() - {"C"}:
+                if values[role].ndim == 2:
+                    wanted[h, n] += abs(values[role][h, n]) ** 2
+                elif h == 0:
+                    wanted[0, n] += abs(values[role][n]) ** 2
+    np.testing.assert_allclose(FAMILY.magnitudes(found, {}, arrays.__getitem__), wanted, rtol=1e-6)

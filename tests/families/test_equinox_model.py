@@ -10,9 +10,11 @@ import jax
 import numpy as np
 import pytest
 
+from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect, family_named
 from lastcli.families.base import Family, Forward
+from lastcli.families.equinox.leaves import names_by_shape
 from lastcli.families.equinox.names import find_equinox
 from tests.builders.equinox import FEATURES, OUTPUTS, STATES, WIDTH, equinox_model, renamed, some_inputs, without
 from tests.builders.named import Arrays, infos
@@ -258,6 +260,29 @@ def test_other_names_are_another_model(kind: str, change: Any) -> None:
 def test_a_description_that_cannot_be_is_refused(head: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedModelError, match=message):
         forward(family_named("lru"), equinox_model("lru", head=head), task="regression", **changes)
+
+
+def test_a_counter_of_steps_is_no_part_of_the_model() -> None:
+    arrays = equinox_model("lru")
+    layers = [layer.name for layer in layers_of(family_named("lru"), arrays, config_of(family_named("lru"), arrays))]
+    found = find_equinox(infos(arrays), layers)
+    assert found is not None
+    assert find_equinox(infos(arrays | {"step": np.int32(7).reshape(())}), layers) == found
+
+
+def test_shapes_alone_name_the_leaves_of_a_layer_only_where_all_agree() -> None:
+    shapes = {"A_diag": (5,), "B": (5, 3, 2), "C": (3, 5, 2), "D": (3,), "steps": (5,)}
+
+    def named(numbers: dict[str, int], **other: tuple[int, ...]) -> list[str] | None:
+        leaves = [TensorInfo(f"{i}", shape, "float32", 0) for i, shape in enumerate((shapes | other).values())]
+        leaves += [TensorInfo(name, (), "int64", 8) for name in numbers]
+        return names_by_shape(leaves, numbers)
+
+    own = [f"layers/0/{field}" for field in shapes]
+    assert named({"5": 3, "6": 5}) == [*own, "layers/0/H", "layers/0/P"]
+    assert named({"5": 5, "6": 3}) == [*own, "leaves/5", "leaves/6"]
+    assert named({}, steps=(4,)) is None
+    assert named({}, C=(3, 4, 2)) is None
 
 
 def test_there_is_no_retrieval_in_this_model() -> None:

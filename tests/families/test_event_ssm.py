@@ -10,7 +10,9 @@ from lastcli.containers.base import TensorSource
 from lastcli.engine.system import Reduction
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families import detect
+from lastcli.families.base import Layer
 from lastcli.families.event_ssm.family import EventSSM
+from lastcli.families.event_ssm.names import around, place_of
 from tests.builders.event_ssm import event_checkpoint
 from tests.builders.named import infos
 from tests.families.rebuilding import (
@@ -242,3 +244,12 @@ def test_weights_of_tokens_are_tokens_too():
     one, _ = forward_of(FAMILY, arrays, config, tokens)
     other, _ = forward_of(FAMILY, arrays, config, np.eye(7, dtype="f4")[tokens])
     np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_only_the_model_itself_lies_around_the_layers():
+    names = ("params/encoder/encoder/embedding", "params/decoder/bias", "params/head/kernel")
+    moments = tuple(f"opt_state/mu/{name}" for name in names)
+    found = around(dict.fromkeys((*names, *moments)))
+    assert found == {"encoder/encoder/embedding": names[0], "decoder/bias": names[1]}
+    with pytest.raises(UnsupportedModelError, match="blocks/0 is not a layer of a stage of Event-SSM"):
+        place_of(Layer("blocks/0", 4, 1, {}))

@@ -210,7 +210,9 @@ def test_a_wrong_spelling_names_the_family_and_the_tensor(gone: str) -> None:
         detect(infos(arrays))
 
 
-@pytest.mark.parametrize(("name", "shape"), [("steps", (4,)), ("B", (3, 5, 2)), ("C", (3, 5)), ("D", (5,))])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("A_diag", (5, 1)), ("steps", (4,)), ("B", (3, 5, 2)), ("C", (3, 5)), ("D", (5,))]
+)
 def test_shapes_that_contradict_each_other_are_refused(name: str, shape: tuple[int, ...]) -> None:
     arrays = build()
     arrays[f"ssm.{name}"] = np.zeros(shape, "f4")

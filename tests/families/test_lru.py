@@ -231,6 +231,16 @@ def test_shapes_that_contradict_each_other_are_refused(name: str, shape: tuple[i
         layers_of(FAMILY, arrays, config_of(FAMILY, arrays))
 
 
+def test_halves_of_two_widths_are_refused() -> None:
+    arrays = build("flax") | {"seq/B_im": np.zeros((6, 3), "f4")}
+    with pytest.raises(UnsupportedModelError, match=r"seq/B_im has shape.*a width of 4"):
+        layers_of(FAMILY, arrays, config_of(FAMILY, arrays))
+
+
+def test_a_file_without_layers_proves_nothing() -> None:
+    assert FAMILY.infer(infos({"encoder.weight": np.zeros((4, 2), "f4")})) == {}
+
+
 def test_a_real_input_matrix_is_refused() -> None:
     arrays = build("torch")
     arrays["B"] = arrays["B"].real.copy()

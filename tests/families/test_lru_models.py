@@ -27,6 +27,8 @@ def minimal_lru_classifier(arrays: Arrays, x: np.ndarray, *, prenorm: bool, pool
         return h @ t[f"{path}/kernel"] + t[f"{path}/bias"]
 
     def norm(path: str, h: np.ndarray) -> np.ndarray:
+        if f"{path}/scale" not in t:
+            return h
         if f"batch_stats/{path}/mean" in t:
             mean, var, eps = t[f"batch_stats/{path}/mean"], t[f"batch_stats/{path}/var"], 1e-5
         else:
@@ -48,12 +50,16 @@ def minimal_lru_classifier(arrays: Arrays, x: np.ndarray, *, prenorm: bool, pool
 
 
 @pytest.mark.parametrize(
-    ("norm", "prenorm", "pooling"), [("batch", True, "mean"), ("layer", False, "last"), ("layer", True, "none")]
+    ("norm", "prenorm", "pooling"),
+    [("batch", True, "mean"), ("layer", False, "last"), ("layer", True, "none"), ("none", True, "mean")],
 )
 def test_minimal_lru(norm: str, prenorm: bool, pooling: str) -> None:
     arrays = lru.minimal_lru(np.random.default_rng(4), norm=norm)
     config = config_of(FAMILY, arrays, prenorm=prenorm, pooling=pooling)
     assert config["architecture"] == "minimal-lru"
+    if norm == "none":
+        arrays = {name: a for name, a in arrays.items() if "/normalization/" not in name}
+        config["norm"] = norm
     x = np.random.default_rng(5).normal(size=(3, 11, 3)).astype("f4")
     outputs, inputs = forward_of(FAMILY, arrays, config, x)
     expected = [minimal_lru_classifier(arrays, sequence, prenorm=prenorm, pooling=pooling) for sequence in x]
@@ -99,6 +105,13 @@ def test_several_outputs_need_a_head_at_every_step_that_they_divide(pooling: str
     arrays = lru.minimal_lru(np.random.default_rng(4), classes=6)
     config = config_of(FAMILY, arrays, pooling=pooling, multidim=multidim)
     with pytest.raises(UnsupportedModelError, match=f"multidim is {multidim}"):
+        FAMILY.forward(infos(arrays), config, layers_of(FAMILY, arrays, config))
+
+
+def test_a_batch_norm_is_refused_where_the_model_has_none() -> None:
+    arrays = lru.torch_model(np.random.default_rng(4))
+    config = config_of(FAMILY, arrays, norm="batch")
+    with pytest.raises(UnsupportedModelError, match="norm is batch, but deep-ssm has no batch normalisation"):
         FAMILY.forward(infos(arrays), config, layers_of(FAMILY, arrays, config))
 
 

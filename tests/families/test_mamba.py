@@ -23,13 +23,14 @@ from lastcli.errors import InputError, OutputError, UnsupportedModelError, Usage
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.passes import in_precision, model_outputs
 from lastcli.families import family_named
+from lastcli.families.mamba.upstream import with_state_size
 from lastcli.families.parts import deferred
 from lastcli.model import checkpoint as checkpoint_module
 from lastcli.model.checkpoint import open_checkpoint
 from lastcli.reduction.compressor import Compressor
 from lastcli.verbs.shared import remade
 from tests.builders.mamba import language_model, logits, mamba1, mamba1_heads_mixer, rms, stack
-from tests.builders.named import Arrays
+from tests.builders.named import Arrays, infos
 
 pytestmark = pytest.mark.usefixtures("short_searches")
 
@@ -63,10 +64,11 @@ def test_logits_are_those_of_the_recurrence(tmp_path, version):
     np.testing.assert_allclose(outputs(checkpoint), wanted, atol=2e-4)
 
 
-def test_several_sequences_side_by_side_are_read_at_their_last_steps(tmp_path):
-    arrays = stack(np.random.default_rng(0))
+@pytest.mark.parametrize("series", [1, 2])
+def test_several_sequences_side_by_side_are_read_at_their_last_steps(tmp_path, series):
+    arrays = stack(np.random.default_rng(0), series=series)
     checkpoint = open_checkpoint(written(tmp_path / "a", arrays))
-    x = np.random.default_rng(1).normal(size=(4, 2, 9, 3)).astype("f4")
+    x = np.random.default_rng(1).normal(size=(4, series, 9, 3)).astype("f4")
     wanted = []
     for example in x:
         ends = []
@@ -77,9 +79,10 @@ def test_several_sequences_side_by_side_are_read_at_their_last_steps(tmp_path):
                 h = h + mamba1(arrays, f"layers.{layer}.mixer.", u)
             ends.append(rms(h, arrays["norm_f.weight"])[-1])
         wanted.append(arrays["head.weight"] @ np.concatenate(ends) + arrays["head.bias"])
-    np.testing.assert_allclose(outputs(checkpoint, x=x), wanted, atol=2e-4)
-    with pytest.raises(InputError, match="2 sequences side by side"):
-        outputs(checkpoint, x=x[:, :1])
+    np.testing.assert_allclose(outputs(checkpoint, x=x if series > 1 else x[:, 0]), wanted, atol=2e-4)
+    if series > 1:
+        with pytest.raises(InputError, match="2 sequences side by side"):
+            outputs(checkpoint, x=x[:, :1])
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -134,6 +137,47 @@ def test_a_zero_in_A_log_is_no_removed_state():
     zeroed, removed = {**arrays, base + "A_log": A_log}, {**arrays, base + "x_proj.weight": x_proj}
     difference = np.abs(logits(zeroed, TOKENS[0]) - logits(removed, TOKENS[0])).max()
     assert difference > 1e-3
+
+
+def test_a_model_without_its_last_norm_or_head_is_not_known():
+    family = family_named("mamba")
+    for arrays, gone in (
+        (language_model(np.random.default_rng(0)), "norm_f"),
+        (stack(np.random.default_rng(0)), "head."),
+    ):
+        tensors = infos({name: a for name, a in arrays.items() if gone not in name})
+        config = {option.key: option.default for option in family.options}
+        assert family.forward(tensors, config, family.layers(tensors, config)) is None
+        assert family.forward(infos(arrays), config, family.layers(infos(arrays), config)) is not None
+
+
+def test_a_file_without_mixers_proves_nothing():
+    family = family_named("mamba")
+    tensors = infos({"layers.0.A_log": np.zeros((8, 5), "f4")})
+    assert not family.match(tensors).layers
+    assert family.infer(tensors) == {}
+    assert family.idle(tensors) == {"task", "pooling"}
+
+
+def test_sizes_that_kernels_are_written_for_need_no_note():
+    family = family_named("mamba")
+    assert family.size_note([16, 64]) is None
+    assert "State counts of 8, 24:" in family.size_note([24, 8, 16])
+
+
+def test_rows_that_make_no_B_and_C_and_factors_that_are_not_five_are_refused():
+    family, arrays = family_named("mamba2"), language_model(np.random.default_rng(2), 2)
+    config = {**{option.key: option.default for option in family.options}, "groups": 3}
+    with pytest.raises(UnsupportedModelError, match="does not divide into B and C; say how many groups"):
+        family.layers(infos(arrays), config)
+    config |= {"groups": 2, "row_scales": "1,2,3"}
+    layer = family.layers(infos(arrays), config)[0]
+    with pytest.raises(UsageError, match="row_scales has 3 numbers; it takes one each"):
+        np.asarray(family.system(layer, config, arrays.__getitem__).to_z)
+
+
+def test_a_configuration_that_says_no_size_says_it_afterwards():
+    assert with_state_size({"model_type": "mamba"}, 8) == {"model_type": "mamba", "state_size": 8}
 
 
 def test_B_and_C_go_in_pairs(tmp_path):

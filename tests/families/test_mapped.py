@@ -15,7 +15,11 @@ from lastcli.engine.system import Reduction
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families import family_named, mapped
 from lastcli.families.base import Family
-from lastcli.families.mapped.map import parse_map
+from lastcli.families.mapped.expressions import parse
+from lastcli.families.mapped.family import _written
+from lastcli.families.mapped.map import Part, parse_map
+from lastcli.families.mapped.suggest import suggest
+from lastcli.families.mapped.vocabulary import _parts
 from tests.builders import lru
 from tests.builders.annotated import annotated_model
 from tests.builders.named import Arrays, infos
@@ -180,6 +184,16 @@ def test_what_lies_around_the_layers_may_be_named_by_the_map_too() -> None:
     theirs, _ = forward_of(family_named("lru"), own, config, x)
     ours, _ = forward_of(family, file, config, x)
     np.testing.assert_array_equal(ours, theirs)
+    turned = {
+        name.replace("encoder.weight", "embed"): a.T if name == "encoder.weight" else a for name, a in own.items()
+    }
+    said = {"layers": "", "names": {"encoder.weight": "embed"}, "axes": {"encoder.weight": [1, 0]}}
+    ours, _ = forward_of(seen("lru", said), turned, config, x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    # a function of a tensor around the layers is no tensor that the model could be given
+    made = seen("lru", {"layers": "", "names": {"encoder.weight": "-embed"}})
+    turned["embed"] = own["encoder.weight"]
+    assert made.forward(infos(turned), config, layers_of(made, turned, config)) is None
 
 
 def test_a_name_of_the_family_that_means_something_else_is_not_seen() -> None:
@@ -278,10 +292,58 @@ def test_a_map_of_another_file_is_refused_in_one_sentence(said: dict[str, Any], 
         seen("s4d", said).match(infos(file))
 
 
-def test_a_map_is_said_again_as_it_was() -> None:
-    _, _, said = anew()
+@pytest.mark.parametrize("left_out", ["layers", "names", "axes", None])
+def test_a_map_is_said_again_as_it_was(left_out: str | None) -> None:
+    said = {key: value for key, value in anew()[2].items() if key != left_out}
     again = parse_map(said, "the map").document()
     assert parse_map(again, "again") == parse_map(said, "the map")
+    assert again.keys() == said.keys()
+
+
+def test_functions_and_what_undoes_them() -> None:
+    z = RNG.normal(size=(3, 2)) + 1j * RNG.normal(size=(3, 2))
+    file = {"z": z, "both": np.stack([z.real, z.imag], axis=-1), "dt": np.array([0.1, 2.0])}
+    wanted = {"conj(z)": z.conj(), "-z": -z, "complex(both)": z, "exp(dt)": np.exp(file["dt"])}
+    for text, values in wanted.items():
+        expression = parse(f" {text} ", "here")
+        np.testing.assert_allclose(expression.value(file.__getitem__), values)
+        ((name, half, numbers),) = expression.undo(2 * values, "part")
+        assert half == ""
+        doubled = np.log(2 * values) if "exp" in text else 2 * file[name]
+        np.testing.assert_allclose(numbers, doubled)
+    with pytest.raises(UnsupportedModelError, match=r"part: the map makes it by exp\(…\), which cannot give -1 to 2"):
+        parse("exp(dt)", "here").undo(np.array([-1.0, 2.0]), "part")
+
+
+def test_a_tensor_that_would_be_half_changed_or_half_gone_is_refused() -> None:
+    _, file, said = anew()
+    file["net.0.freq"] = np.ascontiguousarray(file["net.0.Lam"].imag)
+    family = seen("s4d", {**said, "names": said["names"] | {"A_imag": "freq"}})
+    config = config_of(family, file)
+    (system,) = systems_of(family, file, config)
+    with pytest.raises(UnsupportedModelError, match=r"net\.0\.Lam: .* changes one half of its complex numbers only"):
+        rebuilt(family, file, config, [truncate(system, some_kept(system, 3))])
+    parts = {half: Part(half, parse(f"{half}(z)", "here")) for half in ("real", "imag")}
+    z = np.ones(3, "c8")
+    with pytest.raises(UnsupportedModelError, match="z: the new form of the layer needs one part of it only"):
+        _written({"real": None, "imag": np.zeros(3)}, parts, {"z": z}.__getitem__)
+
+
+def test_a_map_is_suggested_only_where_all_shapes_agree() -> None:
+    shapes = {"Lambda": (4, 5), "C": (4, 5), "log_step": (4,), "D": (4,)}
+    file = {f"net.0.{leaf}": np.ones(shape, "c8" if len(shape) == 2 else "f4") for leaf, shape in shapes.items()}
+    found = suggest(infos(file)).description
+    assert found is not None
+    assert (found["family"], found["layers"]) == ("complex_s4d", "net.0")
+    assert found["names"] == {"A": "Lambda", "log_dt": "log_step"}
+    file["net.0.log_step"] = np.ones(11, "f4")
+    assert suggest(infos(file)).description is None
+
+
+def test_words_written_together_are_taken_apart() -> None:
+    assert _parts("logdt") == ["log", "dt"]
+    assert _parts("lambdare") == ["lambda", "re"]
+    assert _parts("nothing") == ["nothing"]
 
 
 def test_the_documented_maps_are_these(docs_maps: list[dict[str, Any]]) -> None:

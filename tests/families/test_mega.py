@@ -193,3 +193,11 @@ def test_shapes_that_contradict_each_other_are_refused(name: str, shape: tuple[i
     arrays[f"encoder.layers.0.mega_layer.move.{name}"] = np.zeros(shape, "f4")
     with pytest.raises(UnsupportedModelError, match="has shape"):
         layers_of(FAMILY, arrays, {})
+
+
+def test_attention_is_said_to_be_missing_only_where_it_is_causal() -> None:
+    arrays = build()
+    config = config_of(FAMILY, arrays)
+    layers = layers_of(FAMILY, arrays, config)
+    assert FAMILY.lacks(infos(arrays), config, layers) is None
+    assert "is_decoder" in str(FAMILY.lacks(infos(arrays), {**config, "causal": "true"}, layers))

@@ -106,6 +106,20 @@ def test_layers_of_two_kinds_mean_an_unknown_model() -> None:
     assert described(mixed) is None
 
 
+ROOT = "encoder.encoder."
+STRANGE = [
+    {name.replace("layers.1.", "layers.2."): a for name, a in reference.fairseq(count=2).items()},
+    reference.fairseq() | {f"{ROOT}embed_tokens.embed.weight": np.zeros((9, 4, 1), "f4")},
+    reference.fairseq(kind="rmsnorm") | {f"{ROOT}final_norm.norm.bias": np.zeros(4, "f4")},
+    reference.fairseq() | {"classifier.0.0.weight": np.zeros((7, 12), "f4")},
+]
+
+
+@pytest.mark.parametrize("arrays", STRANGE, ids=["layers left out", "axes", "norms of two kinds", "a triple of inputs"])
+def test_what_no_published_model_has_means_an_unknown_model(arrays: Arrays) -> None:
+    assert described(arrays) is None
+
+
 def test_models_that_look_alike_are_not_taken_for_encoders() -> None:
     one_way = reference.transformers(head="none", both=False)
     assert described(one_way) is None  # as likely a decoder
@@ -140,6 +154,8 @@ def test_a_batch_norm_without_statistics_is_refused() -> None:
 
 def test_options_of_what_the_model_has_not_are_idle() -> None:
     assert FAMILY.idle(infos(reference.fairseq())) == frozenset()
+    assert FAMILY.idle(infos(reference.fairseq(depth=0))) == {"classifier_activation"}
+    assert FAMILY.idle(infos(reference.fairseq(feed=False))) == {"ffn_prenorm"}
     assert FAMILY.idle(infos(reference.fairseq(vocabulary=0))) == {"padding_idx"}
     heads = {"padding_idx", "classifier_activation", "pooling"}
     assert FAMILY.idle(infos(reference.transformers(head="masked"))) == heads

@@ -17,7 +17,7 @@ from lastcli.families.s4.family import S4
 from lastcli.families.s4.s4d import S4D
 from tests import oracles
 from tests.builders.named import Arrays, infos, updated
-from tests.builders.s4 import Numbers, example_model, numbers, prefixed, v2_diagonal, v3, v4
+from tests.builders.s4 import Numbers, example_model, numbers, prefixed, v1, v2_diagonal, v3, v4
 from tests.families.rebuilding import (
     config_of,
     forward_of,
@@ -71,6 +71,11 @@ _k = numbers(RNG)
 case("V3 relu decay", _k, v3(_k, real_transform="relu"), "bilinear", real_transform="relu")
 _k = numbers(RNG, S=1, both=True)
 case("V2 without B", _k, v2_diagonal(_k))
+
+_k = numbers(np.random.default_rng(8))
+case("V2 one way, without B", _k, v2_diagonal(_k))
+_v1 = {name: a for name, a in v1(_k, _k.P, 8).items() if name.split(".")[-1] not in ("P", "Q", "omega", "z")}
+case("V1 without a low rank", _k, _v1, "bilinear")
 
 
 def silenced(k: Numbers, limit: float) -> Numbers:
@@ -193,6 +198,39 @@ def test_a_limited_band_silences_whole_states(name: str) -> None:
     (got,) = systems_of(FAMILY, rebuilt(FAMILY, arrays, config, [reduction]), config)
     expected = oracles.recurrence(reduction.system, U[None])
     np.testing.assert_allclose(oracles.recurrence(got, U[None]), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_direct_part_of_both_directions_needs_a_place() -> None:
+    """What the backward scan reads of the present step goes into D."""
+    _, arrays, config, _ = loaded("V4 bidirectional")
+    arrays = {name: a for name, a in arrays.items() if name != "blocks.0.layer.D"}
+    config = config_of(FAMILY, arrays, bidirectional=True)
+    (system,) = systems_of(FAMILY, arrays, config)
+    assert system.D is None
+    kept = some_kept(system, 2)
+    new = keep(system, kept)
+    rng = np.random.default_rng(3)
+    turned = new.replace(C=rng.normal(size=new.C.shape) + 0j)
+    with pytest.raises(UnsupportedModelError, match=r"blocks\.0\.layer: a refit .* needs a D .* use --refit none"):
+        rebuilt(FAMILY, arrays, config, [Reduction(kept, turned, "readout")])
+
+
+def test_layers_of_the_other_kind_are_left_out() -> None:
+    _, arrays, config, _ = loaded("V4")
+    both = arrays | prefixed(v4(_k, length=8), "blocks.1.layer.")
+    assert [layer.name for layer in layers_of(FAMILY, both, config)] == ["blocks.0.layer"]
+
+
+def test_the_example_model_pools_in_three_ways_only() -> None:
+    rng = np.random.default_rng(0)
+    arrays = example_model(rng, [v4(numbers(rng))], 4)
+    config = config_of(FAMILY, arrays)
+    layers = layers_of(FAMILY, arrays, config)
+    assert FAMILY.forward(infos(arrays), config, layers) is not None
+    with pytest.raises(UnsupportedModelError, match=r"mode is sum, but the example model .* pool, last and sequence"):
+        FAMILY.forward(infos(arrays), {**config, "mode": "sum"}, layers)
+    folded = arrays | {"encoder.weight": arrays["encoder.weight"][..., None]}
+    assert FAMILY.forward(infos(folded), config, layers) is None
 
 
 def test_poles_move_within_the_band_only() -> None:

@@ -152,6 +152,25 @@ def test_another_length_is_another_layer() -> None:
     np.testing.assert_array_equal(said.C, system.C)
 
 
+def test_a_kernel_that_was_made_for_no_length_is_read_as_it_is() -> None:
+    _, arrays, config = loaded("V4")
+    bare = {name: a for name, a in arrays.items() if not name.endswith("l_kernel")}
+    (system,) = systems_of(FAMILY, bare, config)
+    (untouched,) = systems_of(FAMILY, arrays, {**config, "kernel_length": 0})
+    np.testing.assert_array_equal(system.C, untouched.C)
+
+
+def test_frequencies_of_one_sign_have_no_diagonal_form_in_the_repository() -> None:
+    k = numbers(RNG)
+    k = replace(k, A=k.A.conj())
+    arrays = prefixed(v4(k, length=8, imag_transform="exp"), "blocks.0.layer.")
+    config = config_of(FAMILY, arrays, imag_transform="exp", form="s4")
+    (layer,), (system,) = layers_of(FAMILY, arrays, config), systems_of(FAMILY, arrays, config)
+    kept = some_kept(system, 2)
+    with pytest.raises(UnsupportedModelError, match="imag_transform=exp cannot hold; use form=s4d"):
+        FAMILY.rebuild(layer, config, arrays.__getitem__, Reduction(kept, keep(system, kept)), 2)
+
+
 @pytest.mark.parametrize(
     ("name", "form"), [(n, form) for n in CASES for form in ("s4d", "s4") if form == "s4" or n not in NO_S4D]
 )

@@ -13,6 +13,8 @@ from lastcli.containers.base import TensorSource
 from lastcli.engine.system import Reduction
 from lastcli.errors import UnsupportedModelError
 from lastcli.families import detect, family_named
+from lastcli.families.s4.models.sequence import _encode
+from lastcli.families.s4.models.sequence_names import find_sequence_model
 from tests.builders import s4 as spell
 from tests.builders.named import Arrays, infos, updated
 from tests.families.rebuilding import (
@@ -96,6 +98,10 @@ def without(arrays: Arrays, *gone: str) -> Arrays:
         lambda a: {n.replace("model.layers.1.", "model.layers.3."): v for n, v in a.items()},
         lambda a: {n.replace("model.layers", "model.c_layers"): v for n, v in a.items()},
         lambda a: a | {"model.layers.0.layer.output_linear.0.weight": np.zeros((7, 4), "f4")},
+        lambda a: {n.replace("output_linear.0.weight", "output_linear.0.weight_v"): v for n, v in a.items()},
+        lambda a: without(a, "model.layers.0.norm.norm.running_"),
+        lambda a: a | {"model.layers.0.layer.input_linear.weight": np.zeros((4, 5), "f4")},
+        lambda a: a | {"model.layers.0.residual.affine": np.zeros(3, "f4")},
     ],
 )
 def test_other_names_and_shapes_mean_another_model(change: Any) -> None:
@@ -119,6 +125,7 @@ def test_other_names_and_shapes_mean_another_model(change: Any) -> None:
         ("V4, no skip", {"l_output": 2}, "l_output=2 is for a regression with mode last, first or sum"),
         ("V4, pairs", {"mode": "sequence"}, "The head for pairs compares one feature"),
         ("V4, feed-forward", {"ff_activation": "glu"}, r"ff_activation is glu, but the shape of .*ff\.0\.0\.weight"),
+        ("V4, no output map", {"activation": "glu"}, "gives 2 features to a model of 4 without an output map"),
         ("V4, gate inside", {"activation": "gelu"}, "takes 4 features, but the layer gives 8 with activation=gelu"),
     ],
 )
@@ -126,6 +133,31 @@ def test_a_description_that_contradicts_the_tensors_is_refused(name: str, said: 
     family, model, arrays, config = made(name)
     with pytest.raises(UnsupportedModelError, match=message):
         forward_of(family, arrays, {**config, **said}, batch(model.shape, False)[0])
+
+
+def test_features_that_no_bottleneck_makes_fewer_are_refused() -> None:
+    family, model, arrays, config = made("V3, gate and bottleneck")
+    wide = {name: a for name, a in arrays.items() if ".input_linear." not in name}
+    with pytest.raises(UnsupportedModelError, match="A layer has 2 channels, but 4 features reach it"):
+        forward_of(family, wide, config, batch(model.shape, False)[0])
+
+
+def test_weights_of_tokens_are_embedded_too() -> None:
+    """What two models are compared on where there is no data: no whole numbers."""
+    family, model, arrays, config = made("V4, tokens")
+    names = find_sequence_model(infos(arrays), [layer.name for layer in layers_of(family, arrays, config)])
+    tokens = batch(model.shape, False)[0]
+    one_hot = np.eye(7, dtype="f4")[tokens]
+    np.testing.assert_allclose(_encode(names, arrays, one_hot), _encode(names, arrays, tokens), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "postact"),
+    [("V4, batch norm before", "glu"), ("V3, plain map", "none"), ("V4, output map alone", None)],
+)
+def test_what_follows_the_output_maps_is_settled_where_shapes_tell(name: str, postact: str | None) -> None:
+    family, _, arrays, config = made(name)
+    assert family.settled(infos(arrays), config).get("postact") == (postact and (postact, "assumed"))
 
 
 def test_what_the_tensors_prove() -> None:

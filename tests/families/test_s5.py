@@ -255,3 +255,35 @@ def test_a_family_that_names_no_state_axes_has_no_magnitudes():
     arrays, config, layer, _ = one_layer()
     with pytest.raises(UnsupportedModelError, match="choose another criterion"):
         Silent().magnitudes(layer, config, arrays.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("gone", "said", "message"),
+    [
+        ("encoder/encoder/bias", {}, "the encoder is not the published one"),
+        ("decoder/bias", {}, "it belongs to task="),
+        ("encoder/layers_1/out2/kernel", {}, "it belongs to activation=half_glu1; correct"),
+    ],
+)
+def test_what_a_part_of_the_model_lacks_is_named(gone, said, message):
+    arrays = checkpoint(activation="half_glu1")
+    del arrays[f"params/{gone}"]
+    config = s5_config(activation="half_glu1") | said
+    layers = FAMILY.layers(infos(arrays), config)
+    with pytest.raises(UnsupportedModelError, match=f"The tensor {gone} is missing: {message}"):
+        FAMILY.forward(infos(arrays), config, layers)
+
+
+def test_layers_without_a_head_have_no_forward_pass():
+    arrays = {name: values for name, values in checkpoint().items() if "decoder" not in name}
+    layers = FAMILY.layers(infos(arrays), s5_config())
+    assert FAMILY.forward(infos(arrays), s5_config(), layers) is None
+
+
+def test_the_read_out_settles_the_direction_where_there_is_one():
+    arrays, config, *_ = one_layer()
+    assert FAMILY.infer(infos(arrays))["bidirectional"] is False
+    with pytest.raises(UnsupportedModelError, match=r"ssm: its read-out is for one direction, .*bidirectional=true"):
+        FAMILY.layers(infos(arrays), {**config, "bidirectional": True})
+    del arrays["ssm/C"]
+    assert "bidirectional" not in FAMILY.infer(infos(arrays))

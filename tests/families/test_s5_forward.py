@@ -9,8 +9,9 @@ import pytest
 
 from lastcli.engine.embedding import as_precision, embed
 from lastcli.engine.system import Reduction
+from lastcli.errors import UsageError
 from lastcli.families.s5.family import S5
-from lastcli.families.s5.model import S5Model
+from lastcli.families.s5.model import S5Model, _features
 from tests.builders.named import infos, updated
 from tests.builders.s5 import MODELS, s5_checkpoint, s5_config, s5_inputs
 from tests.upstream import s5 as s5_reference
@@ -134,3 +135,14 @@ def test_initialised_module_has_the_checkpoints_tree():
             for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
         }
         assert shapes == {name: values.shape for name, values in case.arrays.items()}
+
+
+def test_a_model_of_padded_data_asks_for_the_lengths():
+    model = S5Model(features=1, d_model=4, d_output=2, ssm_sizes=(3,), padded=True)
+    with pytest.raises(UsageError, match="true lengths"):
+        model.apply({"params": {}}, np.zeros((2, 5, 1), "f4"), None)
+
+
+def test_single_numbers_are_one_feature_and_tokens_are_one_hot():
+    np.testing.assert_array_equal(_features(np.array([[3.5, 1.0]], "f4"), 1), [[[3.5], [1.0]]])
+    np.testing.assert_array_equal(_features(np.array([[2, 0]]), 3), [[[0, 0, 1], [1, 0, 0]]])

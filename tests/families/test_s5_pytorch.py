@@ -109,6 +109,8 @@ def test_magnitudes_count_complex_parameters_by_their_modulus():
 
 def test_exchanged_axes_and_missing_tensors_are_named():
     arrays = s5_torch_layer(np.random.default_rng(5))
+    assert FAMILY.infer(infos(arrays)) == {"bidirectional": False}
+    assert FAMILY.infer(infos({name: a for name, a in arrays.items() if name != "seq.C"})) == {}
     arrays["seq.C"] = arrays["seq.C"].T
     with pytest.raises(UnsupportedModelError, match=r"seq\.C has the shape \(5, 4\)"):
         FAMILY.layers(infos(arrays), config_of(FAMILY, arrays, bidirectional=False))

@@ -1,5 +1,6 @@
 """`lastcli.capture` against the tool's own calibration pass, and what it refuses."""
 
+import copy
 import dataclasses
 import json
 
@@ -11,13 +12,19 @@ import torch
 import lastcli
 from lastcli import containers
 from lastcli.containers.base import TensorSource
+from lastcli.engine.system import Reduction
 from lastcli.errors import InputError, OutputError, UsageError
 from lastcli.evaluation.data import Split
+from lastcli.recording.arrays import as_sequences
+from lastcli.recording.file import KEY, read_layer_inputs
+from lastcli.recording.hooks import _hook
 from lastcli.recording.sample import Sample
 from lastcli.reduction.calibration import collect_moments
+from lastcli.reduction.recorded import LayerInputs
 from tests.builders.s4d import s4d_model
 from tests.conftest import write_s5
 from tests.oracles import recurrence
+from tests.systems import system_of
 
 pytestmark = pytest.mark.usefixtures("short_searches")
 
@@ -244,6 +251,22 @@ def test_a_compiled_or_half_precision_model_is_the_same_model(net):
     assert recording.moments[1].weight == 18
 
 
+def test_a_parameter_alone_is_not_taken_for_the_layer(net):
+    """A copy of one tensor lies under a shorter prefix; the layer is where all of them are."""
+    path, model = net
+    with lastcli.open(path) as checkpoint:
+        first = next(iter(checkpoint.layers[0].tensors.values()))
+    *places, leaf = f"d.{first}".split(".")
+    inner = model
+    for place in places:
+        inner.add_module(place, torch.nn.Module())
+        inner = getattr(inner, place)
+    inner.register_parameter(leaf, torch.nn.Parameter(torch.zeros(1)))
+    with torch.no_grad(), lastcli.capture(path, model) as recording:
+        model(torch.ones(2, 4, 9))
+    assert [float(moments.weight) for moments in recording.moments] == [18] * 2
+
+
 def test_another_model_is_refused(net):
     path, model = net
     with pytest.raises(UsageError, match=r"layer s4_layers\.0: the torch model has no parameter"):
@@ -253,6 +276,9 @@ def test_another_model_is_refused(net):
     other = Net(s4d_model(np.random.default_rng(2), H=4, N=5)).eval()
     with pytest.raises(UsageError, match="other values in the torch model than in the checkpoint; load the checkpoint"):
         lastcli.capture(path, other)
+    wide = Net(s4d_model(np.random.default_rng(1), H=4, N=6)).eval()
+    with pytest.raises(UsageError, match=r"has shape \(4, 5, 2\) .* and \(4, 6, 2\) in the torch model; it is another"):
+        lastcli.capture(path, wide)
     with lastcli.capture(path, model.train()), pytest.raises(UsageError, match=r"call model\.eval\(\)"):
         model(torch.randn(2, 4, 9))
 
@@ -283,6 +309,14 @@ def test_what_is_no_input_of_a_layer_is_refused(tiny):
         jax.jit(lambda u: recording.record(name, u))(u)
     with pytest.raises(UsageError, match=r"layout is 'hbl'"):
         recording.record(name, u, layout="hbl")
+    with pytest.raises(UsageError, match=r"layout is 'hbl'; it must be one of blh, bhl"):
+        lastcli.capture(tiny, layout="hbl")
+    with pytest.raises(UsageError, match="sample must be at least 0, not -1"):
+        lastcli.capture(tiny, sample=-1)
+    with pytest.raises(UsageError, match=r"in which bhl names 9 features; the checkpoint's layer takes 4"):
+        recording.record(name, u, layout="bhl")
+    with pytest.raises(UsageError, match=r"shape \(2, 9, 4\), which is not laid out as hl"):
+        recording.record(name, u, layout="hl")
     assert recording.moments[0].weight == 0
     recording.record("encoder.layers_0.seq", u)
     with pytest.raises(UsageError, match="Nothing was recorded of params/encoder/layers_1/seq"):
@@ -292,6 +326,64 @@ def test_what_is_no_input_of_a_layer_is_refused(tiny):
     recording.record("encoder.layers_1.seq", u)
     with pytest.raises(OutputError, match=r"go into a \.safetensors file"):
         recording.save("inputs.npz")
+
+
+def test_one_sequence_of_a_model_is_laid_out_as_its_batches():
+    u = np.arange(36.0).reshape(4, 9)
+    np.testing.assert_array_equal(as_sequences(u, 4, "bhl", "layer"), u.T[None])
+    np.testing.assert_array_equal(as_sequences(u, 9, "lbh", "layer"), u[None])
+
+
+def test_sequences_that_do_not_count_are_no_part_of_a_sample():
+    sample = Sample(8, 0)
+    sample.add(np.ones((3, 2, 1)), np.array([[1, 1], [0, 0], [1, 0]]))
+    assert sample.seen == 2
+    np.testing.assert_array_equal(sample.arrays()[1].sum(axis=1).sum(), 3)
+
+
+def test_a_module_without_a_tensor_is_refused():
+    hook = _hook(lambda *given: None, "deep")
+    with pytest.raises(UsageError, match="layer deep: its module takes no tensor; record its input by hand"):
+        hook(torch.nn.Linear(1, 1).eval(), ("text",), {"flag": True})
+
+
+ALTERED = [
+    (lambda about, arrays: about.update(schema="last.layer-inputs/0"), "is of the schema 'last.layer-inputs/0'"),
+    (lambda about, arrays: about.update(layers="two"), "its list of layers is damaged"),
+    (lambda about, arrays: about["layers"][0].pop("name"), "its list of layers is damaged"),
+    (lambda about, arrays: about["layers"][1].update(delay=1), "layers_1/seq was recorded with another delay"),
+    (lambda about, arrays: arrays.pop("moments.1.cross"), r"layers_1/seq: its moments \(cross\) are missing"),
+    (lambda about, arrays: arrays.update({"moments.0.weight": np.zeros(())}), "layers_0/seq: nothing was recorded"),
+    (lambda about, arrays: arrays.update({"sample.0.u": np.zeros((2, 9, 3), "f4")}), "its sample of .* is damaged"),
+]
+
+
+def test_an_altered_file_is_refused_in_one_sentence(tiny, tmp_path):
+    recording = lastcli.capture(tiny)
+    for name in recording.names:
+        recording.record(name, np.random.default_rng(0).normal(size=(2, 9, 4)).astype("f4"))
+    recording.save("inputs.safetensors")
+    with containers.open_reader(tmp_path / "inputs.safetensors") as reader:
+        whole = {name: reader.read(name) for name in reader.tensors}
+        metadata = json.loads(reader.metadata[KEY])
+    with lastcli.open(tiny) as checkpoint:
+        assert read_layer_inputs(tmp_path / "inputs.safetensors", checkpoint).sampled
+        for number, (alter, message) in enumerate(ALTERED):
+            about, arrays = copy.deepcopy(metadata), dict(whole)
+            alter(about, arrays)
+            path = tmp_path / f"{number}.safetensors"
+            sources = [TensorSource.of(name, array) for name, array in arrays.items()]
+            containers.write(path, sources, metadata={KEY: json.dumps(about)})
+            with pytest.raises(InputError, match=message):
+                read_layer_inputs(path, checkpoint)
+
+
+def test_moments_alone_give_no_signals_and_no_error_of_moved_poles():
+    system = system_of("mimo")
+    inputs = LayerInputs("inputs.safetensors", (None,), (None,))
+    assert inputs.error(0, system, Reduction(np.arange(5)[None], system, "all")) is None
+    with pytest.raises(UsageError, match=r"inputs\.safetensors holds moments and no sequences; record again"):
+        next(inputs.signals(0, system))
 
 
 @pytest.fixture

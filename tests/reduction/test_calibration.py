@@ -7,7 +7,9 @@ from lastcli.engine.diagonal import refit_on_signals
 from lastcli.engine.embedding import embed
 from lastcli.engine.engines import engine_of
 from lastcli.engine.reductions import refit, residual, truncate
+from lastcli.engine.selective.moments import SelectiveMoments
 from lastcli.errors import InputError
+from lastcli.reduction import calibration
 from lastcli.reduction.calibration import (
     collect_moments,
     counted_steps,
@@ -138,6 +140,23 @@ def test_targets_that_are_not_finite_are_refused_where_they_count(value):
         refitted(systems()[0], [(u, target, weights)])
     weights[1, 2] = 0
     assert np.isfinite(refitted(systems()[0], [(u, target, weights)]).system.C).all()
+
+
+def test_processes_take_batches_of_any_iterable_in_turn(monkeypatch):
+    monkeypatch.setattr(calibration.processes, "count", lambda: 2)
+    monkeypatch.setattr(calibration.processes, "index", lambda: 1)
+    assert list(calibration._own(iter("abcde"))) == ["b", "d"]
+
+
+def test_moments_of_processes_are_averaged_by_their_weights_and_what_none_has_stays_none():
+    parts = [
+        SelectiveMoments(np.full((1, 2), value), np.zeros(3), np.zeros((2, 1, 2)), np.asarray(weight))
+        for value, weight in ((2.0, 3.0), (6.0, 1.0))
+    ]
+    whole = calibration._whole(parts)
+    np.testing.assert_allclose(whole.contribution, [[3, 3]])
+    assert whole.weight == 4
+    assert whole.gram is None
 
 
 def test_padding_and_padded_examples_do_not_count():

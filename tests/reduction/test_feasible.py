@@ -11,6 +11,7 @@ from lastcli import containers
 from lastcli.containers.base import TensorSource
 from tests.builders.dss import dss_layer
 from tests.builders.linoss import linoss_model
+from tests.builders.mega import in_a_model, mega_layer
 from tests.builders.s4 import prefixed
 from tests.builders.s4d import dense, norm
 
@@ -76,6 +77,15 @@ def test_a_comparison_leaves_out_what_the_model_cannot_hold_and_says_so(last, ds
     ]  # fmt: skip
     shown = last("sweep", dss, "--data", "d.npz", "--calibration", "d.npz", "--refits", "none,poles", "--ratios", "0.5")
     assert "Left out: last + poles" in " ".join(shown[1].split())
+
+
+def test_a_real_read_out_is_refused_complex_states_before_any_work(last, tmp_path, monkeypatch):
+    nothing_runs(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "m.safetensors", in_a_model(mega_layer(np.random.default_rng(0))))
+    code, _, err = last("prune", "m.safetensors", "--method", "balanced", "--ratio", "0.5", "--dry-run")
+    assert code == 4, err
+    assert "gives the states a complex read-out, and the checkpoint holds a real one" in " ".join(err.split())
 
 
 def test_oscillators_are_refused_new_poles_before_any_work(last, tmp_path, monkeypatch):

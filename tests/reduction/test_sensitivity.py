@@ -8,6 +8,7 @@ import pytest
 
 from lastcli.plan import METHODS, REFITS, build_plan
 from lastcli.reduction.compressor import Compressor
+from lastcli.reduction.divergence import kullback_leibler
 from lastcli.reduction.sensitivity import output_change
 from tests.reduction.muffled import muffled_model
 
@@ -21,6 +22,13 @@ def test_the_change_of_outputs_is_the_divergence_of_their_probabilities():
     assert found == pytest.approx(expected, rel=1e-12)
     assert output_change([(before, after)], "regression") == pytest.approx(((before - after) ** 2).mean())
     assert output_change([(before, before)], "classification") == 0
+
+
+def test_one_logit_is_that_of_a_class_against_its_contrary():
+    z, w = np.array([[0.3], [-2.0]]), np.array([[1.1], [0.5]])
+    p, q = (1 / (1 + np.exp(-logit[:, 0])) for logit in (z, w))
+    expected = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    np.testing.assert_allclose(kullback_leibler(z.astype("f4"), w.astype("f4")), expected, rtol=1e-5)
 
 
 def test_a_layer_that_the_head_hardly_hears_weighs_less(tmp_path):

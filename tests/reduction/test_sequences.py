@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,17 @@ def test_held_back_sequences_are_others_than_the_fitted_ones():
     fit, held = divide(loaded(n=20), 0.2, by_time=False)
     assert (len(fit), len(held)) == (16, 4)
     assert not set(fit.index) & set(held.index)
+
+
+def test_steps_beyond_the_true_length_do_not_count():
+    lengths = np.arange(12) % 6 + 4
+    weights = loaded(lengths=lengths).rows(np.arange(3)).weights
+    np.testing.assert_array_equal(weights, [[1] * n + [0] * (10 - n) for n in (4, 5, 6)])
+
+
+def test_no_sequences_are_refused():
+    with pytest.raises(InputError, match="needs calibration inputs, and there are none"):
+        source_of(SimpleNamespace(split=Split(np.zeros((0, 10, 2), "f4"))))
 
 
 def test_few_sequences_hold_back_their_last_steps():

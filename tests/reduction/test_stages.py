@@ -1,12 +1,18 @@
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from lastcli import api
 from lastcli.engine.reductions import truncate
+from lastcli.engine.system import Reduction
 from lastcli.errors import UsageError
+from lastcli.evaluation.data import Split
 from lastcli.model.checkpoint import open_checkpoint
 from lastcli.plan import METHODS, REFITS, Plan
 from lastcli.plan.ratios import parse_ratio, parse_ratios
+from lastcli.reduction import refits
 from lastcli.reduction.compressor import Compressor
 from lastcli.reduction.stages import ladder
 from tests.conftest import write_s5
@@ -70,6 +76,9 @@ def test_the_ratios_of_a_sweep_share_one_descent(checkpoint, monkeypatch):
     assert [sum(r.system.stored_states for r in row) for row in rows] == sorted(
         (sum(r.system.stored_states for r in row) for row in rows), reverse=True
     )
+    again = compressor.reduce(METHODS["obs"], REFITS["h2"], ratio=plan.ratios[1])
+    assert again is rows[1]
+    assert len(counts) == len(rows)
     alone = Compressor(checkpoint, Plan(steps=2)).reduce(METHODS["obs"], REFITS["h2"], ratio=plan.ratios[-1])
     assert sum(r.system.stored_states for r in alone) == sum(r.system.stored_states for r in rows[-1])
 
@@ -100,3 +109,65 @@ def test_what_stages_write_is_verified(tmp_path, method, refit):
     found = api.verify(tmp_path / "m.safetensors", tmp_path / "s.safetensors")
     failed = [(check.name, check.detail) for check in found.checks if not check.ok]
     assert failed == []
+
+
+def test_what_needs_inputs_says_so_without_them(checkpoint):
+    compressor = Compressor(checkpoint, Plan())
+    with pytest.raises(UsageError, match="obs-sensitivity needs inputs to calibrate on; give an"):
+        _ = compressor.sensitivities
+    with pytest.raises(UsageError, match="obs-exchange needs inputs to calibrate on; give an"):
+        compressor._divided_anew([], METHODS["obs-exchange"], REFITS["calibrated"])
+    with pytest.raises(UsageError, match="This needs inputs to calibrate on"):
+        _ = compressor.batches
+
+
+def test_more_states_than_there_are_are_refused(checkpoint):
+    compressor = Compressor(checkpoint, Plan())
+    most = compressor.states
+    assert sum(kept.shape[1] for kept in compressor.kept(METHODS["last"], REFITS["none"], states=most)) == most
+    with pytest.raises(UsageError, match=f"--states {most + 1} is more than the {most} states the model has"):
+        compressor.kept(METHODS["last"], REFITS["none"], states=most + 1)
+
+
+def test_processes_compute_together_only_what_reductions_share(checkpoint, monkeypatch):
+    asked = []
+    monkeypatch.setattr("lastcli.reduction.compressor.processes.count", lambda: 2)
+    for name in ("_balance", "_ranks", "moments"):
+        monkeypatch.setattr(Compressor, name, lambda self, *given, name=name: asked.append(name))
+    split = Split(np.zeros((4, 7, 3), np.float32))
+    for method, refit in (("balanced", "none"), ("last", "none"), ("last", "calibrated")):
+        Compressor(checkpoint, Plan(), split).prepare([(METHODS[method], REFITS[refit])])
+        asked.append("")
+    assert asked == ["_balance", "", "_ranks", "", "_ranks", "moments", ""]
+
+
+def test_a_rule_of_the_published_code_keeps_no_unstable_state_in_its_place(checkpoint):
+    poles = checkpoint.systems[0].poles.copy()
+    poles[0, 1] = 1.1
+    systems = [checkpoint.systems[0].replace(poles=poles), *checkpoint.systems[1:]]
+    for plan, pins in (
+        (Plan(), True),
+        (Plan(compat="reference"), False),
+        (Plan(compat="reference", allow_unstable=True), True),
+    ):
+        found = Compressor(checkpoint, plan, systems=systems).pinned(METHODS["last"], REFITS["none"])
+        assert (found is not None) == pins
+
+
+def test_a_layer_that_no_fit_changed_stays_the_reduction_it_was(checkpoint):
+    before = truncate(checkpoint.systems[0], np.array([[0, 2]]))
+    assert refits._moved(before, before.system) is before
+    assert refits._moved(before, before.system.replace(D=None)).changed != "none"
+
+
+def test_the_refit_of_B_says_how_far_it_is(monkeypatch):
+    told = []
+    bar = SimpleNamespace(advance=told.append)
+    monkeypatch.setattr(
+        refits, "calibrated", lambda task: [Reduction(np.zeros((1, 1)), system, "readout") for system in "ab"]
+    )
+    monkeypatch.setattr("lastcli.engine.selective.drive.fit_drive", lambda original, reduced, signals: reduced)
+    task = SimpleNamespace(progress=lambda label, total: nullcontext(bar), systems="ab")
+    found = refits.calibrated_drive(task)
+    assert [(reduction.system, reduction.changed) for reduction in found] == [("a", "all"), ("b", "all")]
+    assert told == [1, 1]

@@ -32,6 +32,7 @@ def test_the_start_sees_a_sample_spread_evenly_and_the_match_sees_all(tmp_path):
         seen.clear()
         found = all_of_them.reduce(METHODS["obs"], spying, ratio=parse_ratio("0.5"))
         task = seen[0]
+        assert all_of_them._on_sample(5) is all_of_them._on_sample(5)
         assert task.batches().split.n == 5
         np.testing.assert_array_equal(task.batches().split.x, x[::2])
         assert task.matched_on().split.n == 9

@@ -64,7 +64,7 @@ def misfit(checkpoint: Checkpoint, method: Method, refit: Refit) -> LastError | 
 
 
 def _held(checkpoint: Checkpoint, method: Method, refit: Refit) -> UnsupportedModelError | None:
-    """Whether some layer's poles must stay where they are, or are bound to each other."""
+    """Whether some layer's poles must stay where they are, as those that are bound to each other do."""
     what = f"--method {method.name}" if method.moves_poles else f"--refit {refit.name}"
     for layer, system in zip(checkpoint.layers, map(diagonal, checkpoint.systems)):
         if system.fixed_poles:
@@ -74,10 +74,6 @@ def _held(checkpoint: Checkpoint, method: Method, refit: Refit) -> UnsupportedMo
             return UnsupportedModelError(
                 f"Layer {layer.name}: {what} gives the states a complex read-out, and the checkpoint holds a real one; "
                 "use a method that keeps the states."
-            )
-        if refit.moves_poles and system.modes != 1:
-            return UnsupportedModelError(
-                "The poles of oscillators are bound in pairs and cannot be refitted one by one."
             )
     return None
 

@@ -120,12 +120,14 @@ def _held(batches: Iterable[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray] |
     parts: list[tuple[np.ndarray, ...]] = []
     room = SIGNAL_BYTES
     for u, target, weights in batches:
-        take = np.flatnonzero(weights.any(axis=1))[: max(room // max(8 * u[0].size, 1), 0 if parts else 1)]
-        if len(take) == 0:
+        each = max(8 * u[0].size, 1)
+        take = np.flatnonzero(weights.any(axis=1))[: max(room // each, 0 if parts else 1)]
+        if len(take):
+            target = np.where(weights[..., None] > 0, target, 0)
+            parts.append(tuple(np.asarray(array[take], np.float32) for array in (u, target, weights)))
+            room -= each * len(take)
+        if room < each:
             break
-        target = np.where(weights[..., None] > 0, target, 0)
-        parts.append(tuple(np.asarray(array[take], np.float32) for array in (u, target, weights)))
-        room -= 8 * parts[-1][0].size
     if not parts:
         return None
     u, target, weights = (np.concatenate(arrays) for arrays in zip(*parts))

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lastcli.errors import UnsupportedModelError
 from lastcli.families.base import Config, Forward, Layer, Tensors
 from lastcli.families.mamba.names import block_of
 from lastcli.families.parts.leaves import split
@@ -143,9 +142,9 @@ def model_forward(tensors: Tensors, config: Config, found: Around) -> Forward:
         outputs = h if found.series > 1 else _linear(params, found.head or found.before, h)
         return outputs, tuple(carried)
 
+    outputs = tensors[found.head or found.before].shape[0]
     if found.tokens:
         vocabulary = tensors[found.before].shape[0]
-        outputs = tensors[found.head or found.before].shape[0]
         return Forward(
             language,
             vocabulary,
@@ -158,12 +157,10 @@ def model_forward(tensors: Tensors, config: Config, found: Around) -> Forward:
             step=step,
             start=_start,
         )
-    if found.head is None:
-        raise UnsupportedModelError("The Mamba layers are known, but no head or vocabulary after them is.")
     return Forward(
         stack,
         tensors[found.before].shape[1],
-        tensors[found.head].shape[0],
+        outputs,
         task=config["task"],
         params=found.names,
         layout="single" if found.series == 1 else "series",

@@ -164,14 +164,8 @@ def parse(text: str, where: str) -> Expression:
     Raises:
         InputError: it is none; says what was read and which functions there are.
     """
-    tokens, at = [], 0
-    while at < len(text.rstrip()):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            raise InputError(f"{where}: {text[:60]!r} is no tensor name or function of one; correct it.")
-        tokens.append(found)
-        at = found.end()
-    left = iter([*tokens, None])
+    # a token begins at every character that is no space
+    left = iter([*_TOKEN.finditer(text), None])
     expression, following = _expression(left, next(left), where, 0)
     if following is not None:
         raise InputError(f"{where}: {text[:60]!r} goes on after a whole expression; correct the brackets.")

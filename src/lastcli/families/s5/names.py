@@ -163,7 +163,7 @@ class Wrapper:
 def _find(found: Mapping[Path, TensorInfo], path: Path, config: Config) -> TensorInfo:
     if path in found:
         return found[path]
-    hint = "the head is not one of the published ones"
+    hint = "the encoder is not the published one"
     if "norm" in path:
         hint = f"it belongs to norm={config['norm']}"
         hint += "; a model with layer norm needs norm=layer" if path[-1] in ("mean", "var") else ""

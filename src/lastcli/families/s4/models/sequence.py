@@ -163,8 +163,8 @@ def _blocks(
     inputs: list[Array] = []
     for number, block in enumerate(model.blocks, start=1):
         y = _normalise(params, block.norm, config, h) if config["prenorm"] else h
-        if block.hidden is not None:
-            y = _feed_forward(params, block, config, y)
+        if block.hidden is not None and block.output is not None:
+            y = _feed_forward(params, block.hidden, block.output, config, y)
         else:
             padding = lengths if config["mask_padding"] else None
             y, u = _layer(params, block, model, config, systems[len(inputs)], y, padding)
@@ -228,10 +228,7 @@ def _postact(block: Block, model: SequenceNames, config: Config) -> str:
     return assumed if said == "auto" else said
 
 
-def _feed_forward(params: Params, block: Block, config: Config, x: Array) -> Array:
-    hidden, output = block.hidden, block.output
-    if hidden is None or output is None:
-        return x
+def _feed_forward(params: Params, hidden: Linear, output: Linear, config: Config, x: Array) -> Array:
     said, gated = config["ff_activation"], hidden.shape[0] == 2 * output.shape[1]
     if said.startswith("glu") and not gated:
         raise UnsupportedModelError(
