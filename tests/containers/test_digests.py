@@ -142,3 +142,12 @@ def test_a_large_file_is_written_one_tensor_at_a_time(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2.5 * info.nbytes
+
+
+def test_digests_of_earlier_versions_are_passed_over(tmp_path):
+    header = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    raw = json.dumps({**header, "__metadata__": {DIGESTS_KEY: '{"a":"%s"}' % ("0" * 32)}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(4))
+    with containers.open_reader(tmp_path / "x.safetensors") as reader:
+        assert (dict(reader.digests), dict(reader.metadata)) == ({}, {})
+        assert reader.read("a") == [0]

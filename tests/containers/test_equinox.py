@@ -252,3 +252,13 @@ def test_inspecting_imports_neither_jax_nor_equinox(saved):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=saved.parent)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_number_of_the_module_is_no_tensor_and_names_of_a_skeleton_are_its_own(saved):
+    with containers.open_reader(saved) as reader:
+        with pytest.raises(KeyError, match="leaves/7"):
+            reader.load("leaves/7")
+        like = reader.unnamed
+    twice = [containers.TensorInfo("w", info.shape, info.dtype, info.nbytes) for info in like]
+    with pytest.raises(InputError, match="two leaves of the skeleton have the same name, or one has none"):
+        containers.open_reader(saved, like=twice)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.errors import OutputError
+from lastcli.containers.companions import companions_of
+from lastcli.containers.inputs import read_small
+from lastcli.errors import InputError, OutputError
 from tests.containers.samples import contents, put, same_bits
 
 OLD, NEW = {"a": np.zeros(3), "b": np.zeros(2)}, {"w": np.ones(4)}
@@ -132,3 +134,33 @@ def test_a_folder_of_nothing_is_taken(tmp_path):
     put(tmp_path / "x", NEW, force=True, **ORBAX)
     same_bits(contents(tmp_path / "x"), NEW)
     assert json.loads((tmp_path / "x" / "_METADATA").read_text())["tree_metadata"]
+
+
+def test_an_orbax_tree_that_does_not_name_its_arrays_is_not_replaced(tmp_path):
+    put(tmp_path / "x", OLD, **ORBAX)
+    tree = tmp_path / "x" / "_METADATA"
+    document = json.loads(tree.read_text())
+    for entry in document["tree_metadata"].values():
+        entry["key_metadata"] = 3
+    tree.write_text(json.dumps(document))
+    refused(tmp_path / "x", "holds 'a', which is no part of one orbax", **ORBAX)
+
+
+def test_several_indexes_and_one_of_nothing(tmp_path):
+    index = tmp_path / "a.safetensors.index.json"
+    index.write_text('{"weight_map": {}}')
+    assert contents(tmp_path) == {}
+    index.with_name("b.safetensors.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(InputError, match="has 2 safetensors indexes; give the path of one of them"):
+        containers.open_reader(tmp_path)
+
+
+def test_files_beside_a_checkpoint_that_are_too_large_for_what_they_are(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("[]")
+    assert companions_of(tmp_path) == {"config.json": b"{}", "tokenizer.json": b"[]"}
+    os.truncate(tmp_path / "tokenizer.json", 2**28 + 1)
+    with pytest.raises(InputError, match=r"tokenizer\.json has more than 256 MiB, which no such file has"):
+        companions_of(tmp_path)
+    with pytest.raises(InputError, match=r"config\.json is 2 bytes; at most 1 are read"):
+        read_small(tmp_path / "config.json", 1)

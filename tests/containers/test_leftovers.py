@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from lastcli import containers
 from lastcli.containers import boxes
+from lastcli.containers.signals import undisturbed
 from lastcli.errors import InputError
 from tests.containers.samples import contents, put, same_bits
 from tests.fuzz.calls import Calls, counted
@@ -246,3 +248,53 @@ def test_a_signal_while_the_old_folder_is_removed_waits(number, tmp_path):
     assert "removed" in done.stdout
     assert left(tmp_path) == []
     same_bits(contents(tmp_path / "x"), NEW)
+
+
+def test_reading_finishes_no_other_output(tmp_path):
+    box = dead_box(tmp_path, {"target": "y.safetensors", "replaces": None, "sidecar": None})
+    boxes.finish_left(tmp_path / "x.safetensors", only=True)
+    assert box.exists()
+    boxes.finish_left(tmp_path / "y.safetensors", only=True)
+    assert (tmp_path / "y.safetensors").read_bytes() == b"half"
+    assert left(tmp_path) == []
+
+
+def test_a_folder_is_put_in_the_place_of_the_one_that_it_replaces(tmp_path):
+    put(tmp_path / "x", OLD)
+    put(tmp_path / "new", NEW)
+    box = dead_box(tmp_path, {"target": "x", "replaces": boxes.identity(tmp_path / "x"), "sidecar": None})
+    (box / "data").unlink()
+    (tmp_path / "new").rename(box / "data")
+    boxes.finish_left(tmp_path / "x")
+    same_bits(contents(tmp_path / "x"), NEW)
+    assert left(tmp_path) == []
+
+
+def test_a_box_of_finished_shards_that_another_run_has_is_left_to_it(tmp_path):
+    box = dead_box(tmp_path)
+    lock = os.open(box, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with boxes.left_box(box) as free:
+            assert not free
+        assert box.exists()
+    finally:
+        os.close(lock)
+    with boxes.left_box(box) as free:
+        assert free
+    assert not box.exists()
+
+
+def test_signals_are_left_as_they_are_in_a_thread_that_never_gets_one():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def body():
+        with undisturbed():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+    with undisturbed():
+        assert signal.getsignal(signal.SIGINT) is not before

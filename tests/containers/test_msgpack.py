@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 
 import ml_dtypes
+import msgpack
 import numpy as np
 import pytest
 from flax import serialization
 
 from lastcli import containers
+from lastcli.containers.msgpack import reader as msgpack_read
 from lastcli.containers.msgpack import writer as msgpack_write
+from lastcli.errors import InputError
 from tests.containers.samples import EXTRAS, contents, copy, every_dtype, put, same_bits
+from tests.hostile.msgpack import array_ext
 
 
 def test_flax_restores_what_is_written(tmp_path):
@@ -127,3 +131,22 @@ def test_extended_dtypes_are_exact(name, tmp_path):
     array = np.arange(256, dtype=np.uint8).view(getattr(ml_dtypes, name))
     put(tmp_path / "x.msgpack", {"w": array})
     assert contents(tmp_path / "x.msgpack")["w"].tobytes() == array.tobytes()
+
+
+def test_a_dtype_that_was_written_as_bytes_is_the_same(tmp_path):
+    (tmp_path / "x.msgpack").write_bytes(msgpack.packb({"w": array_ext(dtype=b"float32")}))
+    same_bits(contents(tmp_path / "x.msgpack"), {"w": np.zeros(2, np.float32)})
+
+
+def test_text_over_the_limit_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "x.msgpack").write_bytes(msgpack.packb({"w": array_ext(), "note": "x" * 99}))
+    monkeypatch.setattr(msgpack_read, "_MAX_TEXT", 98)
+    with pytest.raises(InputError, match="'note': text or bytes of 99 bytes are over the limit of 98"):
+        containers.open_reader(tmp_path / "x.msgpack")
+
+
+@pytest.mark.parametrize("count", [1, 16, 2**8 - 1, 2**8, 2**16 - 1, 2**16])
+def test_lengths_are_said_as_msgpack_says_them(count):
+    data = bytes(count)
+    assert msgpack_write._bin_header(count) + data == msgpack.packb(data)
+    assert msgpack_write._ext_header(1, count) + data == msgpack.packb(msgpack.ExtType(1, data))

@@ -18,6 +18,7 @@ from flax.training.train_state import TrainState
 
 from lastcli import containers
 from lastcli.containers.orbax import writer as orbax_write
+from lastcli.containers.orbax.store import Store
 from lastcli.errors import InputError, OutputError
 from tests.containers.samples import EXTRAS, contents, copy, every_dtype, put, same_bits
 
@@ -264,3 +265,20 @@ def test_a_second_item_with_the_optimizer_is_left_and_its_sister_read_as_the_mod
     with containers.open_reader(tmp_path / "run") as reader:
         assert list(reader.tensors) == ["params/layers_0/kernel"]
         assert "The optimizer state 'train' (3 tensors, 100 bytes)" in reader.dropped[0]
+
+
+def test_an_array_that_is_not_as_it_was_described(tmp_path):
+    put(tmp_path / "x", {"w": np.ones(3)})
+    store = Store(tmp_path / "x", ocdbt=False, zarr3=False, complete=True)
+    with pytest.raises(InputError, match=r"'w' reads as float64 \(3,\), but is described as float32 \(3,\)"):
+        store.read("w", containers.TensorInfo("w", (3,), "float32", 12))
+
+
+def test_a_tree_of_nothing_and_one_without_metadata_of_its_own(tmp_path):
+    put(tmp_path / "x", {})
+    assert contents(tmp_path / "x") == {}
+    put(tmp_path / "y", {"w": np.ones(2)}, {"k": "v"})
+    (tmp_path / "y" / "_CHECKPOINT_METADATA").unlink()
+    with containers.open_reader(tmp_path / "y") as reader:
+        assert dict(reader.metadata) == {}
+        np.testing.assert_array_equal(reader.read("w"), np.ones(2))

@@ -5,21 +5,32 @@ from __future__ import annotations
 import argparse
 import bz2
 import collections
+import dataclasses
 import datetime
+import functools
 import gzip
+import io
 import lzma
 import pathlib
 import pickle
 import subprocess
 import sys
 import warnings
+import zipfile
 import zlib
 
 import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.containers.pickle.values import Memory, Storage, Tensor, load
+from lastcli.containers.pickle import machine, meaning
+from lastcli.containers.pickle.foreign import kinds_in
+from lastcli.containers.pickle.meaning import Meaning
+from lastcli.containers.pickle.settings import settings_in
+from lastcli.containers.pickle.stream import Stream
+from lastcli.containers.pickle.values import Global, Memory, Record, Storage, Tensor, Unread, load
+from lastcli.containers.torch import archive as archives
+from lastcli.containers.torch import legacy, models
 from lastcli.errors import InputError, OutputError
 from tests.builders.foreign import foreign, importable, omegaconf
 from tests.builders.s4d import s4d_model
@@ -163,6 +174,338 @@ def test_strides_of_the_other_byte_order():
     whole = Storage("complex64", 96, Memory(numbers.astype(">c8").tobytes()), 0, swapped=True)
     tensor = Tensor(whole, "complex64", (4, 2), (1, 8), 0, conj=True)
     np.testing.assert_array_equal(load(tensor, "x"), np.conj(numbers[::2].T).astype("c8"))
+
+
+def test_bytes_that_are_not_there():
+    with pytest.raises(ValueError, match="x ends too early"):
+        load(Tensor(Storage("float32", 8, Memory(bytes(4))), "float32", (2,), (1,)), "x")
+    with pytest.raises(ValueError, match="a storage without bytes"):
+        load(Tensor(Storage("float32", 8), "float32", (2,), (1,)), "x")
+
+
+# records, as the machine leaves them
+
+
+def record(kind, *args, **more):
+    """What a pickle would have called, `kind` as "module.name"."""
+    return Record(Global(*kind.rsplit(".", 1)), args, **more)
+
+
+FLOATS = record("numpy.dtype", "f4", False, True, state=(3, "<", None, None, None, -1, -1, 0))
+NDARRAY = Global("numpy", "ndarray")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (record("torch.Size", [2, 3]), (2, 3)),
+        (record("torch.Size"), ()),
+        (record("builtins.dict", [("a", 1)], pairs=[("b", [2])]), {"a": 1, "b": [2]}),
+        (record("builtins.dict"), {}),
+        (record("__builtin__.bytearray", "a\xff", "latin-1"), b"a\xff"),
+        (record("builtins.bytes"), b""),
+        (record("collections.OrderedDict", [["a", 1], ["b", 2]]), {"a": 1, "b": 2}),
+        (record("collections.defaultdict", Global("builtins", "list"), pairs=[("a", 1)]), {"a": 1}),
+        ({1, 2}, {1, 2}),
+    ],
+)
+def test_plain_containers_that_a_pickle_calls_are_what_they_would_have_become(raw, expected):
+    assert Meaning("x.pkl").value(raw) == expected
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        record("torch.Size", ["a"]),
+        record("builtins.bytes", [1, 2]),
+        record("_codecs.encode", "a", "rot13"),
+        record("collections.OrderedDict", pairs=[((1, 2), 3)]),
+        record("copyreg._reconstructor", "no class", Global("builtins", "object"), None),
+        record("torch._utils._rebuild_tensor_v3", Storage("float32", 8), 0, (2,), (1,), False, {}, "float32"),
+        record("torch._utils._rebuild_parameter", "no tensor", True, {}),
+        record("numpy._core.numeric._frombuffer", b"\0\0\0\0", FLOATS, (1,), "K"),
+        # numbers of 16 bytes, and elements of several fields
+        record("numpy._core.numeric._frombuffer", bytes(16), record("numpy.dtype", "f16"), (1,), "C"),
+        record(
+            "numpy._core.numeric._frombuffer",
+            bytes(4),
+            record("numpy.dtype", "V4", state=(3, "|", None, ("a",), {"a": (FLOATS, 0)}, 4, 1, 16)),
+            (1,),
+            "C",
+        ),
+    ],
+    ids=lambda raw: raw.kind,
+)
+def test_what_is_called_in_a_way_that_is_not_known_stays_a_record(raw):
+    assert Meaning("x.pkl").value(raw) is raw
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_an_object_of_the_first_protocols_is_read_as_its_fields(protocol, tmp_path):
+    made = foreign("package.Model", {"w": np.ones(2, np.float32)})
+    with importable(made):
+        path = dumped(tmp_path / "x.pkl", made, protocol)
+    same_bits(contents(path), {"w": np.ones(2, np.float32)})
+
+
+def test_an_object_with_slots_is_read_as_its_fields():
+    slotted = record("package.Model", state=({"a": 1}, {"b": 2}))
+    assert Meaning("x.pkl", fields=True).value(slotted) == {"a": 1, "b": 2}
+
+
+def test_numpy_scalars_are_keys_as_the_numbers_that_they_are(tmp_path):
+    path = dumped(tmp_path / "x.pkl", {np.str_("a"): {np.int64(3): np.ones(2)}, (1, 2): np.ones(1), "s": {1, 2}})
+    with containers.open_reader(path) as reader:
+        assert list(reader.tensors) == ["a/3"]
+        assert "at '(1, 2)', 's'" in reader.dropped[-1]
+
+
+def test_an_array_that_python_2_wrote_as_text():
+    state = (1, (2,), FLOATS, False, "\0\0\x80?\0\0\0@")
+    made = record("numpy.core.multiarray._reconstruct", NDARRAY, (0,), b"b", state=state)
+    np.testing.assert_array_equal(load(Meaning("x.pkl").value(made), "x"), np.array([1, 2], np.float32))
+
+
+@pytest.mark.parametrize("shape", ["2", (-2,), ("2",)])
+def test_an_array_with_a_shape_that_is_none(shape):
+    made = record("numpy.core.multiarray._reconstruct", NDARRAY, (0,), b"b", state=(1, shape, FLOATS, False, bytes(8)))
+    with pytest.raises(InputError, match=r"x\.pkl cannot be loaded \(a shape that is not whole numbers\)"):
+        Meaning("x.pkl").value(made)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (record("torch._utils._rebuild_tensor_v2", Storage("qint8", 4), 0, (4,), (1,), False, {}), "quantized"),
+        (record("torch._tensor._rebuild_from_type_v2", Global("a", "f"), Global("a", "Sub"), (), {}), "a.Sub"),
+        (record("torch._tensor._rebuild_from_type_v2", "f", "Sub", (), {}), "of a class of its own"),
+    ],
+)
+def test_a_tensor_without_a_form_that_is_read_says_what_it_is(raw, kind):
+    found = Meaning("x.pt").value(raw)
+    assert isinstance(found, Unread)
+    assert found.kind == kind
+    assert kinds_in([found]) == ({f"a tensor that is {kind}": 1}, 0)
+
+
+def test_a_module_with_an_empty_place_and_one_of_too_many_tensors(monkeypatch):
+    def module(modules, **parameters):
+        return record("a.Net", state={"_parameters": parameters, "_buffers": {}, "_modules": modules})
+
+    net = module({"none": None, "inner": module({}, w=1, b=2)}, scale=3)
+    assert Meaning("x.pt", fields=True).value(net) == {"scale": 3, "inner.w": 1, "inner.b": 2}
+    monkeypatch.setattr(meaning, "_MAX_NAMES", 2)
+    with pytest.raises(InputError, match=r"x\.pt is nested too deep or has too many values"):
+        Meaning("x.pt", fields=True).value(net)
+
+
+def test_settings_are_looked_for_in_mappings_by_text_and_not_without_end():
+    assert settings_in([{"args": {"a": 1}}]) == {}
+    deep = 1
+    for _ in range(12):
+        deep = {"k": deep}
+    settings = {"args": {"a": 1, 2: 3, "__class__": "x", "list": [1], "deep": deep, "less": deep["k"]["k"]}}
+    assert settings_in(settings) == {"args/a": 1, "args/less" + 10 * "/k": 1}
+
+
+def followed(program):
+    """What the machine makes of a program of protocol 4."""
+    return machine.run(Stream(Memory(b"\x80\x04" + program + b".")), "x.pkl")
+
+
+def test_sets_in_a_pickle():
+    assert followed(b"\x8f(K\x01K\x02\x90") == {1, 2}
+    made = followed(b"\x8c\x01a\x8c\x01S\x93)R(K\x01K\x02\x90")
+    assert (made.kind, made.items) == ("a.S", [1, 2])
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"(",
+        b"(\x85",
+        b"K\x01(\x86",
+        b"](K\x01\x90",
+        b"\x8c\x01a\x8c\x01f\x93)]\x92",
+    ],
+    ids=["a mark as the value", "a mark in a tuple", "a mark in a pair", "items for a list", "options in a list"],
+)
+def test_operations_on_what_they_do_not_fit_are_damage(program):
+    with pytest.raises(InputError, match="its pickle breaks off or is damaged"):
+        followed(program)
+
+
+def test_an_operation_of_a_protocol_to_come_is_refused(monkeypatch):
+    known = machine._OPERATIONS["N"]
+    new = type(known)("NEW", "\xfe", None, [], known.stack_after, known.proto, "")
+    monkeypatch.setitem(machine._OPERATIONS, "\xfe", new)
+    with pytest.raises(InputError, match="its pickle breaks off or is damaged"):
+        followed(b"\xfe")
+
+
+def test_lines_longer_than_the_window_are_read_to_their_end():
+    text = b"x" * 10_000
+    stream = Stream(Memory(text + b"\n" + text))
+    assert (stream.readline(), stream.readline(), stream.left) == (text + b"\n", text, 0)
+    stream = Stream(Memory(b"ab" * 100_000))
+    assert (stream.read(150_000), stream.read(4), stream.left) == (b"ab" * 75_000, b"abab", 49_996)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [(b"\x04\x22\x4d\x18", "lz4"), (b"ZF", "an old joblib's zfile"), (b"\x28\xb5\x2f\xfd", "zstandard")],
+)
+def test_a_packing_that_is_not_read_is_named(start, name, tmp_path):
+    (tmp_path / "x.joblib").write_bytes(start + bytes(20))
+    with pytest.raises(InputError, match=rf"is compressed \({name}\); unpack it first"):
+        containers.open_reader(tmp_path / "x.joblib")
+
+
+def called(module, name):
+    """A program that calls a global without arguments."""
+    return b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name)) + b"\x93)R"
+
+
+def test_a_form_that_is_not_read_is_refused_by_name_unless_it_goes_with_an_optimizer(tmp_path):
+    path = tmp_path / "x.pkl"
+    meta = called("torch._utils", "_rebuild_meta_tensor_no_storage")
+    program = pickle.dumps({"w": np.ones(2)}, 4)[:-1] + b"\x8c\x01v" + meta
+    path.write_bytes(program + b"s.")
+    with pytest.raises(InputError, match=r"tensor 'v' is on the device meta, without values, which last does not read"):
+        containers.open_reader(path)
+    program = pickle.dumps({"params": {"w": np.ones(2)}}, 4)[:-1] + b"\x8c\x09opt_state}\x8c\x01v" + meta
+    path.write_bytes(program + b"ss.")
+    with containers.open_reader(path) as reader:
+        assert list(reader.tensors) == ["params/w"]
+        assert "The optimizer state 'opt_state'" in reader.dropped[0]
+
+
+# torch files that no PyTorch wrote
+
+
+class FloatStorage:
+    """What a pickle calls the class of a storage of float32."""
+
+
+@dataclasses.dataclass
+class Reference:
+    """What stands in a pickle as a reference to a storage."""
+
+    key: str
+    count: int
+    view: tuple | None = None
+
+
+def referring(value, protocol=2):
+    """A pickle with references."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, item):
+            if isinstance(item, Reference):
+                more = () if item.view is None else (item.view,)
+                return ("storage", FloatStorage, item.key, "cpu", item.count, *more)
+            return None
+
+    buffer = io.BytesIO()
+    Pickler(buffer, protocol).dump(value)
+    return buffer.getvalue()
+
+
+def before_1_6(value, storages):
+    """A file of the format before PyTorch 1.6 with these storages of float32."""
+    heads = [pickle.dumps(head, 2) for head in (legacy.MAGIC, 1001, {"little_endian": True})]
+    bytes_of = [len(array).to_bytes(8, "little") + np.asarray(array, "<f4").tobytes() for array in storages.values()]
+    return b"".join([*heads, referring(value), pickle.dumps(list(storages), 2), *bytes_of])
+
+
+def test_a_view_of_a_storage_lies_inside_of_it():
+    data = before_1_6({"w": Reference("0", 4, ("v", 1, 2)), "all": Reference("0", 4)}, {"0": [1, 2, 3, 4]})
+    found = legacy.read_legacy(Memory(data), "x.pt")
+    view, whole = found["w"], found["all"]
+    assert np.frombuffer(view.access.read(view.offset, view.nbytes, "w"), "<f4").tolist() == [2, 3]
+    assert np.frombuffer(whole.access.read(whole.offset, whole.nbytes, "all"), "<f4").tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("view", "says"),
+    [(("v", 3, 2), "the storage '0' has fewer bytes"), (("v", -1, 2), "damaged"), (("v", 0, "2"), "damaged")],
+)
+def test_a_view_that_lies_elsewhere_is_damage(view, says):
+    with pytest.raises(InputError, match=rf"x\.pt.*{says}"):
+        legacy.read_legacy(Memory(before_1_6(Reference("0", 4, view), {"0": [1, 2, 3, 4]})), "x.pt")
+
+
+def test_the_bytes_of_a_storage_that_are_none_leave_a_record():
+    nested = functools.partial(legacy.nested_storage, where="x.pkl")
+    whole = record("torch.storage._load_from_bytes", before_1_6(Reference("0", 2), {"0": [1, 2]}))
+    assert Meaning("x.pkl", nested=nested).value(whole).nbytes == 8
+    for data in (3, before_1_6({"w": 1}, {})):
+        raw = record("torch.storage._load_from_bytes", data)
+        assert Meaning("x.pkl", nested=nested).value(raw) is raw
+
+
+def archive(path, members):
+    """A torch archive of these members."""
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(f"archive/{name}", data)
+    return path
+
+
+def test_a_member_of_an_archive_that_is_not_where_the_directory_says(tmp_path):
+    path = archive(tmp_path / "x.pt", {"data.pkl": referring({"w": Reference("0", 2)}), "data/0": bytes(8)})
+    whole = path.read_bytes()
+    second = whole.index(b"PK\x03\x04", 4)
+    path.write_bytes(whole[:second] + b"PK\x03\x05" + whole[second + 4 :])
+    with pytest.raises(InputError, match=r"x\.pt is a damaged zip archive; copy the file again"):
+        containers.open_reader(path)
+
+
+def test_archives_of_another_kind_or_of_too_much_structure(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"is a program of torch\.export; save the module's state_dict instead"):
+        containers.open_reader(archive(tmp_path / "x.pt", {"models/model.json": "{}"}))
+    monkeypatch.setattr(archives, "_MAX_PICKLE", 10)
+    with pytest.raises(InputError, match=r"its structure has 11 bytes, over the limit of 10"):
+        containers.open_reader(archive(tmp_path / "y.pt", {"data.pkl": bytes(11)}))
+
+
+def scalar():
+    return Tensor(Storage("float32", 4, Memory(bytes(4))), "float32", (), ())
+
+
+def is_tensor(value):
+    return isinstance(value, Tensor)
+
+
+def test_what_stands_beside_a_model_is_kept_or_named():
+    tree = {
+        "model": {"w": scalar(), "b/c": scalar(), "at": {"step": 3}},
+        "b": {"c": scalar(), "kind": "x"},
+        "list": [scalar()],
+        3: "a number for a key",
+        "hyper": collections.OrderedDict({1: 2}),
+        "a/b": 1,
+        "last.x": 2,
+    }
+    found = models.take_apart(tree, ("model",), [("b",)], is_tensor, "x.pt")
+    assert list(found.tensors) == ["w", "b/c"]
+    assert found.beside == {}
+    assert found.extras == {"model/at/step": 3, "b/kind": "x", "hyper": {1: 2}, "a/b": 1}
+    assert type(found.extras["hyper"]) is dict
+    assert found.paths == {"a/b": ["a/b"]}
+    assert found.dropped == [
+        "'b/c', beside the model, is named as a tensor of it and not carried on.",
+        "'list', a list of tensors, is not carried on.",
+        "The entry '3' has a key that is not text and is not carried on.",
+        "'last.x', whose name is taken, is not carried on.",
+    ]
+
+
+def test_two_tensors_of_one_name_in_a_model():
+    tree = {"a": {"b": scalar()}, "a/b": scalar()}
+    with pytest.raises(InputError, match=r"x\.pt: two tensors are both named 'a/b'; rename one of them"):
+        models.take_apart(tree, (), [], is_tensor, "x.pt")
+    assert models.tensors_at({"step": 3}, (), is_tensor) == {}
 
 
 # torch files

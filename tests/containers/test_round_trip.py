@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.containers.extras import dumps, loads
-from lastcli.errors import OutputError
+from lastcli.containers.dtypes import dtype_of
+from lastcli.containers.extras import dumps, loads, representable
+from lastcli.containers.sidecar import sidecar_text, without_kept
+from lastcli.containers.structure import take_metadata
+from lastcli.containers.tree import build, flatten
+from lastcli.errors import InputError, OutputError
 from tests.containers.samples import EXTRAS, contents, copy, every_dtype, put, same_bits
 
 NAMES = {"safetensors": "x.safetensors", "msgpack": "x.msgpack", "orbax": "x", "torch": "x.pt"}
@@ -156,3 +160,68 @@ def test_exotic_extras_survive_in_every_container(kind, tmp_path):
     put(tmp_path / NAMES[kind], {"a": np.ones(2)}, extras=extras)
     with containers.open_reader(tmp_path / NAMES[kind]) as reader:
         assert reader.extras == extras
+
+
+@pytest.mark.parametrize(
+    ("leaves", "extras", "tree"),
+    [
+        ({"a/b": 1}, {"a": {}}, {"a": {"b": 1}}),
+        ({}, {"a": {}}, {"a": {}}),
+        ({"a/0": 1, "a/1": 2}, {"a": []}, {"a": [1, 2]}),
+        # children that are no longer all there, or have names, are no list
+        ({"a/1": 1}, {"a": []}, {"a": {"1": 1}}),
+        ({"a/x": 1}, {"a": []}, {"a": {"x": 1}}),
+    ],
+)
+def test_trees_of_names(leaves, extras, tree):
+    assert build(leaves, extras, "x") == tree
+
+
+def test_a_list_below_a_leaf_makes_no_tree():
+    with pytest.raises(OutputError, match="'a/b' cannot be stored beside a leaf that is a branch of it"):
+        build({"a": 1.0}, {"a/b": []}, "x")
+
+
+def test_a_leaf_of_a_kind_that_is_not_carried_is_named():
+    with pytest.raises(InputError, match="x: 'a/b' is a object, which last cannot carry"):
+        flatten({"a": {"b": object()}}, lambda value: False, "x")
+
+
+def test_extras_nested_without_end_or_no_mapping():
+    nested = []
+    for _ in range(100):
+        nested = [nested]
+    assert not representable(nested)
+    with pytest.raises(InputError, match=r"x: the metadata key last\.extras is not a JSON object"):
+        loads("[]", "x")
+
+
+@pytest.mark.parametrize("structure", [3, {"unknown": 1}, {"paths": {"w": []}}, {"torch": {"at": "model"}}])
+def test_a_damaged_structure_is_refused(structure):
+    with pytest.raises(InputError, match=r"x: the metadata key last\.structure is damaged"):
+        take_metadata({"last.extras": json.dumps({"last.structure": structure})}, "x")
+
+
+@pytest.mark.parametrize(
+    ("description", "left"),
+    [
+        ('{"last": {"metadata": {"k": "v"}}}', "{}"),
+        ('{"a": "\\"metadata\\""}', None),
+        ('{"last": "metadata"}', None),
+        ('["metadata"]', None),
+        ('{"metadata"', None),
+    ],
+)
+def test_what_a_sidecar_kept_in_a_description_is_taken_out_of_it(description, left):
+    found = without_kept({"last.description": description, "k": "v"})
+    assert found == {"last.description": description if left is None else left, "k": "v"}
+
+
+def test_a_sidecar_without_anything_to_say():
+    assert json.loads(sidecar_text({})) == {}
+    assert json.loads(sidecar_text({"k": "v"})) == {"last": {"metadata": {"k": "v"}}}
+
+
+def test_a_dtype_that_no_container_knows_has_no_array():
+    with pytest.raises(KeyError, match="object"):
+        dtype_of("object")

@@ -197,3 +197,37 @@ def test_nothing_of_a_refused_file_runs(tmp_path):
         with pytest.raises(InputError, match=r"'(_?io|builtins)\.open'"):
             containers.open_reader(path)
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_part_of_one_of_several_models_is_left_to_whoever_knows_it(tmp_path):
+    path = save(tmp_path / "x.pt", {"generator": weights(), "critic": weights()})
+    with containers.open_reader(path, name="generator/encoder") as reader:
+        assert (reader.model, reader.asked) == ("generator", "encoder")
+
+
+def test_a_dtype_that_no_container_holds_is_refused_by_name(tmp_path):
+    path = save(tmp_path / "x.pt", {"w": torch.ones(2), "z": torch.zeros(2, dtype=torch.int32).view(torch.complex32)})
+    with pytest.raises(InputError, match=r"tensor 'z' has dtype complex32, which last does not support"):
+        containers.open_reader(path)
+
+
+@pytest.mark.parametrize(
+    ("extras", "says"),
+    [
+        ({"w/x": 1}, "'w/x' cannot be stored below a tensor"),
+        ({"e": 1, "last.structure": {"paths": {"e": ["w"]}}}, "'w' is there twice"),
+    ],
+)
+def test_a_leaf_without_a_place_in_the_wrapper_is_refused(extras, says, tmp_path):
+    with pytest.raises(OutputError, match=says):
+        put(tmp_path / "x.pt", {"w": np.ones(2)}, extras=extras)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_inside_pytorch_is_one_sentence(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("an assertion of the archive writer")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OutputError, match=r"PyTorch could not write the file \(an assertion of the archive writer\)"):
+        put(tmp_path / "x.pt", {"w": np.ones(2)})

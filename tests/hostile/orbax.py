@@ -61,6 +61,14 @@ def _escape(document: dict) -> None:
     _tree_entry(document)["key_metadata"] = [{"key": "..", "key_type": 2}, {"key": "/../../x", "key_type": 2}]
 
 
+def _more(*keys: str, kind: str = "None") -> Callable[[dict], None]:
+    """One more entry of the tree."""
+    steps = [{"key": key, "key_type": 2} for key in keys]
+    return lambda document: document["tree_metadata"].update(
+        more={"key_metadata": steps, "value_metadata": {"value_type": kind}}
+    )
+
+
 ORBAX: list[Case] = [
     _ob("temporary_name", "unfinished", lambda path: path.rename(path.parent / "x.orbax-checkpoint-tmp-17")),
     _ob("no_commit_mark", "unfinished", _uncommit),
@@ -70,6 +78,9 @@ ORBAX: list[Case] = [
     _ob("tree_without_entries", "tree_metadata", _edit("_METADATA", lambda d: d.pop("tree_metadata"))),
     _ob("entry_damaged", "damaged", _edit("_METADATA", lambda d: _tree_entry(d).update(key_metadata=3))),
     _ob("entry_unknown_type", "type pickle", _edit("_METADATA", lambda d: _value(d).update(value_type="pickle"))),
+    _ob("leaf_below_a_leaf", "below a leaf", _edit("_METADATA", _more("params", "w", "x"))),
+    _ob("leaf_there_twice", "'more' twice", _edit("_METADATA", _more("params", "w"))),
+    _ob("text_missing", "text 'note' is missing", _edit("_METADATA", _more("note", kind="string"))),
     _ob("leads_out", "leads out", _edit("_METADATA", _escape)),
     _ob("array_metadata_deleted", "no such file", lambda path: (path / "params.w" / ".zarray").unlink()),
     _ob("array_metadata_emptied", "JSON", lambda path: (path / "params.w" / ".zarray").write_text("") and None),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lastcli import api, containers
 from lastcli.containers.base import TensorSource
+from lastcli.families.base import Layer
+from lastcli.model.aliases import Aliases, find_aliases
 from tests.builders.lru import torch_model
 from tests.builders.named import Arrays
 from tests.builders.s4 import numbers, prefixed, v4
@@ -131,3 +134,9 @@ def test_a_layer_that_a_stack_runs_again_is_cut_once(tmp_path: Path) -> None:
         assert back[name].data_ptr() == back[first].data_ptr()
     assert back["blocks.0.lru.nu_log"].shape == (3,)
     assert api.verify(path, out).ok
+
+
+def test_layers_of_other_parts_are_no_module_twice() -> None:
+    tensors = {name: containers.TensorInfo(name, (2,), "float32", 8) for name in ("a.B", "b.B", "b.C")}
+    layers = [Layer("a", 2, 1, {"B": "a.B"}), Layer("b", 2, 1, {"B": "b.B", "C": "b.C"})]
+    assert find_aliases(SimpleNamespace(shared=[], digests={}), tensors, layers) == Aliases()

@@ -12,8 +12,9 @@ import pytest
 from lastcli import api, containers
 from lastcli.containers.base import TensorSource
 from lastcli.errors import UsageError
+from lastcli.model.copies import choose
 from tests.builders.lru import minimal_lru, torch_model
-from tests.builders.named import Arrays
+from tests.builders.named import Arrays, infos
 from tests.builders.s4d import s4d_model
 from tests.builders.wrapped import wrapped
 from tests.model.test_naming import written
@@ -216,3 +217,26 @@ def test_only_what_holds_a_state_space_layer_is_a_candidate(tmp_path: Path) -> N
         api.inspect(both_)
     with pytest.raises(UsageError, match="'actor', 'critic', 'curriculum'"):
         containers.open_reader(both_)
+
+
+def every(*names: str) -> Arrays:
+    return {name: np.ones(1, np.float32) for name in names}
+
+
+def test_a_list_of_copies_is_one_copy_each() -> None:
+    tensors = infos(every(*(f"{head}.{leaf}" for head in ("model", "ema_models.0", "ema_models.1") for leaf in "wb")))
+    with pytest.raises(UsageError, match=r"choose one with --name model or --name ema_models/0 or --name ema_models/1"):
+        choose(tensors, None, bool, "x")
+    chosen = choose(tensors, "ema_models/1", bool, "x")
+    assert chosen.at == ("model",)
+    assert chosen.replaced == ((("ema_models", "1"), ("model",)),)
+    assert chosen.others == {
+        "ema_models/0": {"ema_models.0.w", "ema_models.0.b"},
+        "model": {"model.w", "model.b"},
+    }
+
+
+def test_a_copy_is_called_by_the_shortest_path_that_tells_it_from_the_model() -> None:
+    tensors = infos(every(*(f"{head}state/params/{leaf}" for head in ("", "ema/") for leaf in "wb")))
+    with pytest.raises(UsageError, match=r"'state' and 'ema/state'; choose one"):
+        choose(tensors, None, bool, "x")

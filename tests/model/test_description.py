@@ -8,6 +8,7 @@ from lastcli.containers.base import TensorSource
 from lastcli.errors import InputError, UnsupportedModelError, UsageError
 from lastcli.families.mega.family import Mega
 from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.description import Setting, parse_settings
 from tests.builders.named import infos
 from tests.builders.s4d import s4d_model
 from tests.conftest import write_s5
@@ -104,3 +105,32 @@ def test_what_the_tensors_prove_is_never_idle(tmp_path):
     assert "pooling" in Mega().idle(infos(arrays))
     assert sources(open_checkpoint(path))["pooling"] == ("first", "tensors")
     assert sources(open_checkpoint(path, flags={"pooling": "first"}))["pooling"] == ("first", "flag")
+
+
+def test_settings_are_pairs_of_a_key_and_a_value():
+    assert parse_settings(["a=1", " b = x=y "]) == {"a": "1", "b": "x=y"}
+    for items, says in (
+        (["a"], "'a' is not of the form key=value"),
+        (["=1"], "'=1' is not"),
+        (["a=1", "a=2"], "'a' twice"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            parse_settings(items)
+
+
+def test_the_first_file_beside_a_checkpoint_that_describes_it_counts(tmp_path):
+    path = write_s5(tmp_path / "m.safetensors", describe=False)
+    (tmp_path / "config.json").write_text('{"family": "s5", "step_rescale": 3, "hidden_size": 8}')
+    assert sources(open_checkpoint(path))["step_rescale"] == (3.0, "sidecar")
+    (tmp_path / "m.yaml").write_text("family: s5\nstep_rescale: 2\n")
+    assert sources(open_checkpoint(path))["step_rescale"] == (2.0, "sidecar")
+
+
+def test_the_labels_of_a_split_settle_the_task_unless_the_model_has_none(tmp_path):
+    path = write_s5(tmp_path / "m.safetensors", describe=False)
+    for before, after in (("assumed", ("regression", "data")), ("idle", ("auto", "idle"))):
+        checkpoint = open_checkpoint(path)
+        checkpoint.settings["task"] = Setting("auto", before)
+        checkpoint.take_task("regression")
+        assert sources(checkpoint)["task"] == after
+        assert checkpoint.settled_task == "regression"

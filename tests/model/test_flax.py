@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -29,3 +30,12 @@ def test_a_model_without_the_published_surroundings_is_refused(tmp_path):
 
     with pytest.raises(UnsupportedModelError, match="published"):
         flax_module(lastcli.open(write_s5(tmp_path / "model.safetensors", change=strip)))
+
+
+def test_tensors_beside_the_published_model_are_no_variables_of_the_module(tmp_path):
+    def beside(arrays):
+        arrays["params/extra/w"] = np.ones(2, np.float32)
+
+    _, variables = flax_module(lastcli.open(write_s5(tmp_path / "model.safetensors", change=beside)))
+    _, plain = flax_module(lastcli.open(write_s5(tmp_path / "plain.safetensors")))
+    assert jax.tree.structure(variables) == jax.tree.structure(plain)

@@ -127,3 +127,15 @@ def test_suggest_and_convert_choose_the_model_as_other_commands_do(tmp_path, las
     code, _, said = last("convert", tmp_path / "z.pt", tmp_path / "z.safetensors")
     assert code == UsageError.exit_code
     assert "'a', 'b'" in said
+
+
+def test_numbers_and_texts_are_taken_as_the_options_are():
+    from lastcli.families import family_named
+
+    family = family_named("s5")
+    assert understand(family, {"cfg/step_rescale": 2}, (), {}).values == {"step_rescale": (2.0, "cfg/step_rescale")}
+    agreed = understand(family, {"cfg/bidirectional": True}, (), {"bidirectional": True})
+    assert (agreed.values, agreed.contradicted) == ({}, ())
+    # text that could be anything is offered
+    free = understand(family_named("mamba2"), {"cfg/step_limits": "0,1"}, (), {})
+    assert (free.values, free.offered) == ({}, ("cfg/step_limits 0,1",))

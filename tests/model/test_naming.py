@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 from lastcli import api, containers
 from lastcli.containers.base import TensorSource
 from lastcli.families import detect, family_named
+from lastcli.families.base import Layer
+from lastcli.model.description import Description
 from lastcli.model.named import Named
 from lastcli.model.naming import Naming
+from lastcli.model.view import View, holds_model, without_holder
 from tests.builders.equinox import equinox_model
 from tests.builders.families import CASES, Case
 from tests.builders.lru import minimal_lru, torch_model
@@ -176,3 +180,24 @@ def test_names_that_would_become_one_stay_two() -> None:
     view, files = Naming.of(infos(arrays)).view(infos(arrays))
     assert files == {"a.module.C": "a.module.C", "a.C": "a.C", "b.C": "b.module.C"}
     assert [info.name for info in view.values()] == list(view)
+
+
+def test_a_map_says_what_holds_a_model() -> None:
+    tensors = infos({name.replace("log_A_real", "rates"): a for name, a in s4d_model(np.random.default_rng(0)).items()})
+    assert not holds_model(tensors, lambda: Description((), {}))
+    said = {"family": "s4d", "names": {"log_A_real": "rates"}}
+    assert holds_model(tensors, lambda: Description((("flag", "m.yaml", said),), {}))
+    assert not holds_model(infos({"w": np.ones(2)}), lambda: Description((("flag", "m.yaml", said),), {}))
+
+
+def test_a_holder_is_taken_away_only_where_the_model_is_known_without_it() -> None:
+    reader: Any = SimpleNamespace(tensors=infos({"foo.bar.w": np.ones(2), "foo.bar.b": np.ones(2)}))
+    view = View()
+    assert without_holder(view, reader, family_named("s5"), lambda family: {}) is view
+
+
+def test_a_layer_of_another_name_than_its_tensors_keeps_it() -> None:
+    family = Named(family_named("s4d"), Naming(roots=("model",)))
+    family._view(infos({"model.w": np.ones(2)}))
+    layer = family._outside(Layer("block", 2, 1, {"C": "w"}))
+    assert (layer.name, dict(layer.tensors)) == ("block", {"C": "model.w"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lastcli import api
+from lastcli import api, containers
+from lastcli.containers import TensorSource
 from lastcli.containers.safetensors import writer
 from lastcli.errors import InputError, UsageError
 from tests.conftest import write_s5
-from tests.containers.samples import put
+from tests.containers.samples import contents, put, same_bits
 
 PRUNE = {"ratio": 0.5, "method": "last", "shard_bytes": 100, "resume": "shards.jsonl"}
 # the same, in a process that kills itself before shard 4
@@ -167,3 +169,30 @@ def test_only_shards_are_kept_and_not_inside_the_output(model) -> None:
         api.prune(model, "small.safetensors", **{**PRUNE, "shard_bytes": None})
     with pytest.raises(UsageError, match="lies in the output"):
         api.prune(model, "out", **{**PRUNE, "resume": "out/shards.jsonl"})
+
+
+def test_shards_of_an_interrupted_write_are_taken_over_as_far_as_they_are_sound(tmp_path: Path) -> None:
+    """Four shards; the run ends in the last, the first is then replaced by the second, and a line is damaged."""
+    arrays = {name: np.full(10, float(number)) for number, name in enumerate("abcd")}
+    out, journal, seen = tmp_path / "out", tmp_path / "shards.jsonl", []
+    options = {"metadata": {}, "shard_bytes": 80, "resume": journal, "progress": seen.append}
+
+    def interrupted() -> np.ndarray:
+        raise KeyboardInterrupt
+
+    sources = [TensorSource.of(name, array) for name, array in arrays.items()]
+    with pytest.raises(KeyboardInterrupt):
+        containers.write(out, [*sources[:3], dataclasses.replace(sources[3], load=interrupted)], **options)
+    (data,) = tmp_path.glob(".last-*/data")
+    assert sorted(path.name[6:11] for path in data.iterdir()) == ["00001", "00002", "00003"]
+    (data / "model-00001-of-00004.safetensors").write_bytes((data / "model-00002-of-00004.safetensors").read_bytes())
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:2], b"no JSON\n", b'{"other": 1}\n', *lines[2:]]))
+    seen.clear()
+    made: list[str] = []
+    loaded = [dataclasses.replace(s, load=lambda s=s: made.append(s.info.name) or s.load()) for s in sources]
+    containers.write(out, loaded, **options)
+    assert made == ["a", "d"]
+    assert seen == [80, 80, 80, 80]
+    same_bits(contents(out), arrays)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]

@@ -181,10 +181,10 @@ def _lies_below(path: Path, branches: list[Path]) -> bool:
     return any(path[: len(branch)] == branch for branch in branches)
 
 
-def _children(node: Any) -> Iterator[tuple[Any, Any]]:
+def _children(node: dict[Any, Any] | list[Any]) -> Iterator[tuple[Any, Any]]:
     if isinstance(node, dict):
         yield from node.items()
-    elif isinstance(node, list):
+    else:
         yield from enumerate(node)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from lastcli import families
 from lastcli.containers.base import MODEL_KEY, Reader
 from lastcli.containers.inputs import shown
-from lastcli.errors import LastError, UsageError
+from lastcli.errors import LastError, UnsupportedModelError, UsageError
 from lastcli.families.base import Family, Tensors
 from lastcli.families.mapped.family import Mapped
 from lastcli.model.aliases import Aliases, find_aliases
@@ -90,7 +90,11 @@ def holds_model(tensors: Tensors, describe: Callable[[], Description]) -> bool:
     """
     description = describe()
     if description.map is not None and description.family:
-        return bool(families.mapped(families.family_named(description.family), description.map).match(tensors).layers)
+        family = families.mapped(families.family_named(description.family), description.map)
+        try:
+            return bool(family.match(tensors).layers)
+        except UnsupportedModelError:
+            return False  # the map finds nothing here: other tensors of the file are the model
     seen, _ = Naming.of(tensors).view(tensors)
     if description.family:
         return bool(families.family_named(description.family).match(seen).layers)

@@ -92,16 +92,17 @@ class _Emitter:
 
 
 def _bin_header(count: int) -> bytes:
-    for code, width in ((0xC4, 1), (0xC5, 2), (0xC6, 4)):
-        if count < 1 << (8 * width):
-            return bytes([code]) + count.to_bytes(width, "big")
-    raise OverflowError(count)
+    width = _width(count)
+    return bytes([{1: 0xC4, 2: 0xC5, 4: 0xC6}[width]]) + count.to_bytes(width, "big")
 
 
 def _ext_header(code: int, count: int) -> bytes:
     if count in (1, 2, 4, 8, 16):
         return bytes([0xD4 + count.bit_length() - 1, code])
-    for marker, width in ((0xC7, 1), (0xC8, 2), (0xC9, 4)):
-        if count < 1 << (8 * width):
-            return bytes([marker]) + count.to_bytes(width, "big") + bytes([code])
-    raise OverflowError(count)
+    width = _width(count)
+    return bytes([{1: 0xC7, 2: 0xC8, 4: 0xC9}[width]]) + count.to_bytes(width, "big") + bytes([code])
+
+
+def _width(count: int) -> int:
+    """Bytes of the number that says a length; no array in one piece needs more than four."""
+    return 1 if count < 2**8 else 2 if count < 2**16 else 4

@@ -63,9 +63,9 @@ def _storage(data: Any, dtype: str, swapped: bool) -> Storage:
         data = data.encode("latin-1")
     if isinstance(data, Span):
         return Storage(dtype, data.length, data.access, data.offset, swapped)
-    if not isinstance(data, bytes | bytearray):
+    if not isinstance(data, bytes):
         raise NotKnown
-    return Storage(dtype, len(data), Memory(bytes(data)), 0, swapped)
+    return Storage(dtype, len(data), Memory(data), 0, swapped)
 
 
 def _tensor(shape: Any, kind: tuple[str, bool], fortran: bool, data: Any) -> Tensor:

@@ -133,10 +133,8 @@ class Machine:
         return value
 
     def _take(self, count: int) -> list[Any]:
-        if count > len(self._stack):
-            raise IndexError(count)
-        items = self._stack[len(self._stack) - count :]
-        del self._stack[len(self._stack) - count :]
+        items = [self._stack.pop() for _ in range(count)]
+        items.reverse()
         if any(item is _MARK for item in items):
             raise ValueError("a mark where a value should be")
         return items

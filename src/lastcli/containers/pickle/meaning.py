@@ -59,8 +59,6 @@ class Meaning:
         """
         if isinstance(raw, _PLAIN):
             return raw
-        if isinstance(raw, bytearray):
-            return bytes(raw)
         if isinstance(raw, Span):
             return raw.read() if raw.length <= _MAX_BYTES else Record(Global("builtins", "bytes"))
         key = id(raw)

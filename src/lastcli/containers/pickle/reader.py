@@ -116,7 +116,8 @@ class TreeReader(Reader):
             held = ", ".join(f"'{shown(kind, 80)}'" for kind in list(kinds)[:4])
             what = f" (it holds {held}, of which nothing is built or run)" if kinds else ""
             raise InputError(f"{where} has no tensors in named dictionaries{what}; save the parameters as one.")
-        dropped = drop_optimizer(tree, lambda leaf: _info("", leaf, where) if is_tensor(leaf) else None)
+        # what is not read is refused below by its name, unless it goes with an optimizer
+        dropped = drop_optimizer(tree, lambda leaf: _info("", leaf, where) if _is_read(leaf) else None)
         flat = flatten(tree, is_tensor, where)
         metadata, more = take_metadata(sidecar_metadata(path, "pickle"), where)
         tensors = {key: _info(key, leaf, where) for key, leaf in flat.leaves.items()}
@@ -176,8 +177,12 @@ def _count(tree: Any) -> int:
     return sum(map(_count, tree)) if isinstance(tree, list) else 0
 
 
+def _is_read(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype in ITEMSIZE
+
+
 def _info(name: str, tensor: Tensor | Unread, where: str) -> TensorInfo:
-    if isinstance(tensor, Unread) or tensor.dtype not in ITEMSIZE:
+    if isinstance(tensor, Unread) or not _is_read(tensor):
         kind = tensor.kind if isinstance(tensor, Unread) else tensor.dtype
         raise InputError(f"{where}: tensor '{shown(name)}' is {shown(kind)}, which last does not read; save it as one.")
     return TensorInfo(name, tensor.shape, tensor.dtype, tensor.size * ITEMSIZE[tensor.dtype])

@@ -107,9 +107,8 @@ def read_header(file: RandomAccess) -> Header:
     raw = file.read(8, length, "the header")
     if not raw.startswith(b"{"):
         raise InputError(f"{where}: the safetensors header does not begin with '{{'; the file is damaged.")
+    # what begins with a brace is an object, or no JSON
     document = parse_json(raw, f"{where}: the safetensors header")
-    if not isinstance(document, dict):
-        raise InputError(f"{where}: the safetensors header is not a JSON object; the file is damaged.")
     metadata = _metadata(document.pop("__metadata__", None), where)
     spans = {name: _entry(name, entry, where) for name, entry in document.items()}
     _check_layout(spans, file.size - 8 - length, where)
