@@ -107,3 +107,11 @@ def test_values_of_another_kind_are_refused_by_name(value, kind):
 def test_a_near_word_is_suggested_else_the_known_ones_are_listed():
     assert "'bidirectional'" in suggestion("bidirectonal", ["bidirectional", "mode"])
     assert "mode" in suggestion("zzz", ["bidirectional", "mode"])
+
+
+def test_lines_of_keys_in_and_below_the_top(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("a: 1\nmodel:\n  family: s5\n  [b, c]: 2\n  norm: x\n")
+    assert key_lines(path) == {("a",): 1, ("model",): 2, ("model", "family"): 3, ("model", "norm"): 5}
+    path.write_text("- a\n")
+    assert key_lines(path) == {}

@@ -6,11 +6,12 @@ import os
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from lastcli.cli.compile_cache import VARIABLE, cache_folder
+from lastcli.cli.compile_cache import VARIABLE, cache_folder, enable_compile_cache
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +125,21 @@ def test_programs_are_kept_and_a_lost_folder_is_no_error(tmp_path: Path) -> None
     done = run(lost.replace("shutil.rmtree(folder)", "shutil.rmtree(folder); folder.write_text('')"))
     assert done.stdout == "done\n"
     assert done.stderr == ""
+
+
+def test_where_there_is_none_nothing_is_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    monkeypatch.setenv(VARIABLE, "off")
+    before, warned = jax.config.jax_compilation_cache_dir, list(warnings.filters)
+    assert enable_compile_cache() is None
+    assert (jax.config.jax_compilation_cache_dir, warnings.filters) == (before, warned)
+
+
+def test_without_owners_a_folder_that_can_be_written_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled").chmod(0o777)
+    assert cache_folder() is None
+    monkeypatch.delattr(os, "geteuid")
+    assert cache_folder() == tmp_path / "compiled"

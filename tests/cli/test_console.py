@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import pytest
 
 from lastcli.cli.console import guarded
 from lastcli.errors import InputError
+from lastcli.parallel import failures, processes
 
 
 def ended(error: BaseException, debug: bool = False) -> int:
@@ -54,3 +56,57 @@ def test_a_closed_pipe_is_no_error_and_nothing_more_is_written_to_it(tmp_path, m
         file.flush()
     assert (tmp_path / "out").read_text() == ""
     assert capsys.readouterr().err == ""
+
+
+class JaxRuntimeError(Exception):
+    """As JAX names what it raises where another process is gone."""
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the others are told at the end."""
+    found = []
+
+    def end_with(sentence, code):
+        found.append((sentence, int(code)))
+        raise SystemExit(int(code))
+
+    monkeypatch.setattr(failures, "end_with", end_with)
+    monkeypatch.setattr(failures, "NOTICE_SECONDS", 0.0)
+    return found
+
+
+@pytest.mark.parametrize("mine", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "found", "code", "says"),
+    [
+        (InputError("x.npz: damaged."), None, 3, "x.npz: damaged."),
+        (KeyboardInterrupt(), None, 130, "Interrupted; nothing was left half written."),
+        (KeyboardInterrupt(), failures.Failure(1, 4, "It cannot."), 4, "process 1 of the run ended: It cannot."),
+        (JaxRuntimeError("gone"), None, 130, "Another process of the run is gone; nothing was left half written."),
+        (JaxRuntimeError("gone"), failures.Failure(1, 4, "It cannot."), 4, "process 1 of the run ended: It cannot."),
+    ],
+)
+def test_of_several_processes_all_are_told_and_the_first_speaks(
+    mine, error, found, code, says, told, monkeypatch, capsys
+):
+    monkeypatch.setattr(processes, "_PLACE", [(mine, 2)])
+    monkeypatch.setattr(failures, "_FOUND", [] if found is None else [found])
+    assert ended(error) == code
+    assert told == [(says, code)]
+    assert capsys.readouterr().err == (f"Error: {says}\n" if mine == 0 else "")
+
+
+@pytest.mark.parametrize(("mine", "says"), [(0, "found a\\x1b[2J.\n"), (1, "")])
+def test_what_the_library_says_in_passing_is_said_once(mine, says, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "_PLACE", [(mine, 2)])
+    with guarded(debug=False):
+        logging.getLogger("lastcli.containers").warning("found a\x1b[2J.")
+    assert capsys.readouterr().err == says
+
+
+def test_a_note_is_no_command_for_githubs_runner(monkeypatch, capsys):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    with guarded(debug=False):
+        logging.getLogger("lastcli").warning("::error::x")
+    assert not capsys.readouterr().err.startswith("::")

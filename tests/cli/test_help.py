@@ -7,12 +7,15 @@ import os
 import re
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from lastcli.cli.commands import app
 from lastcli.cli.completion import completer
-from lastcli.cli.help import EXAMPLES, PANELS
+from lastcli.cli.help import EXAMPLES, PANELS, Command, Group
 from lastcli.cli.reference import command_flags, declarations
 from lastcli.families import FAMILIES
 from lastcli.plan import METHODS, REFITS
@@ -96,3 +99,22 @@ def test_the_environment_names_versions_and_devices(last):
     document = json.loads(last("env", "--json")[1])
     assert document["schema"] == "last.env/1"
     assert document["python"] in out
+
+
+def test_what_is_hidden_is_not_shown():
+    small = typer.Typer(cls=Group, rich_markup_mode=None)
+
+    @small.command(cls=Command)
+    def shown(ratio: float = 0.5, secret: Annotated[int, typer.Option(hidden=True)] = 1):
+        """What is there."""
+
+    @small.command(hidden=True)
+    def hidden():
+        """What is not."""
+
+    first = CliRunner().invoke(small, ["--help"]).output
+    assert "What is there." in first
+    assert "hidden" not in first
+    options = CliRunner().invoke(small, ["shown", "--help"]).output
+    assert "How much:" in options
+    assert "--secret" not in options

@@ -1,10 +1,12 @@
 """What must start fast must not import what is slow."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
+from lastcli.cli import main
 from tests.conftest import write_s5
 
 HEAVY = ("jax", "flax", "orbax", "torch")
@@ -44,3 +46,7 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_scoring_single_states_imports_nothing_heavy(tmp_path, method):
     path = write_s5(tmp_path / "model.safetensors")
     assert imported("score", path, "--method", method) == "[]"
+
+
+def test_importing_the_module_of_the_command_runs_nothing():
+    assert importlib.import_module("lastcli.__main__").main is main

@@ -240,3 +240,39 @@ def test_a_label_with_one_value_has_no_ranking():
     y[:, 2] = 0
     with pytest.raises(InputError, match="label 2 is 0"):
         choose_metric(None, Forward(lambda *_: None, 2, K, "multilabel"), Split(X, y))
+
+
+def test_several_answers_a_step_are_so_many_steps():
+    z, y = RNG.normal(size=(N, L, 3, K)), RNG.integers(0, K, (N, L, 3))
+    y[:4, 1] = -100
+    lengths = RNG.integers(1, L + 1, N)
+    scored = (y >= 0) & (np.arange(L) < lengths[:, None])[..., None]
+    metric = Metric("accuracy", sequence=True)
+    found = metric.statistics(z, y, lengths)
+    assert metric.value(found.reshape(N, -1)) == pytest.approx((z.argmax(-1) == y)[scored].mean())
+
+
+@pytest.mark.parametrize(("name", "wins", "losses"), [("accuracy", 0, 1), ("fit", 0, 1), ("nll", 1, 0), ("mse", 1, 0)])
+def test_of_two_numbers_the_lower_error_and_the_higher_share_is_nearer(name, wins, losses):
+    found = compare(Metric(name, given=True), np.array([[0.5]]), np.array([[0.4]]))
+    assert (found.wins, found.losses) == (wins, losses)
+
+
+def test_labels_of_a_whole_vocabulary_are_not_counted_one_by_one():
+    forward = Forward(lambda *_: None, 2, 5000)
+    with pytest.raises(UsageError, match="f1_macro counts every class, and the model has 5000; use accuracy"):
+        choose_metric("f1_macro", forward, Split(X, np.arange(N)))
+
+
+def test_zeros_and_ones_may_be_stored_as_floats_and_are_not_targets():
+    labels = Forward(lambda *_: None, 2, K, "multilabel")
+    fitted = fit_split(Split(X, ZEROS_AND_ONES.astype("f4")), labels).y
+    assert fitted.dtype.kind == "i"
+    np.testing.assert_array_equal(fitted, ZEROS_AND_ONES)
+    with pytest.raises(InputError, match="whole numbers for every output"):
+        fit_split(Split(X, ZEROS_AND_ONES + 0.5), labels)
+    with pytest.raises(InputError, match="for independent labels describe the model with --set task=multilabel"):
+        fit_split(Split(X, ZEROS_AND_ONES), MODEL)
+    steps = Forward(lambda *_: None, 2, K, "regression", sequence=True)
+    assert task_of(Split(X, RNG.integers(0, 2, (N, L, K))), steps, assumed=True) == "multilabel"
+    assert task_of(Split(X, RNG.integers(0, 2, (N, L, K))), steps, assumed=False) is None

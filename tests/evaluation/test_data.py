@@ -17,6 +17,7 @@ from lastcli.errors import InputError, UsageError
 from lastcli.evaluation.data import Split, load_split, open_split
 from lastcli.evaluation.fitting import fit_split, random_split
 from lastcli.evaluation.locations import Location, parse_location, parse_rows, parse_scale
+from lastcli.evaluation.normalisation import checked_numbers
 from lastcli.families.base import Forward
 
 
@@ -427,3 +428,40 @@ def test_data_knows_no_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- what is rare in a file ---
+
+
+def test_a_header_of_the_second_version(tmp_path: Path) -> None:
+    x, buffer = np.arange(12.0).reshape(3, 4), io.BytesIO()
+    np.lib.format.write_array(buffer, x, version=(2, 0))
+    path = raw_npz(tmp_path / "a.npz", [("x.npy", buffer.getvalue())])
+    np.testing.assert_array_equal(open_split(path).x, x)
+
+
+@pytest.mark.parametrize("limit", [None, "8:9"])
+def test_a_zip_that_promises_more_than_it_holds(tmp_path: Path, limit: str | None) -> None:
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    path = raw_npz(tmp_path / "a.npz", [("x.npy", npy(x, "(9, 4)"))])
+    data = bytearray(path.read_bytes())
+    size = data.index(b"PK\x01\x02") + 24  # of the unpacked member, in the directory of the zip
+    promised = int.from_bytes(data[size : size + 4], "little") + 3 * 4 * x.itemsize
+    data[size : size + 4] = promised.to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"array 'x': damaged bytes \(cut short\)"):
+        load_split(path, limit=limit)
+
+
+def test_a_mean_is_one_number_or_one_for_each_feature() -> None:
+    for wrong in (np.zeros((2, 2)), np.zeros(0), np.array(["a"])):
+        with pytest.raises(InputError, match="one number, or one for each feature, is needed"):
+            checked_numbers(wrong, "mean")
+
+
+def test_series_side_by_side_have_one_length() -> None:
+    forward = model(1, 2, layout="series", series=3, task="regression")
+    x = np.zeros((4, 3, 5, 1), np.float32)
+    assert fit_split(Split(x), forward, labels=False).x.shape == x.shape
+    with pytest.raises(InputError, match="sequences side by side have one length; leave 'lengths' out"):
+        fit_split(Split(x, lengths=np.full(4, 5)), forward, labels=False)

@@ -244,3 +244,59 @@ def test_a_metric_must_be_named_and_fit() -> None:
         forward.metric(None, Split(np.ones((2, 3, 1), "f4")))
     with pytest.raises(InputError, match="labels y have shape"):
         forward.metric(None, Split(np.ones((2, 3, 1), "f4"), np.full((2, 3, 2), 7)))
+
+
+def test_what_says_nothing_of_a_number_is_refused() -> None:
+    alone = external("def forward(tensors):\n    return 0.5")
+    with pytest.raises(UsageError, match="returns a number, so --threshold changes nothing"):
+        alone.metric("accuracy", None, threshold=0.4)
+    metric = alone.metric("accuracy", None)
+    with pytest.raises(UsageError, match="returns a number, so --outputs says nothing"):
+        alone.decided({}, None, metric, said="logits")
+    assert alone.decided({}, None, metric, said=None) == (alone, None)
+    outputs = external("def forward(tensors, x):\n    return x[:, 0]")
+    split = Split(np.ones((4, 3, 2), "f4"), np.zeros((4, 2), "f4"))
+    with pytest.raises(UsageError, match="measured as a regression, so --outputs says nothing"):
+        outputs.decided({}, split, outputs.metric(None, split), said="logits")
+
+
+@pytest.mark.parametrize("code", ["def forward(tensors, y): ...", "def forward(y): ..."])
+def test_labels_without_inputs_are_no_arguments(code: str) -> None:
+    with pytest.raises(UsageError, match=r"takes \(.*y\); it must be \(tensors, x, lengths\)"):
+        external(code)
+
+
+def test_a_number_of_torch_and_the_progress_of_one_call() -> None:
+    code = """
+    import numpy as np
+
+    class Tensor:
+        def detach(self): return self
+        def cpu(self): return np.float32(0.5)
+
+    def forward(tensors, x, y): return Tensor()
+    """
+    seen: list[int] = []
+    bar = type("Bar", (), {"advance": lambda self, n: seen.append(n)})()
+    forward, split = external(code), classes(9)
+    found = forward.evaluate({}, split, forward.metric("accuracy", split), progress=bar)
+    assert (found.value, seen) == (0.5, [9])
+
+
+def test_one_logit_a_step_is_that_of_class_one() -> None:
+    rng = np.random.default_rng(4)
+    split = Split(rng.normal(size=(5, 6, 1)).astype("f4"), rng.integers(0, 2, (5, 6)))
+    forward = external("def forward(tensors, x):\n    return x[..., 0]")
+    found = forward.evaluate({}, split, forward.metric("accuracy", split))
+    assert found.value == pytest.approx(((split.x[..., 0] > 0) == split.y).mean())
+
+
+def test_data_and_labels_that_are_missing_or_of_another_shape() -> None:
+    forward = external("def forward(tensors, x):\n    return x[:, 0]")
+    with pytest.raises(UsageError, match="needs a held-out split"):
+        forward.evaluate({}, None, forward.metric("accuracy", None))
+    split = Split(np.ones((4, 3, 2), "f4"), np.eye(4, 3, dtype=int))
+    with pytest.raises(UsageError, match=re.escape("returned shape (4, 2); the labels have (4, 3)")):
+        forward.evaluate({}, split, forward.metric("subset_accuracy", split))
+    with pytest.raises(InputError, match="has no labels y"):
+        forward.evaluate({}, classes().without_labels(), forward.metric(None, classes()))

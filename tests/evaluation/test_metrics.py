@@ -288,3 +288,9 @@ def test_outputs_that_are_not_finite_are_counted_where_they_count() -> None:
 def test_a_value_that_is_no_number_has_lost_everything(name: str) -> None:
     assert Metric(name).drop(0.5, np.nan) == np.inf
     np.testing.assert_array_equal(Metric(name).drop(np.ones(2), np.array([1.0, np.nan])), [0, np.inf])
+
+
+@pytest.mark.parametrize("n", [1, 12])
+def test_paired_interval_where_only_one_of_two_models_is_ever_right(n: int) -> None:
+    assert paired_difference_interval(0, n, n)[0] == -1.0
+    assert paired_difference_interval(n, 0, n)[1] == pytest.approx(1.0)

@@ -112,3 +112,12 @@ def test_labels_beyond_two_classes_and_metrics_of_others_are_refused(one_logit, 
     assert (code, "2 classes, 0 to 1" in err) == (3, True), err
     code, _, err = last("eval", "m.safetensors", "--data", "data.npz", "--metric", "mse")
     assert (code, "use accuracy, auroc, average_precision or f1" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_a_label_that_is_never_scored_is_left_out_of_the_mean(name):
+    rng = np.random.default_rng(3)
+    y, z = rng.integers(0, 2, 40), rng.normal(size=40)
+    statistics = np.stack([np.stack([z, y], 1), np.full((40, 2), np.nan)], 1).reshape(40, -1)
+    metric = Metric(f"{name}_macro", labels=2)
+    assert metric.value(statistics) == pytest.approx(SCORES[name](y, z, None))

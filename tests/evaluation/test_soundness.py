@@ -106,3 +106,8 @@ def test_where_nothing_can_be_said() -> None:
         assert trivial_value(Metric(name), split) is None
         assert beats_trivial(found(Metric(name), 0.0), split) is None
     assert trivial_value(Metric("mse"), Split(X, np.array([0.0, 0, 0, 0, 5]))) == pytest.approx(4.0)
+
+
+def test_nothing_is_beaten_where_all_are_of_one_class() -> None:
+    assert trivial_value(Metric("accuracy"), Split(X, np.zeros(5, int))) is None
+    assert trivial_value(Metric("nll"), Split(X, np.full(5, 2))) is None

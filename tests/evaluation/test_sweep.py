@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
 from lastcli.errors import InputError, UsageError
-from lastcli.evaluation.passes import choose_batch_size, model_outputs
+from lastcli.evaluation.passes import choose_batch_size, computable, memory_errors, model_outputs
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import evaluate_candidates
+from lastcli.parallel import processes
 from lastcli.parallel.devices import local_mesh
 from tests.evaluation import models
 
@@ -137,3 +139,29 @@ def test_batches_shrink_as_models_grow() -> None:
     long = models.split(300, length=4000)
     assert choose_batch_size(long, wide, mesh) == 8
     assert choose_batch_size(long, tuple(s.replace(multi=True) for s in wide), mesh) == 1
+
+
+def test_whole_numbers_stay_what_they_are() -> None:
+    forward = models.forward(models.Counted())
+    params = {"index": np.arange(3), "flag": np.array([True]), "z": np.ones(2, np.complex128), "w": np.ones(2)}
+    found = computable(forward, params)
+    assert {name: array.dtype for name, array in found.items()} == {
+        "index": np.int64, "flag": np.bool_, "z": np.complex64, "w": np.float32
+    }  # fmt: skip
+
+
+def test_a_process_without_a_batch_of_its_own_gives_what_the_others_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = np.ones((4, models.CLASSES))
+    monkeypatch.setattr(processes, "_PLACE", [(1, 2)])
+    monkeypatch.setattr(processes, "together", lambda mine: [theirs, mine()])
+    forward = models.forward(models.Counted())
+    (found,) = model_outputs(forward, models.parameters(), models.systems(), models.split(4), batch_size=4)
+    assert found is theirs
+
+
+@pytest.mark.parametrize("said", ["RESOURCE_EXHAUSTED: 5 GiB", "CUDA_ERROR: Out of memory"])
+def test_a_device_whose_memory_runs_out_is_a_sentence(said: str) -> None:
+    with pytest.raises(UsageError, match="device has not enough memory for this batch"), memory_errors():
+        raise jax.errors.JaxRuntimeError(said)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory_errors():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

@@ -102,3 +102,12 @@ def test_text_becomes_tokens(tmp_path):
         load_text(tmp_path / "text.txt", tmp_path / "tokenizer.json")
     with pytest.raises(InputError, match="there is no"):
         load_text(tmp_path / "text.txt", tmp_path / "nothing.json")
+
+
+def test_one_token_has_no_next_one(tmp_path):
+    pytest.importorskip("tokenizers")
+    tokenizer = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "?": 1}, "unk_token": "?"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (tmp_path / "text.txt").write_text("a")
+    with pytest.raises(InputError, match=r"text\.txt has 1 tokens; a next token to predict takes two"):
+        load_text(tmp_path / "text.txt", tmp_path / "tokenizer.json", length=3)

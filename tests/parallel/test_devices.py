@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lastcli.errors import UsageError
-from lastcli.parallel import devices
+from lastcli.parallel import devices, processes
 from lastcli.plan import build_plan
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ BEGIN = """
 import json, jax, numpy as np
 import lastcli
 from lastcli.evaluation import passes
-from lastcli.parallel import devices
+from lastcli.parallel import devices, processes
 from lastcli.reduction.calibration import collect_moments
 from lastcli.reduction.match_output import match_output
 from tests.evaluation import models
@@ -125,3 +126,36 @@ def test_rows_are_spread_and_come_back() -> None:
     _, spread = devices.shardings(devices.joint_mesh())
     array = np.arange(6).reshape(3, 2)
     np.testing.assert_array_equal(np.asarray(devices.rows_of(array, spread)), array)
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [("1", ["0a", "1a"]), ("all", ["0a", "0b", "1a", "1b"])])
+def test_the_joint_mesh_has_as_many_devices_of_each_process_in_their_order(
+    asked: str, wanted: list, monkeypatch
+) -> None:
+    import jax
+
+    there = [SimpleNamespace(process_index=int(name[0]), name=name) for name in ("1a", "0a", "1b", "0b")]
+    monkeypatch.setattr(processes, "_PLACE", [(0, 2)])
+    monkeypatch.setattr(jax, "devices", lambda: there)
+    monkeypatch.setattr(jax, "local_devices", lambda: [one for one in there if one.process_index == 0])
+    monkeypatch.setattr(jax.sharding, "Mesh", lambda found, axes: found)
+    with devices.using(asked):
+        assert [one.name for one in devices.joint_mesh()] == wanted
+    del there[2]
+    if asked == "all":
+        with devices.using(asked), pytest.raises(UsageError, match=r"different numbers of devices; .* with --devices"):
+            devices.joint_mesh()
+
+
+@pytest.mark.parametrize("mine", [0, 1, 2])
+def test_a_process_places_its_own_rows_only(mine: int, monkeypatch) -> None:
+    import jax
+
+    placed: list[Any] = []
+    monkeypatch.setattr(processes, "_PLACE", [(mine, 3)])
+    monkeypatch.setattr(jax, "make_array_from_process_local_data", lambda *given: placed.append(given))
+    array, spread = np.arange(12).reshape(6, 2), SimpleNamespace(is_fully_addressable=False)
+    devices.rows_of(array, spread)
+    ((where, rows, shape),) = placed
+    assert (where, shape) == (spread, (6, 2))
+    np.testing.assert_array_equal(rows, array[2 * mine : 2 * mine + 2])

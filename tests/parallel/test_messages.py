@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,9 +80,42 @@ def test_one_process_does_everything_itself() -> None:
     assert list(processes.share(range(5))) == [0, 1, 2, 3, 4]
     assert processes.divided(lambda x: x * x, [1, 2, 3]) == [1, 4, 9]
     assert processes.first_only(lambda: 3) == 3
+    assert processes.exchange("word") == ["word"]
     with pytest.raises(InputError):
         processes.together(raising)
 
 
 def raising() -> None:
     raise InputError("no")
+
+
+def test_what_two_processes_give_comes_in_their_order_and_whole(monkeypatch) -> None:
+    from jax.experimental import multihost_utils
+
+    words = ["short", "rather longer"]
+    theirs = np.frombuffer(encode(words[1]), np.uint8)
+
+    def gathered(mine: np.ndarray) -> np.ndarray:
+        if mine.dtype == np.int32:  # the lengths, before what is as long as the longest
+            return np.stack([mine, np.array([0, len(theirs)], np.int32)])
+        assert len(mine) == len(theirs)
+        return np.stack([mine, theirs])
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    monkeypatch.setattr(processes, "client", lambda: SimpleNamespace(wait_at_barrier=lambda name, most: None))
+    monkeypatch.setattr(processes, "_PLACE", [(0, 2)])
+    assert processes.exchange(words[0]) == words
+    assert processes.together(lambda: words[0]) == words
+
+
+def test_an_error_of_another_process_is_raised_here(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "_PLACE", [(0, 2)])
+    monkeypatch.setattr(processes, "exchange", lambda mine: [mine, UnsupportedModelError("it cannot")])
+    with pytest.raises(UnsupportedModelError, match="it cannot"):
+        processes.together(lambda: 3)
+
+
+def test_processes_come_together_once(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "_PLACE", [(1, 2)])
+    processes.start("nowhere:1", 9, 0)  # would wait for the others
+    assert (processes.index(), processes.count_all()) == (1, 2)

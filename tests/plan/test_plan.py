@@ -3,8 +3,10 @@ from decimal import Decimal
 
 import pytest
 
+from lastcli import demo
 from lastcli.errors import InputError, UsageError
 from lastcli.plan import Plan, build_plan
+from lastcli.verbs.shared.sources import choose_data
 
 
 def recipe(tmp_path, text):
@@ -92,3 +94,11 @@ def test_several_methods_are_named_once_each_and_keep_their_order():
 def test_an_option_that_does_not_exist_is_a_usage_error_with_a_suggestion():
     with pytest.raises(UsageError, match=r"'rati'.*'ratio'"):
         build_plan({"rati": 0.5})
+
+
+def test_the_demo_has_three_parts_of_data():
+    assert all(demo.split(part).is_file() for part in demo.PARTS)
+    with pytest.raises(ValueError, match="no part 'train'; it has test, calibration, validation"):
+        demo.split("train")
+    with pytest.raises(UsageError, match="--data bundled:train: the bundled splits are test, validation, calibration"):
+        choose_data(build_plan({"data": "bundled:train"}), bundled=True)

@@ -66,3 +66,13 @@ def test_what_is_no_such_block_is_an_input_error(recipe, block):
 def test_an_error_may_be_above_one(recipe):
     published = build_plan({}, recipe("published: {source: x, metric: perplexity, full: 18.5}\n")).published
     assert (published.metric, published.full) == ("perplexity", 18.5)
+
+
+def test_numbers_that_were_read_already_are_taken_as_they_are(recipe):
+    published = build_plan({}, recipe(WHOLE)).published
+    assert build_plan({"published": published}).published == published
+
+
+def test_what_a_recipe_says_of_the_model_is_written_in_types_of_yaml(recipe):
+    plan = build_plan({}, recipe("model: {family: s5, names: {A: x}}\n"))
+    assert as_recipe(plan)["model"] == {"family": "s5", "names": {"A": "x"}}

@@ -59,3 +59,13 @@ def test_no_name_is_markup_or_ends_a_block() -> None:
     prose = re.sub(r"^(`{3,})\w+\n.*?^\1$", "", card, flags=re.MULTILINE | re.DOTALL)
     assert "<img" not in prose.replace("\\<img", "")
     assert "# x" not in prose
+
+
+def test_code_that_reads_no_file_and_a_model_of_python_without_a_command() -> None:
+    made = type(origin())(recipe={"ratio": 0.5}, versions={"last": "1"}, moment="now")
+    card = as_card(samples.prune(), made, title="S5", loading="Build it.", about=())
+    assert "Build it." in card
+    assert "last convert" not in card
+    assert "```sh" not in card
+    assert "sha256" not in card
+    assert "ratio: 0.5" in card

@@ -18,7 +18,7 @@ import pytest
 
 from lastcli.errors import UsageError
 from lastcli.report import FORMATS, as_csv, as_json, as_markdown, render
-from lastcli.results import Result, plain
+from lastcli.results import ConfigValue, RecipeShowResult, Result, plain
 from tests.report import samples
 
 CONTRACT = {
@@ -171,3 +171,12 @@ def test_nothing_heavy_is_imported() -> None:
         [sys.executable, "-c", program, str(root), str(root / "src")], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_lists_are_one_cell_each() -> None:
+    layer = dataclasses.replace(samples.prune().layers[0], kept=np.array([[0, 2], [1, 3]]), multi=True, sets=2)
+    assert csv_rows(samples.prune(layers=(layer,)))[0]["kept"] == "0 2/1 3"
+    options = {"columns": ConfigValue(value=["x=a", "y=b"], source="recipe")}
+    shown = RecipeShowResult(recipe="r.yaml", options=options, model={"norm": ConfigValue(value="x", source="file")})
+    wanted = [("option", "columns", "x=a; y=b", "recipe"), ("model", "norm", "x", "file")]
+    assert [tuple(row.values()) for row in csv_rows(shown)] == wanted

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from lastcli.errors import UsageError
+from lastcli.report.blocks import Cell, Drawing, Line
 from lastcli.report.html import as_html
 from lastcli.report.html.markup import breakable, element, text
 from lastcli.report.html.states import _runs, _shares
 from lastcli.report.html.svg import Scale, ticks
+from lastcli.report.html.tables import blocks_markup
 from lastcli.results import Anatomy, LayerAnatomy, UnstableStates
 from tests.report import samples
 from tests.report.anatomies import HOSTILE, origin, sweep
@@ -205,3 +207,45 @@ def test_ticks_and_scales() -> None:
     scale = Scale(1, 100, 0, 10, log=True)
     assert [scale(v) for v in (0.1, 1, 10, 100, 1000)] == [0, 0, 5, 10, 10]
     assert Scale(2, 2, 0, 10)(2) == 5
+
+
+def test_what_was_not_counted_or_kept_has_no_section() -> None:
+    full = sweep()
+    assert full.anatomy is not None
+    assert full.anatomy.before is not None
+    size_only = dataclasses.replace(
+        full.anatomy,
+        before=dataclasses.replace(full.anatomy.before, state_bytes=None, multiply_adds=None),
+        costs=tuple(dataclasses.replace(one, state_bytes=None) for one in full.anatomy.costs),
+    )
+    said = Page(as_html(dataclasses.replace(full, anatomy=size_only))).said
+    assert "182.9 kB" in said
+    assert "multiply-adds of a step" not in said
+    assert "state of a sequence" not in said
+    bare = dataclasses.replace(full.anatomy, before=None, costs=(), kept=((),) * len(full.rows))
+    rows = tuple(dataclasses.replace(row, layers=()) for row in full.rows)
+    page = Page(as_html(dataclasses.replace(full, rows=rows, chosen=None, anatomy=bare)))
+    assert "Energies: obs + calibrated at 70%" in page.words
+    assert not {"Sizes and costs", "Layers"} & set(page.words)
+    assert not any(word.startswith("States that stay") for word in page.words)
+
+
+def test_of_layers_of_two_kinds_only_those_with_poles_have_a_circle() -> None:
+    selective = LayerAnatomy(name="mamba", states=4, sets=1)
+    other = LayerAnatomy(name="l", states=3, sets=1, poles=np.array([0.5, -0.5j, 0.7 + 0j]))
+    page = Page(as_html(dataclasses.replace(samples.inspect(), anatomy=Anatomy(layers=(selective, other)))))
+    assert page.count("svg", "poles") == 1
+
+
+def test_how_a_result_of_python_was_made_is_its_recipe() -> None:
+    made = type(origin())(recipe={"ratios": [0.5]}, versions={"last": "1"}, moment="now")
+    words = set(Page(as_html(sweep(), made)).words)
+    assert {"Recipe", "Versions"} <= words
+    assert not {"Command", "Files"} & words
+
+
+def test_a_drawing_of_a_terminal_is_left_out() -> None:
+    assert (
+        blocks_markup([Line("<a>"), Drawing(((Cell("##"),),)), Line("b", "bad")])
+        == '<p>&lt;a&gt;</p><p class="bad">b</p>'
+    )

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lastcli.errors import UsageError
@@ -53,3 +54,24 @@ def test_nothing_is_drawn_of_what_has_no_picture() -> None:
     selective = dataclasses.replace(samples.inspect(), anatomy=Anatomy(layers=(layer,)))
     with pytest.raises(UsageError, match="selective"):
         plot(selective, "png")
+
+
+def labels(text: str) -> set[str]:
+    return {line.split("-->")[0].split("<!--")[1].strip() for line in text.splitlines() if "<!--" in line}
+
+
+def test_layers_without_a_finite_energy_have_no_line_and_many_no_legend() -> None:
+    first, *others = samples.score().layers
+    lost = dataclasses.replace(first, energy=np.full((1, 12), np.inf))
+    text = plot(dataclasses.replace(samples.score(), layers=(lost, *others)), "svg").decode()
+    assert labels(text) >= {layer.name for layer in others}
+    assert first.name not in labels(text)
+    many = tuple(dataclasses.replace(others[0], name=f"layer {i}") for i in range(13))
+    assert "layer 1" not in labels(plot(dataclasses.replace(samples.score(), layers=many), "svg").decode())
+
+
+def test_a_curve_without_intervals_has_no_band() -> None:
+    bare = tuple(dataclasses.replace(row, ci_low=None) for row in samples.sweep().rows)
+    with_band, without = (plot_sweep(samples.sweep(rows=rows), "svg").decode() for rows in (samples.sweep().rows, bare))
+    assert "FillBetween" in with_band
+    assert "FillBetween" not in without

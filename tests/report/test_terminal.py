@@ -7,6 +7,7 @@ import io
 import math
 import os
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,31 @@ from rich.cells import cell_len
 
 from lastcli.report import as_text, print_result, safe_text
 from lastcli.report.measures import drop_text, metric_text
+from lastcli.report.suggestions import as_yaml
 from lastcli.report.sweeps import best_rows, profile
-from lastcli.report.text import bytes_text, ratio_text, relative_text, rise_text, seconds_text, to_ascii, wants_ascii
-from lastcli.results import Measured, SearchStep
+from lastcli.report.text import (
+    bytes_text,
+    peak_text,
+    points_text,
+    ratio_text,
+    relative_text,
+    rise_text,
+    seconds_text,
+    shrinkage,
+    sparkline,
+    to_ascii,
+    wants_ascii,
+)
+from lastcli.results import (
+    ConfigValue,
+    LikelyTensor,
+    Measured,
+    PublishedNumbers,
+    PublishedRow,
+    RecipeShowResult,
+    SearchStep,
+    SuggestResult,
+)
 from tests.report import samples
 
 HOSTILE = "a[red]b[/red]\x1b[31mc\nd\u202ee\u200f\ufefff\udcff:smile:"
@@ -198,7 +221,23 @@ def test_numbers() -> None:
     assert [bytes_text(n) for n in (0, 999, 1000, 182906, 10**9, None)] == [
         *("0 B", "999 B", "1.0 kB", "182.9 kB", "1.0 GB", "–")
     ]
-    assert [seconds_text(s) for s in (0.0123, 2.5, 1e-5, 5000)] == ["12.3 ms", "2.5 s", "10 µs", "5000 s"]
+    assert [bytes_text(n) for n in (999_949, 999_950, 2 * 10**12, 10**16)] == [
+        *("999.9 kB", "1.0 MB", "2.0 TB", "10000.0 TB")
+    ]
+    seconds = {
+        0.0123: "12.3 ms",
+        2.5: "2.5 s",
+        1e-5: "10 µs",
+        5000: "5000 s",
+        1.0: "1 s",
+        1e-3: "1 ms",
+        1e-9: "0.001 µs",
+    }
+    assert [seconds_text(s) for s in (*seconds, None)] == [*seconds.values(), "–"]
+    assert [shrinkage(0, 5), shrinkage(200, 150), shrinkage(2, 3)] == ["–", "−25.0%", "+50.0%"]
+    assert [sparkline([0, 0]), sparkline([1, 0], 0.0), sparkline([8, 1])] == ["▁▁", "▁▁", "█▂"]
+    assert [peak_text(math.inf, None), peak_text(0.5, False), peak_text(0.5, True)] == ["not bounded", "≥ 0.5", "0.5"]
+    assert [points_text(name, 0.02) for name in ("nll", "mse", "accuracy")] == ["0.02 nats", "2%", "2 points"]
     assert [ratio_text(r) for r in (0.33, 0.125, 0.07, 0.29)] == ["33%", "12.5%", "7%", "29%"]
 
 
@@ -260,3 +299,96 @@ def test_layer_profiles() -> None:
     assert bars[0] == "█"
     assert bars[2] == "▁"
     assert profile((), ()) == "–"
+
+
+def test_nats_are_lost_where_that_is_what_is_measured() -> None:
+    rows = (samples.sweep_row("last", "none", 0.5, 1.25, 1.5),)
+    nats = {"metric": "nll", "baseline": 1.5, "higher_is_better": False, "max_drop": 0.02}
+    text = as_text(samples.sweep(rows=rows, chosen=None, **nats))
+    assert "nats lost" in text
+    assert "0.2500" in text
+    assert "within 0.02 nats" in text
+    measured = Measured(metric="nll", n=10, baseline=1.5, value=1.75, drop=0.25)
+    assert "nll 1.5 → 1.75 (0.2500 nats lost) on 10 examples." in as_text(samples.prune(measured=measured))
+
+
+def test_a_value_without_interval_and_after_a_warm_up() -> None:
+    bare = dataclasses.replace(samples.evaluation(), ci_low=None, ci_high=None, warmup=7)
+    said = "s5_digits.msgpack: accuracy 98.0% on 300 examples of s5_digits_test.npz, first 7 steps left out"
+    assert as_text(bare).splitlines()[0] == said
+
+
+def test_what_was_not_compared_or_measured_is_not_spoken_of() -> None:
+    text = as_text(dataclasses.replace(samples.verify(), layers=(), max_abs_difference=None))
+    assert "Verified: all checks hold." in text
+    assert "Layers" not in text
+    assert "Largest difference" not in text
+    text = as_text(dataclasses.replace(samples.bench(), speedup_low=None, speedup_high=None))
+    assert "Speed-up 1.58 ×\n" in text
+    kind = dataclasses.replace(samples.bench().original, memory_kind=None)
+    assert "Memory of" in as_text(samples.bench())
+    assert "Memory of" not in as_text(dataclasses.replace(samples.bench(), original=kind))
+    text = as_text(samples.prune(out=None))
+    assert "Written" not in text
+    assert "Dry run" not in text
+
+
+def test_poles_outside_the_circle_are_named_and_no_table_of_no_options_is_shown() -> None:
+    first, *others = samples.inspect().layers
+    wild = dataclasses.replace(samples.inspect(), layers=(dataclasses.replace(first, max_abs_pole=1.0), *others))
+    text = as_text(dataclasses.replace(wild, config={}))
+    assert "Unstable, with a pole on or outside the unit circle: encoder/layers_0/seq." in text
+    assert "Description" not in text
+    assert "Unstable" not in as_text(samples.inspect())
+
+
+def test_scores_of_a_method_of_ones_own_and_of_states_without_any() -> None:
+    first, *others = samples.score().layers
+    lost = dataclasses.replace(first, score=first.score * math.inf)
+    text = as_text(dataclasses.replace(samples.score(), criterion="", compat="paper", layers=(lost, *others)))
+    assert "Method last, compat paper: 48 states of m.safetensors" in text
+    row = next(line for line in text.splitlines() if first.name in line)
+    assert row.split()[1:] == ["12", "0.990000", "–", "–", "–"]
+
+
+def test_a_ratio_at_which_nothing_has_a_value_has_no_best() -> None:
+    rows = [samples.sweep_row(method, "none", r, v) for r in (0.5, 0.6) for method, v in (("a", 0.9), ("b", 0.8))]
+    rows[:2] = [dataclasses.replace(row, value=math.nan, drop=math.inf) for row in rows[:2]]
+    assert best_rows(samples.sweep(rows=tuple(rows), chosen=None)) == {2}
+
+
+def test_layers_of_the_chosen_model_and_parameters_that_nobody_counted() -> None:
+    row = dataclasses.replace(samples.sweep_row("last", "none", 0.7, 0.98), certificates=samples.certificates())
+    assert "Layers of the chosen model" in as_text(samples.sweep(rows=(row,), chosen=row))
+    rows = [dataclasses.replace(row, parameters=None) for row in samples.sweep(2).rows]
+    line = next(line for line in as_text(samples.sweep(2, rows=tuple(rows))).splitlines() if "50%" in line)
+    assert line.split()[:3] == ["50%", "64", "–"]
+
+
+def test_a_plan_without_a_model_names_the_paper_of_its_numbers() -> None:
+    numbers = ConfigValue(value={"source": "table 1\x1b[2J", "full": 0.9}, source="recipe")
+    text = as_text(RecipeShowResult(recipe=None, options={"published": numbers}, model={}))
+    assert "table 1\\x1b[2J" in text
+    assert "0.9" not in text
+    assert "Model" not in text
+
+
+def test_of_many_tensors_some_are_shown_and_the_rest_counted() -> None:
+    tensors = tuple(LikelyTensor(name=f"layer.{i}", dtype="float32", shape=(2, i)) for i in range(30))
+    text = as_yaml(SuggestResult(checkpoint="m.pt", description=None, tensors=tensors))
+    assert text.count("#   layer.") == 24
+    assert "#   and 6 more" in text
+    assert "more" not in as_yaml(SuggestResult(checkpoint="m.pt", description=None, tensors=tensors[:24]))
+
+
+def test_a_paper_whose_numbers_are_all_in_the_table() -> None:
+    rows = (PublishedRow(method="last", ratio=0.5, value=0.912),)
+    numbers = PublishedNumbers(source="a paper", metric="accuracy", full=0.99, rows=rows)
+    assert as_text(samples.sweep(published=numbers)).splitlines().count("Published: a paper.") == 1
+
+
+def test_a_terminal_of_windows_shows_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LANG")
+    assert wants_ascii(Terminal()) is True
+    monkeypatch.setattr("lastcli.report.text.os", SimpleNamespace(name="nt", environ=os.environ))
+    assert wants_ascii(Terminal()) is False

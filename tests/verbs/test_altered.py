@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lastcli import containers
 from lastcli.containers.base import TensorSource
+from lastcli.engine.protocol import Reduction
+from lastcli.errors import InputError
 from lastcli.families import family_named
+from lastcli.verbs.shared.proof import Prover
+from lastcli.verbs.shared.record import chain
+from lastcli.verbs.shared.selection import _same_but_ties
 from tests.builders.families import CASES
+from tests.evaluation import models
 from tests.families.rebuilding import config_of
 from tests.verbs.rewriting import failed, how, rewritten, verdict
 
@@ -257,3 +264,55 @@ def test_poles_that_a_format_cannot_move_are_not_believed_to_have_moved(last, tm
 
     detail = details(verdict(last, original, rewritten(small, louder, describe=balanced)))["kept states"]
     assert "the format holds only those that were there" in detail
+
+
+@pytest.mark.parametrize(
+    ("found", "same"),
+    [
+        ([[0, 1], [2, 3]], True),
+        ([[0, 1], [2, 4]], True),  # 3 and 4 have the same score
+        ([[0, 2], [2, 3]], False),
+        ([[0], [2]], False),
+        ([[0, 1, 4], [2, 3, 4]], False),
+        ([[0, 1]], False),
+    ],
+)
+def test_only_states_that_tie_may_be_exchanged(found, same):
+    score = np.array([[5.0, 4, 3, 2, 1], [1, 1, 5, 4, 4 + 1e-9]])
+    assert _same_but_ties(np.array(found), np.array([[0, 1], [2, 3]]), score) is same
+
+
+def test_a_layer_of_an_earlier_pruning_that_is_no_mapping():
+    newest = {"layers": [], "history": [{"layers": [3]}]}
+    checkpoint = SimpleNamespace(provenance=newest, path="p.safetensors")
+    with pytest.raises(InputError, match=r"p\.safetensors: the record of its pruning is damaged: a layer is 3\."):
+        chain(checkpoint)
+
+
+def test_poles_moved_by_a_refit_of_later_versions_are_not_computed_anew(last, tiny):
+    code, _, err = last("prune", tiny, "--method", "balanced", "--ratio", "0.5", "--out", "p.safetensors", "-q")
+    assert code == 0, err
+    small = tiny.with_name("p.safetensors")
+    assert how(verdict(last, tiny, small))["kept states"] == "recomputed"
+    rewritten(small, nothing, describe=lambda document: document["last"].update(refit="later"))
+    assert how(verdict(last, tiny, small)).get("kept states") != "recomputed"
+
+
+def test_a_layer_agrees_with_what_is_computed_anew_in_its_states_and_in_its_numbers(monkeypatch):
+    system, other = models.systems()
+    prover = Prover(SimpleNamespace(systems=[system]), SimpleNamespace(reader=SimpleNamespace(tensors={})), ())
+    monkeypatch.setattr(prover, "_stored", lambda index, expected: expected.system)
+    monkeypatch.setattr(prover, "_rounding", lambda index: 0.0)
+    found = Reduction(np.arange(6)[None], system, "all")
+    assert prover._agreeing(0, found, found).readout == "recomputed"
+    proof = prover._agreeing(0, found, Reduction(found.kept + 1, system, "all"))
+    assert (proof.ok, proof.detail) == (False, "other states stay than are kept when computed anew")
+    proof = prover._agreeing(0, found, Reduction(found.kept, other, "all"))
+    assert not proof.ok
+    assert "(relative H2) from what is computed anew" in proof.detail
+
+
+def test_no_read_out_of_a_selective_layer_is_computed_anew_without_inputs():
+    selective = SimpleNamespace(systems=[SimpleNamespace(time_invariant=False)])
+    prover = Prover(selective, SimpleNamespace(reader=SimpleNamespace(tensors={})), ())
+    assert prover._refitted(0, SimpleNamespace(kept=np.arange(3)[None])) is None

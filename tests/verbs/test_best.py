@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,14 @@ import yaml
 
 import lastcli
 from lastcli.errors import GateError, InputError, UsageError
-from lastcli.plan import build_plan
+from lastcli.parallel import processes
+from lastcli.plan import METHODS, REFITS, build_plan
 from lastcli.plan.quantities import parse_duration
-from lastcli.verbs.shared import best
+from lastcli.results import SearchStep
+from lastcli.verbs.shared import best, search
 from lastcli.verbs.shared.budget import Budget, BudgetSpentError
+from lastcli.verbs.shared.recipe import write_recipe
+from lastcli.verbs.shared.search import Found
 from lastcli.verbs.shared.session import Session
 
 QUICK = (("last", "none", 1), ("obs", "calibrated", 1), ("obs", "h2", 1), ("obs", "sequential", 2))
@@ -233,3 +239,92 @@ def test_ninety_percent_of_the_bundled_model(tmp_path):
     assert full - small <= 0.01
     lastcli.prune(recipe=tmp_path / "small.recipe.yaml", out=tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == out.read_bytes()
+
+
+# --- the parts alone ---
+
+
+def test_of_several_processes_the_clock_is_looked_at_where_a_step_begins(monkeypatch):
+    now = [0.0]
+    budget, session = Budget(5.0, clock=lambda: now[0]), SimpleNamespace(progress=None)
+    monkeypatch.setattr(processes, "_PLACE", [(0, 2)])
+    monkeypatch.setattr(processes, "exchange", lambda mine: [mine, mine])
+    with budget.watching(session):
+        with session.progress("one", 3) as bar:
+            now[0] = 6.0
+            bar.advance(1)  # not within a step, which the others may still be in
+        with pytest.raises(BudgetSpentError), session.progress("two", 3):
+            pytest.fail("a step began after the end")
+        with processes.alone(), session.progress("own", 1) as bar:
+            bar.advance(1)
+    assert session.progress is None
+
+
+def test_a_budget_shows_the_progress_that_it_watches():
+    seen = []
+
+    @contextmanager
+    def progress(label, total):
+        seen.append((label, total))
+        yield SimpleNamespace(advance=seen.append)
+
+    session = SimpleNamespace(progress=progress)
+    with Budget(60.0).watching(session), session.progress("Sweeping", 7) as bar:
+        bar.advance(3)
+    assert seen == [("Sweeping", 7), 3]
+    assert session.progress is progress
+
+
+def attempting(monkeypatch, plan, **session):
+    monkeypatch.setattr(best, "_LADDER", QUICK)
+    return best._Trying(SimpleNamespace(plan=plan, checkpoint=None, note=lambda sentence: None, **session))
+
+
+def test_what_does_not_suit_the_model_is_not_tried(monkeypatch):
+    plan = build_plan({"method": "best", "max_drop": 0.1})
+    trying = attempting(monkeypatch, plan, has_calibration=True)
+    refused = UsageError("no obs here")
+    monkeypatch.setattr(best, "misfit", lambda model, method, refit: refused if refit.name == "h2" else None)
+    names = [(method.name, refit.name, steps) for method, refit, steps in trying._suitable()]
+    assert names == [one for one in QUICK if one[1] != "h2"]
+
+
+@pytest.mark.parametrize(("states", "kept"), [(9, 9), (10, 10), (12, 10)])
+def test_an_attempt_that_needs_as_many_states_is_not_the_best(monkeypatch, states, kept):
+    plan = build_plan({"method": "best", "max_drop": 0.1})
+    trying = attempting(monkeypatch, plan, compressor=lambda pairs, steps: None)
+
+    def attempt(count):
+        end = SearchStep(ratio=0.5, states=count, value=0.9, drop=0.0, within=True)
+        found = Found(SimpleNamespace(steps=(end,)), [], count)
+        monkeypatch.setattr(best, "Search", lambda *given: SimpleNamespace(run=lambda: found))
+        trying._attempt(METHODS["last"], REFITS["none"], 1, None)
+
+    attempt(10)
+    attempt(states)
+    assert trying.best.states == kept
+    assert len(trying.attempts) == 2
+
+
+@pytest.mark.parametrize(("confirmed", "asked"), [({5, 7}, 5), ({7}, 7), (set(), None)])
+def test_the_smallest_model_that_is_confirmed_at_its_own_size_is_found(monkeypatch, confirmed, asked):
+    monkeypatch.setattr(search, "metric_of", lambda session: None)
+    one = search.Search(None, SimpleNamespace(states=9), METHODS["last"], REFITS["none"], None)
+    one.within, one.reduced = {3: False, 5: True, 7: True}, {5: ["five"], 7: ["seven"]}
+    monkeypatch.setattr(one, "_confirm", lambda count: count if count in confirmed else None)
+    monkeypatch.setattr(one, "_result", lambda step: step)
+    one._try([3, 5])  # known already: nothing is reduced
+    found = one.finish()
+    assert (found.asked, found.result) == (asked, asked)
+    assert found.reductions == (None if asked is None else one.reduced[asked])
+
+
+def test_the_recipe_says_what_was_said_of_the_model(tiny, tmp_path):
+    (tmp_path / "own.yaml").write_text("activation: half_glu1\nstep_rescale: 2.0\n")
+    plan = build_plan(
+        {"checkpoint": str(tiny), "ratio": 0.5, "model": {"family": "s5", "step_rescale": 1.5, "clip_eigs": True}}
+    )
+    with Session(plan, flags={"step_rescale": 3.0}, model_config=tmp_path / "own.yaml") as session:
+        found = yaml.safe_load(write_recipe(session, plan, tmp_path / "small.pth", force=False).read_text())
+    assert found["model"] == {"family": "s5", "step_rescale": 3.0, "clip_eigs": True, "activation": "half_glu1"}
+    assert found["checkpoint"] == "tiny.safetensors"

@@ -185,3 +185,17 @@ def test_models_that_are_refused_get_no_map(tmp_path: Path) -> None:
 def test_a_description_has_no_rows(tmp_path: Path) -> None:
     source = written(tmp_path / "known.safetensors", attenuate_layer(RNG))
     assert last("inspect", source, "--suggest", "--csv").exit_code == 2
+
+
+def test_a_wrong_option_of_a_known_model_is_not_answered_with_a_map(tmp_path: Path) -> None:
+    source = written(tmp_path / "known.safetensors", complex_s4d_layer(RNG))
+    found = last("inspect", source, "--suggest", "--set", "discretisation=zoh")
+    assert found.exit_code == 2
+    assert "discretization" in str(found.exception) + found.output
+
+
+def test_a_model_that_is_not_known_has_no_other_family(tmp_path: Path) -> None:
+    source = written(tmp_path / "mlp.safetensors", {"linear.w": np.ones((3, 3), "f4")})
+    with pytest.raises(UnsupportedModelError):
+        lastcli.convert(source, tmp_path / "other.safetensors", to_family="s4d")
+    assert lastcli.convert(source, tmp_path / "same.safetensors").tensors == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,16 @@ import torch
 import lastcli
 from lastcli import containers
 from lastcli.containers.base import TensorSource
+from lastcli.engine.protocol import Reduction
+from lastcli.errors import UnsupportedModelError
+from lastcli.plan import METHODS, build_plan
+from lastcli.results import LayerCertificate
+from lastcli.verbs.shared.certificates import HOPELESS, constant_notes, refuse_hopeless, storage_notes
+from lastcli.verbs.shared.kept_states import kept_note
 from tests.builders.families import CASES
 from tests.builders.s4d import s4d_model
 from tests.conftest import write_s5
+from tests.evaluation import models
 
 EVERY = [(name, case) for name, cases in CASES.items() for case in cases]
 
@@ -162,3 +170,55 @@ def test_padding_that_a_calibration_counts_is_said(last, tiny, bidirectional, sh
     assert said == ("counts the padding" in err) == (bidirectional and shortest < 9)
     _, out, err = last(*command, "--refit", "none")
     assert "counts the padding" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("options", "after", "says"),
+    [
+        ({"layout": "proportional"}, 3, "the layers keep the ratio of their sizes (--layout proportional)"),
+        ({"states_multiple": 2}, 4, "every index set keeps a multiple of 2 (--states-multiple)"),
+        ({"min_states": 0, "states_multiple": 4}, 8, "every index set keeps a multiple of 4 (--states-multiple)"),
+        ({"min_states": 0, "compat": "reference"}, 6, "states that tie with the last kept one stay too (--compat "),
+        ({"min_states": 0}, 6, "a model keeps at least one"),
+    ],
+)
+def test_every_reason_for_another_number_of_states_is_named(options, after, says):
+    plan = build_plan({"states": 5, **options})
+    note = kept_note(models.systems(), plan, after, pinned=False)
+    begins = f"{after} states stay, {'fewer' if after < 5 else 'more'} than the 5 of --states 5: {says}"
+    assert note.startswith(begins)
+    assert kept_note(models.systems(), plan, 5, pinned=False) is None
+
+
+def certificate(**errors):
+    return LayerCertificate(name="layer", states_before=6, states_after=3, **errors)
+
+
+def test_a_method_that_settles_says_where_the_format_has_no_place_for_it():
+    settling = next(method for method in METHODS.values() if method.settles)
+    (note,) = constant_notes([certificate(dc_error=0.25), certificate(dc_error=1e-9), certificate()], settling)
+    assert f"{settling.name} does not keep the response to constant inputs in 1 layer" in note
+    assert "off by up to 25%, layer" in note
+    assert constant_notes([certificate(dc_error=1e-9)], settling) == []
+    assert constant_notes([certificate(dc_error=0.25)], METHODS["last"]) == []
+
+
+def test_a_layer_beyond_all_hope_is_refused_and_one_without_a_norm_is_not():
+    refuse_hopeless([])
+    refuse_hopeless([certificate(), certificate(h2_error=np.inf), certificate(h2_error=HOPELESS)])
+    with pytest.raises(UnsupportedModelError, match=r"layer: the reduced layer's H2 error is .* over the limit of"):
+        refuse_hopeless([certificate(h2_error=0.1), certificate(h2_error=2 * HOPELESS)])
+
+
+def test_a_pole_that_rounding_moves_over_the_circle_is_named():
+    system = models.systems()[0]
+    near = system.replace(poles=system.poles / np.abs(system.poles) * 0.9999)
+    there = Reduction(np.arange(6)[None], near, "all")
+    over = Reduction(there.kept, near.replace(poles=near.poles / 0.9999), "all")
+    layer = SimpleNamespace(name="l", tensors={"A": "l.A", "D": "none"})
+    checkpoint = SimpleNamespace(
+        layers=[layer], reader=SimpleNamespace(tensors={"l.A": SimpleNamespace(dtype="float16")})
+    )
+    (note,) = storage_notes(checkpoint, [there], [over])
+    assert note.startswith("Storage as float16 moves a pole of l: 1 - |λ| is 0.0001 and becomes ")
+    assert storage_notes(checkpoint, [there], [there]) == []

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,12 @@ from jsonschema import Draft202012Validator
 
 from lastcli import containers
 from lastcli.containers.base import TensorSource
+from lastcli.families.base import Option
 from lastcli.mappings import load_mapping
+from lastcli.report.recipes import draft_yaml
+from lastcli.results import DraftRecipe
+from lastcli.verbs.recipes.init import _output
+from lastcli.verbs.recipes.schema import _of_option
 from tests.builders.families import CASES, SELECTIVE
 from tests.conftest import write_s5
 
@@ -396,3 +402,52 @@ def test_looking_at_a_recipe_imports_nothing_heavy(tmp_path, verb):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+# parts
+
+
+def test_what_contradicts_itself_is_said_before_any_file_is_opened(last, tmp_path):
+    text = "checkpoint: none.pth\nallow_unstable: true\nrefuse_unstable: true\n"
+    code, found = problems(last, write(tmp_path / "r.yaml", text))
+    assert (code, list(found)) == (3, ["allow_unstable"])
+
+
+def test_best_chooses_method_and_refit_itself(last, tiny, data):
+    text = f"checkpoint: {tiny.name}\nmethod: best\nmax_drop: 0.1\ndata: {data.name}\n"
+    assert problems(last, write(tiny.parent / "r.yaml", text)) == (0, {})
+
+
+def test_a_layout_that_was_said_is_not_the_familys(last, tiny):
+    _, options = options_of(last, write(tiny.parent / "r.yaml", f"checkpoint: {tiny.name}\nlayout: padded\n"))
+    assert options["layout"] == ("padded", "recipe")
+
+
+def test_an_option_without_a_default_has_none_in_the_schema():
+    assert "default" not in _of_option(Option("size", int, None, "how large"))
+    assert _of_option(Option("size", int, 4, "how large"))["default"] == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "out"),
+    [
+        ("pickle", "m.ckpt", "m-small.safetensors"),
+        ("torch", "m.ckpt", "m-small.ckpt"),
+        ("torch", "m.bin", "m-small.pt"),
+        ("orbax", "step", "step-small"),
+    ],
+)
+def test_prune_writes_what_it_read_where_that_can_be_written(tmp_path, kind, name, out):
+    path = tmp_path / name
+    path.mkdir() if kind == "orbax" else path.write_bytes(b"")
+    assert _output(SimpleNamespace(reader=SimpleNamespace(kind=kind), path=path), bundled=False) == out
+
+
+def test_a_first_recipe_says_how_the_model_is_named_and_mapped():
+    draft = DraftRecipe(
+        checkpoint="m.pt", about="a model", family="s4d", options=(), map={"layers": "net.*"}, naming={"name": "ema"},
+        data=None, calibration=None, x="x (n, L)", y="y (n,)", metric=None, integers=False, methods=("last",),
+        out="s.pt",
+    )  # fmt: skip
+    found = yaml.safe_load(draft_yaml(draft, "last.yaml"))
+    assert (found["name"], found["model"]) == ("ema", {"family": "s4d", "layers": "net.*"})

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.plan import build_plan
 from lastcli.reduction.compressor import Compressor
 from lastcli.results import SweepResult
+from lastcli.verbs.shared.finished import SCHEMA, Finished, Rows, _bound_to, _read
 from lastcli.verbs.shared.session import Session
 from lastcli.verbs.sweep import sweep
 from tests.conftest import write_s5
@@ -160,3 +162,37 @@ def test_a_place_that_cannot_be_written_is_a_sentence(last, tiny, data) -> None:
     code, _, err = last("sweep", tiny, "--data", data, *SWEEP[:4], "nowhere/rows.jsonl")
     assert code == 5
     assert "finished rows cannot be kept there" in err
+
+
+def test_what_was_left_out_stays_left_out(tmp_path) -> None:
+    path, bound = tmp_path / "rows.jsonl", {"schema": SCHEMA, "plan": {}}
+    named = ("checkpoint", "model", "data", "calibration", "layer_inputs")
+    bound |= dict.fromkeys(named)
+    with path.open("w+b") as file:
+        assert _read(path, file, bound) == {}
+        Rows(file=file).add(("obs", "h2", "0.5"), Finished(None, left_out="It does not fit."))
+        file.seek(0)
+        assert _read(path, file, bound) == {("obs", "h2", "0.5"): Finished(None, left_out="It does not fit.")}
+        line = path.read_bytes().splitlines()[1].replace(b'"drawn": null', b'"drawn": {}')
+        file.write(line + b"\n")
+        file.seek(0)
+        with pytest.raises(InputError, match=r"rows\.jsonl, line 3 is no row of a sweep; remove the line"):
+            _read(path, file, bound)
+
+
+def test_of_several_stages_every_ratio_decides_the_rows(tiny, data) -> None:
+    def plan(**options) -> dict:
+        with Session(build_plan({"checkpoint": str(tiny), "data": str(data), **options})) as session:
+            return _bound_to(session, None, certify=False)["plan"]
+
+    assert plan(ratios="0.4,0.8") == plan(ratios="0.8")
+    assert plan(ratios="0.4,0.8", steps=2) != plan(ratios="0.8", steps=2)
+
+
+def test_a_sweep_of_which_nothing_fits_says_why(last, tiny, data, monkeypatch) -> None:
+    def refuse(self, *pair, ratio):
+        raise UnsupportedModelError(f"layer: no value at {float(ratio)} fits float16.")
+
+    monkeypatch.setattr(Compressor, "reduce", refuse)
+    code, out, err = last("sweep", tiny, "--data", data, "--ratios", "0.4,0.6", "-q")
+    assert (code, out, err) == (4, "", "Error: layer: no value at 0.4 fits float16.\n")

@@ -197,7 +197,7 @@ class Metric:
         """(units,): how far each unit is from right, to count which of two models is nearer to it."""
         statistics = np.asarray(statistics, np.float64)
         if self.by_example or self.given:
-            return -statistics[:, 0]
+            return -statistics[:, 0] if self.higher_is_better else statistics[:, 0]
         if self.ranked:  # how far the scores are on the right side
             scores = statistics.reshape(len(statistics), -1, 2)
             return -np.nansum((2 * scores[..., 1] - 1) * scores[..., 0], axis=1)

@@ -7,9 +7,10 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from lastcli.errors import UsageError
 from lastcli.mappings import suggestion
@@ -51,9 +52,8 @@ def _load_file(path: Path, spec: str, option: str) -> ModuleType:
     if not there:
         raise UsageError(f"{option} {spec}: there is no file {path}.")
     name = f"last_forward_{path.stem}"
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
-        raise UsageError(f"{option} {spec}: {path} cannot be loaded as Python.")
+    # there always is one of a name that ends in .py
+    found = cast(ModuleSpec, importlib.util.spec_from_file_location(name, path))
     module = importlib.util.module_from_spec(found)
     _look_in(path.resolve().parent)
     sys.modules[name] = module  # dataclasses and pickle look their module up

@@ -146,22 +146,20 @@ def bytes_text(size: float | None) -> str:
     """182906 → 182.9 kB."""
     if size is None:
         return "–"
-    value, units = float(size), ("B", "kB", "MB", "GB", "TB")
-    for unit in units:
-        if abs(value) < 999.95 or unit == units[-1]:
-            return f"{int(value)} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise ValueError(size)
+    value, power, units = float(size), 0, ("B", "kB", "MB", "GB", "TB")
+    while abs(value) >= 999.95 and power < len(units) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:.1f} {units[power]}" if power else f"{int(value)} B"
 
 
 def seconds_text(seconds: float | None) -> str:
     """0.0123 → 12.3 ms."""
     if seconds is None:
         return "–"
-    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if abs(seconds) >= scale or unit == "µs":
-            return f"{seconds / scale:.3g} {unit}" if seconds < 1000 else f"{seconds:.0f} s"
-    raise ValueError(seconds)
+    if seconds >= 1000:
+        return f"{seconds:.0f} s"
+    scale, unit = (1.0, "s") if abs(seconds) >= 1 else (1e-3, "ms") if abs(seconds) >= 1e-3 else (1e-6, "µs")
+    return f"{seconds / scale:.3g} {unit}"
 
 
 def error_text(value: float | None) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from lastcli import containers
+from lastcli.containers.base import TensorSource
 from lastcli.errors import InputError, UsageError
 from lastcli.evaluation.data import Split, load_split, open_split
 from lastcli.evaluation.fitting import fit_split
@@ -269,3 +271,18 @@ def test_the_first_wrong_token_is_named_and_its_number_in_large_splits(tmp_path:
     x[13, 2], x[17, 0] = 9, -4
     with pytest.raises(InputError, match=r"go from -4 to 9, .*is 9 at example 13"):
         fit_split(open_split(write_safetensors(tmp_path, x=x)), model(8, tokens=True), labels=False)
+
+
+def test_complex_numbers_are_no_inputs(tmp_path: Path) -> None:
+    sources = [TensorSource.of("x", np.zeros((2, 3), np.complex64))]
+    containers.write(tmp_path / "d.safetensors", sources, metadata={})
+    with pytest.raises(InputError, match=r"tensor 'x' has dtype .*; store it as float32"):
+        open_split(tmp_path / "d.safetensors")
+
+
+def test_no_rows_of_an_array_on_disk_are_read(tmp_path: Path) -> None:
+    x = open_split(write_safetensors(tmp_path, x=X)).x
+    assert isinstance(x, StoredArray)
+    for none in (x[:0], x[np.array([], int)], x.rows(slice(2, 2))[:]):
+        assert none.shape == (0, *X.shape[1:])
+        assert none.dtype == x.dtype

@@ -13,6 +13,7 @@ import pytest
 from lastcli.errors import InputError, UsageError
 from lastcli.evaluation.data import load_split, open_split
 from lastcli.evaluation.fitting import fit_split
+from lastcli.evaluation.readers.base import read_text
 from lastcli.evaluation.readers.stored import StoredArray
 from lastcli.families.base import Forward
 
@@ -271,3 +272,37 @@ def test_nothing_is_executed_that_is_not_named(tmp_path: Path, monkeypatch: Any)
     for named in ("trap.py", "trap", "trap.npz:train", "trap.ts:test"):
         with pytest.raises(InputError):
             open_split(named)
+
+
+def test_what_has_no_columns_names_none(tmp_path: Path) -> None:
+    (tmp_path / "a.idx").write_bytes(idx(IMAGES))
+    with pytest.raises(UsageError, match="an idx file, which has no named columns; leave --columns out"):
+        load_split(tmp_path / "a.idx", columns="x=a")
+
+
+def test_a_part_of_several_tsv_files_and_a_label_that_is_half(tmp_path: Path) -> None:
+    for name in ("a.test.tsv", "a.train.tsv"):
+        (tmp_path / name).write_text("1\tab\n")
+    with pytest.raises(InputError, match=r"holds a\.test\.tsv, a\.train\.tsv; name one file, or one part"):
+        open_split(tmp_path)
+    assert open_split(tmp_path / "test").n == 1
+    (tmp_path / "a.test.tsv").write_text("1.5\tab\n")
+    with pytest.raises(InputError, match=r"line 1: the label is '1\.5'; a whole number is needed"):
+        open_split(tmp_path / "a.test.tsv")
+
+
+def test_a_vocabulary_of_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("1\tba)\n0\tab\n")
+    (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "a": 1, "b": 2, ")": 3}))
+    np.testing.assert_array_equal(open_split(tmp_path / "a.tsv").x, [[2, 1, 3], [1, 2, 0]])
+    for wrong in ('["a", "b"]', '{"a": -1}', '{"a": 1.5}', '{"a": true}'):
+        (tmp_path / "vocab.json").write_text(wrong)
+        with pytest.raises(InputError, match=r"vocab\.json must map tokens to whole numbers"):
+            open_split(tmp_path / "a.tsv")
+
+
+def test_text_longer_than_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("12345678")
+    assert read_text(tmp_path / "a.txt", 8) == "12345678"
+    with pytest.raises(InputError, match=r"a\.txt has 8 bytes of text; at most 7 are read, give a part"):
+        read_text(tmp_path / "a.txt", 7)

@@ -12,6 +12,7 @@ import pytest
 
 from lastcli.errors import InputError, UsageError
 from lastcli.evaluation.data import load_split, open_split
+from lastcli.evaluation.readers.padding import padded
 
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
@@ -278,3 +279,44 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for path in paths:
         with pytest.raises(UsageError, match=r"pyarrow library: pip install 'lastcli\[parquet\]'"):
             open_split(path)
+
+
+def test_tensors_of_arrow_are_their_lists(tmp_path: Path) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(values.reshape(3, 2, 2))
+    np.testing.assert_array_equal(open_split(arrow(tmp_path, {"x": tensors})).x, values)
+
+
+def test_columns_that_do_not_go_together(tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array([1, 2])] * 2, names=["a", "a"])
+    with pytest.raises(InputError, match="names a column twice"):
+        open_split(arrow(tmp_path, twice))
+    parquet(tmp_path, {"x": [[1]]}, "train-00000-of-00002.parquet")
+    parquet(tmp_path, {"z": [[1]]}, "train-00001-of-00002.parquet")
+    with pytest.raises(InputError, match="its files have different columns"):
+        open_split(tmp_path / "train")
+    lists = parquet(tmp_path, {"a": [[1], [2]], "b": [[3], [4]]})
+    with pytest.raises(InputError, match="the columns a, b cannot be inputs together; name one list"):
+        load_split(lists, columns="x=a,x=b")
+
+
+def test_several_columns_of_labels(tmp_path: Path) -> None:
+    path = csv(tmp_path, {"a": [1, 2], "u": [0, 1], "v": [1, 1]})
+    split = load_split(path, columns="x=a,y=u,y=v")
+    np.testing.assert_array_equal(split.y, [[0, 1], [1, 1]])
+
+
+def test_empty_lines_are_no_rows_and_labels_have_their_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n\n3,4\n\n")
+    np.testing.assert_array_equal(open_split(tmp_path / "a.csv").x, [[1, 2], [3, 4]])
+    folder = tmp_path / "d"
+    folder.mkdir()
+    csv(folder, {"t": [0, 1], "u": [1, 2]}, "b.csv")
+    csv(folder, {"name": ["b.csv"], "y": [7]}, "labels.csv")
+    with pytest.raises(InputError, match=r"labels\.csv has the columns name, y; 'file' and 'y' are needed"):
+        open_split(folder)
+
+
+def test_no_rows_are_no_split() -> None:
+    with pytest.raises(InputError, match="d is an empty split: it holds no example"):
+        padded([], "d")

@@ -124,15 +124,18 @@ def _values(text: str, where: str) -> np.ndarray:
     try:
         return np.array(values, dtype=np.float64)
     except ValueError:
-        pass
-    for number, value in enumerate(values):
-        if value.strip() == "?":
-            raise InputError(f"{where}: value {number} is missing ('?'); fill missing values first.")
-        try:
-            float(value)
-        except ValueError:
-            raise InputError(f"{where}: value {number} is {shown(value, 40)!r} and no number.") from None
-    raise InputError(f"{where}: the values cannot be read.")
+        number, value = next((place for place in enumerate(values) if not _is_number(place[1])), (0, values[0]))
+    if value.strip() == "?":
+        raise InputError(f"{where}: value {number} is missing ('?'); fill missing values first.")
+    raise InputError(f"{where}: value {number} is {shown(value, 40)!r} and no number.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_dimensions(header: _Header, series: list[np.ndarray], where: str) -> None:
