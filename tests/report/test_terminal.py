@@ -326,8 +326,8 @@ def test_what_was_not_compared_or_measured_is_not_spoken_of() -> None:
     text = as_text(dataclasses.replace(samples.bench(), speedup_low=None, speedup_high=None))
     assert "Speed-up 1.58 ×\n" in text
     kind = dataclasses.replace(samples.bench().original, memory_kind=None)
-    assert "Memory of" in as_text(samples.bench())
-    assert "Memory of" not in as_text(dataclasses.replace(samples.bench(), original=kind))
+    assert "Memory as counted by" in as_text(samples.bench())
+    assert "Memory as counted by" not in as_text(dataclasses.replace(samples.bench(), original=kind))
     text = as_text(samples.prune(out=None))
     assert "Written" not in text
     assert "Dry run" not in text
