@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from lastcli.engine.embedding import as_precision
 from lastcli.engine.recurrence import advance, answer, recurrence, start
 from lastcli.engine.scans import _chunked_scan, powers
 from lastcli.engine.simulate import kernel, simulate, states
@@ -126,3 +127,12 @@ def test_chunks_change_nothing(kind):
         whole, cut = (scan(system, u, lambda d, re, im: re + 2 * im, chunks) for chunks in (1, 8))
     for one, other in zip(whole, cut, strict=True):
         np.testing.assert_allclose(other, one, rtol=0, atol=1e-11)
+
+
+def test_a_layer_without_states_answers_a_long_sequence_by_its_direct_term():
+    system = system_of("bidirectional")
+    bare = system.replace(poles=system.poles[:, :0], B=system.B[:, :0], C=system.C[..., :0])
+    u = np.random.default_rng(0).normal(size=(2, 70, system.inputs)).astype(np.float32)
+    expected = np.zeros((2, 70, system.outputs)) if system.D is None else u @ system.D[0].T
+    bare = as_precision(bare, np.float32)
+    np.testing.assert_allclose(jax.jit(simulate)(bare, u), expected, rtol=1e-5, atol=1e-6)

@@ -146,7 +146,7 @@ def _advance(system: DiagonalSystem) -> Callable[[Pair, Array], Pair]:
 
 
 def _joined(starts: Array) -> Array:
-    return jnp.swapaxes(starts, 0, 1).reshape(-1, *starts.shape[2:])
+    return jnp.swapaxes(starts, 0, 1).reshape(starts.shape[0] * starts.shape[1], *starts.shape[2:])  # P may be 0
 
 
 def _zero(shape: tuple[int, ...], like: Array) -> Pair:
