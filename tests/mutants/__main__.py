@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "coverage").exists():
             _measure(folder, chosen.packages)
-        lines, seconds = _contexts(folder), _durations(folder)
+        lines, seconds = _contexts(folder, chosen.packages), _durations(folder)
         report: dict[str, object] = {"seed": chosen.seed}
         for package in chosen.packages:
             files = sorted((_ROOT / "src/lastcli" / package).rglob("*.py"))
@@ -86,15 +86,17 @@ def _measure(folder: Path, packages: list[str]) -> None:
     )
 
 
-def _contexts(folder: Path) -> dict[str, dict[int, list[str]]]:
+def _contexts(folder: Path, packages: list[str]) -> dict[str, dict[int, list[str]]]:
     """Tests by file and line; under line 0 every test that runs something of the file."""
     from coverage import CoverageData
 
     data = CoverageData(str(folder / "coverage"))
     data.read()
     found: dict[str, dict[int, list[str]]] = {}
-    inside = [file for file in data.measured_files() if Path(file).is_relative_to(_ROOT)]
-    for file in inside:  # tests write modules of their own and run them
+    wanted = [_ROOT / "src/lastcli" / package for package in packages]
+    for file in data.measured_files():
+        if not any(Path(file).is_relative_to(folder) for folder in wanted):
+            continue
         by_line = {
             line: sorted({name.partition("|")[0] for name in names if name})
             for line, names in data.contexts_by_lineno(file).items()
