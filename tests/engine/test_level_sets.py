@@ -160,6 +160,13 @@ def test_the_peak_of_a_wide_layer_is_that_of_the_search_to_the_last_digits(seed,
     assert found.value == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_wide_layer_that_is_not_proved_has_the_lower_bound_of_the_search(monkeypatch):
+    system = random_system(2, states=7, inputs=11, outputs=9)
+    monkeypatch.setattr(level_sets._Group, "crossings", lambda self, level: (np.zeros(0), False))
+    monkeypatch.setattr(level_sets, "h_infinity_norm", lambda system: np.array([1e6]))
+    assert certified_h_infinity(system) == level_sets.HInfinity(1e6, False)
+
+
 def test_what_is_too_large_to_prove_is_called_a_lower_bound(monkeypatch):
     system = system_of("mimo")
     assert certified_h_infinity(system).exact

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lastcli.errors import InputError, UsageError
-from lastcli.evaluation.passes import choose_batch_size, computable, memory_errors, model_outputs
+from lastcli.evaluation import passes, sweep
+from lastcli.evaluation.passes import Runner, choose_batch_size, computable, memory_errors, model_outputs
 from lastcli.evaluation.significance import compare
 from lastcli.evaluation.sweep import evaluate_candidates
 from lastcli.parallel import processes
@@ -107,6 +108,33 @@ def test_half_precision_parameters_are_computed_in_float32() -> None:
     (found,) = model_outputs(forward, params, models.systems(), models.split(4), batch_size=4)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, models.reference(params, models.systems(), models.split(4).x), atol=1e-4)
+
+
+def test_passes_side_by_side_are_bounded_by_cores_and_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "cores", lambda: 64)
+    runner, split, systems = Runner(models.forward(models.Counted()), {}), models.split(), models.systems()
+    assert runner.at_once(8, split, systems) == 64
+    each = 4 * 8 * split.steps * max(system.width for system in systems)
+    monkeypatch.setattr(passes, "SIDE_BY_SIDE_BYTES", 3 * each)
+    assert runner.at_once(8, split, systems) == 3
+    assert runner.at_once(800, split, systems) == 1
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, True), (8, False)])
+def test_a_batch_size_that_was_asked_for_is_all_that_is_in_memory(
+    asked: int | None, threads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def counted(function, items, at_once):
+        seen.append(at_once)
+        return map(function, items)
+
+    monkeypatch.setattr(sweep, "side_by_side", counted)
+    monkeypatch.setattr(passes, "cores", lambda: 4)
+    forward = models.forward(models.Counted())
+    evaluate_candidates(forward, models.parameters(), [models.systems()], models.split(), batch_size=asked)
+    assert seen == [4 if threads else 1]
 
 
 def test_refusals() -> None:

@@ -74,6 +74,8 @@ def certified_h_infinity(system: DiagonalSystem) -> HInfinity:
     for g in doubtful[np.argsort(-found[doubtful])]:
         top, sure = _climb(_Group.of(system, int(g)), top, refine=not searched)
         exact &= sure
+    if not exact and not searched:  # the coarse grid alone would be a poor lower bound
+        top = max(top, float(h_infinity_norm(system).max()))
     return HInfinity(top, exact)
 
 

@@ -43,6 +43,8 @@ Systems = Sequence[System]
 # batches of 8 are five times as fast as batches of 16, on S5 (64 steps, 48 features) batches of 150 as those of 300.
 CPU_BYTES = 3 << 20
 ACCELERATOR_BYTES = 256 << 20
+# One layer's activations of all batches that a CPU works on at a time.
+SIDE_BY_SIDE_BYTES = 256 << 20
 LARGEST_BATCH = 512
 # A scan has a cost per step that a batch shares; long sequences are worth leaving the cache for.
 SMALLEST_SCANNED = 8
@@ -86,11 +88,15 @@ class Runner:
         self.replicated, self.spread = devices.shardings(self.mesh)
         self.params = self.everywhere(computable(forward, params))
 
-    @property
-    def at_once(self) -> int:
-        """How many passes run side by side: as many as there are cores, where one CPU device has them to itself."""
-        alone = self.mesh.size == 1 and processes.count() == 1
-        return cores() if alone and self.mesh.devices.flat[0].platform == "cpu" else 1
+    def at_once(self, size: int, split: Split, systems: Systems) -> int:
+        """How many passes over batches of `size` run side by side: one to a core, where one CPU device has them all.
+
+        Together their layers' activations stay within `SIDE_BY_SIDE_BYTES`, however many cores there are.
+        """
+        if self.mesh.size > 1 or processes.count() > 1 or self.mesh.devices.flat[0].platform != "cpu":
+            return 1
+        widest = max((system.width for system in systems), default=1)
+        return max(min(cores(), SIDE_BY_SIDE_BYTES // (4 * size * split.steps * widest)), 1)
 
     def everywhere(self, tree: Any) -> Any:
         """Place arrays on every device."""

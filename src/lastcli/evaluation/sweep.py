@@ -117,7 +117,10 @@ def evaluate_candidates(
     runner = Runner(forward, params)
     center = runner.everywhere(metric.target_mean(split))
     program = _program(forward.apply, metric, runner.replicated)
-    batches = split.batches(runner.size(batch_size, split, candidates[0]))
+    size = runner.size(batch_size, split, candidates[0])
+    batches = split.batches(size)
+    # a size that was asked for is there to bound the memory: one batch at a time
+    at_once = 1 if batch_size is not None else runner.at_once(size, split, candidates[0])
 
     def run(item: tuple[int, int, int, Any, Any]) -> tuple[int, int, int, Any, Any, Any]:
         """One candidate over one batch; waits for its numbers."""
@@ -139,7 +142,7 @@ def evaluate_candidates(
                 for k, systems in enumerate(placed)
             )
             first = None
-            for number, k, count, statistics, finite, outputs in side_by_side(run, items, runner.at_once):
+            for number, k, count, statistics, finite, outputs in side_by_side(run, items, at_once):
                 first = outputs if k == 0 else first
                 parts[k][number] = _Part.of(statistics, finite, count, outputs, first)
                 if progress is not None:
