@@ -4,6 +4,7 @@
 
 Tasks whose files are not given are left out. Each model is trained and swept in a process of its own, `--workers` at a
 time with one core each; compact models are timed afterwards, alone. A run that was stopped goes on where it was.
+Programs are kept beside the models, so that the seeds of one task compile most of them once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from benchmarks.reproduce.tasks import Sources, available
 from benchmarks.reproduce.train import SIZES, add_source_options, sources_of
 
 __all__ = ["run"]
+
+CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0"}
 
 # With several processes side by side each takes one core; their programs are too small to share work within.
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -66,7 +69,7 @@ def _task(task: str, size: str, seeds: int, sources: Sources, runs: Path) -> Non
 
 def _python(module: list[str], log: Path, one_core: bool) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ)
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(log.parent / "programs"), **CACHE, **os.environ}
     if one_core:
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_CORE}".strip()
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -25,6 +25,7 @@ import lastcli
 from lastcli.evaluation import passes
 from lastcli.parallel import devices, processes
 from lastcli.reduction.calibration import collect_moments
+from lastcli.reduction.lessons import Lessons
 from lastcli.reduction.match_output import match_output
 from tests.evaluation import models
 
@@ -56,7 +57,9 @@ print(json.dumps({"rows": both(rows), "apart": apart(*moments)}))
 
 MATCHED = """
 reduced = models.masked(layers, 3)
-matched = both(lambda: match_output(forward, params, reduced, layers, split.batches(5), steps=3, learning_rate=1e-2))
+matched = both(
+    lambda: match_output(Lessons(forward, params, layers, split.batches(5)), reduced, steps=3, learning_rate=1e-2)
+)
 print(json.dumps({"apart": apart(*matched)}))
 """
 

@@ -8,6 +8,7 @@ import pytest
 from lastcli.engine.reductions import truncate
 from lastcli.engine.variables import layer_variables
 from lastcli.reduction import match_output as matching
+from lastcli.reduction.lessons import Lessons
 from lastcli.reduction.match_output import match_output
 from lastcli.reduction.sequences import divide, minibatch, source_of
 from tests.evaluation.models import Counted, forward, parameters, reference, split, systems
@@ -35,7 +36,7 @@ def test_outputs_come_closer_on_data_not_seen(padded):
     params, layers, data = parameters(), systems(), split(n=60, lengths=lengths, y=None)
     start, seen = reduced_of(layers), []
     found = match_output(
-        forward(Counted()), params, start, layers, data.batches(16), steps=150,
+        Lessons(forward(Counted()), params, layers, data.batches(16)), start, steps=150,
         progress=lambda *state: seen.append(state),
     )  # fmt: skip
     fresh = split(n=60, seed=9)
@@ -51,9 +52,8 @@ def test_outputs_come_closer_on_data_not_seen(padded):
 def test_sequences_of_outputs_are_matched_at_every_step_that_has_one(step):
     params, layers, data = parameters(), systems(), split(n=2, length=60)
     start = reduced_of(layers)
-    found = match_output(
-        forward(Counted(sequence=True, step=step), "regression"), params, start, layers, data.batches(2), steps=100
-    )
+    model = forward(Counted(sequence=True, step=step), "regression")
+    found = match_output(Lessons(model, params, layers, data.batches(2)), start, steps=100)
 
     def error(reduced):
         target, got = (reference(params, s, data.x, sequence=True)[:, step - 1 :: step] for s in (layers, reduced))
@@ -65,14 +65,17 @@ def test_sequences_of_outputs_are_matched_at_every_step_that_has_one(step):
 def test_never_worse_than_the_start():
     params, layers, data = parameters(), systems(), split(n=20)
     start = list(layers)
-    found = match_output(forward(Counted()), params, start, layers, data.batches(20), steps=50, learning_rate=1.0)
+    lessons = Lessons(forward(Counted()), params, layers, data.batches(20))
+    found = match_output(lessons, start, steps=50, learning_rate=1.0)
     assert all(one is other for one, other in zip(found, start))
 
 
 def test_the_same_seed_gives_the_same_systems():
     params, layers, data = parameters(), systems(), split(n=20)
     once, again = (
-        match_output(forward(Counted()), params, reduced_of(layers), layers, data.batches(20), steps=25, seed=3)
+        match_output(
+            Lessons(forward(Counted()), params, layers, data.batches(20), seed=3), reduced_of(layers), steps=25
+        )
         for _ in range(2)
     )
     np.testing.assert_array_equal(once[0].poles, again[0].poles)
@@ -129,10 +132,9 @@ def test_the_steps_are_those_of_adam_on_the_divergence():
         with jax.enable_x64(True):
             return [jax.tree.map(np.asarray, layer.system(value)) for layer, value in zip(free, unpacked(flat))]
 
-    random = np.random.default_rng(0)
     gradients, flat = [], np.zeros(size)
-    for _ in range(steps):
-        batch = minibatch(fit, 64, random)
+    for number in range(steps):
+        batch = minibatch(fit, 64, np.random.default_rng((0, number)))
 
         def loss(flat, x=batch.x):
             return divergence(params, layers, reduced_at(flat), SimpleNamespace(x=x, lengths=None))
@@ -140,9 +142,33 @@ def test_the_steps_are_those_of_adam_on_the_divergence():
         eye = 1e-5 * np.eye(size)
         gradients.append(np.array([(loss(flat + step) - loss(flat - step)) / 2e-5 for step in eye]))
         flat = adam_by_hand(gradients, 0.02, steps)
-    found = match_output(forward(Counted()), params, start, layers, data.batches(8), steps=steps, learning_rate=0.02)
+    lessons = Lessons(forward(Counted()), params, layers, data.batches(8))
+    found = match_output(lessons, start, steps=steps, learning_rate=0.02)
     for one, expected, before in zip(found, reduced_at(flat), start):
         assert not np.allclose(one.poles, before.poles, atol=1e-3)
         np.testing.assert_allclose(one.poles, expected.poles, atol=2e-5)
         np.testing.assert_allclose(one.C, expected.C, atol=2e-5)
         np.testing.assert_allclose(one.B, expected.B, atol=2e-5)
+
+
+def test_students_of_about_one_size_share_their_programs():
+    params, layers, data = parameters(), systems(), split(n=20)
+    model = Counted()
+    lessons = Lessons(forward(model), params, layers, data.batches(20))
+    kept = ([[0, 2, 4]], [[1, 3]], [[5]])
+    found = [
+        match_output(lessons, [truncate(system, np.array(keep)).system for system in layers], steps=25) for keep in kept
+    ]
+    assert [system.states for one in found for system in one] == [3, 3, 2, 2, 1, 1]
+    # the teacher for minibatches and for what is held back, the step and the held-back error: each traced once
+    assert model.traces == 4
+
+
+def test_the_teacher_answers_a_minibatch_once():
+    params, layers, data = parameters(), systems(), split(n=20)
+    lessons = Lessons(forward(Counted()), params, layers, data.batches(20), seed=1)
+    once, again, other = lessons.minibatch(3), lessons.minibatch(3), lessons.minibatch(4)
+    assert again.wanted is once.wanted
+    np.testing.assert_array_equal(again.x, once.x)
+    assert not np.array_equal(once.x, other.x)
+    np.testing.assert_allclose(once.wanted, reference(params, layers, np.asarray(once.x)), rtol=1e-4, atol=1e-5)

@@ -35,7 +35,7 @@ def test_the_start_sees_a_sample_spread_evenly_and_the_match_sees_all(tmp_path):
         assert all_of_them._on_sample(5) is all_of_them._on_sample(5)
         assert task.batches().split.n == 5
         np.testing.assert_array_equal(task.batches().split.x, x[::2])
-        assert task.matched_on().split.n == 9
+        assert len(task.lessons().fit) + len(task.lessons().held) == 9
         alone = sample.reduce(METHODS["obs"], REFITS["calibrated"], ratio=parse_ratio("0.5"))
         for one, other in zip(found, alone):
             np.testing.assert_array_equal(one.kept, other.kept)

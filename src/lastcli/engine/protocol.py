@@ -67,7 +67,7 @@ class System(Protocol):
 
 
 class Variables(Protocol):
-    """The free values of a layer for gradient descent, all zero at the system they were made of."""
+    """The free values of a layer for gradient descent, all zero at the system they were made of; a JAX pytree."""
 
     @property
     def start(self) -> Mapping[str, Array]:
@@ -75,6 +75,9 @@ class Variables(Protocol):
 
     def system(self, values: Any) -> Any:
         """The system at these values, in their precision; traceable."""
+
+    def padded(self) -> Any:
+        """The same with states behind its own that do nothing, so that layers of like sizes share a program."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ poles and B stay, where the format has it so.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -28,20 +30,32 @@ _CLOSEST = 1 - 1e-7
 _NARROWEST = 1e-3
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["base", "units", "rho", "phi", "held"],
+    meta_fields=[],
+)
 @dataclass(frozen=True)
 class LayerVariables:
-    """How the free values of one layer become its system.
+    """How the free values of one layer become its system; a pytree, so that programs take it as an argument.
 
     Attributes:
         base: the balanced system at the start, NumPy float64.
-        start: the values at the start: zeros.
         units: what one unit of each value changes.
-        sets: index sets; poles are per set, everything else per group.
+        rho, phi: (sets, K) log(-log|λ|) and angle of the poles at the start.
+        held: (G, K) bool, |λ| ≥ 1: poles that stay as they are.
     """
 
     base: DiagonalSystem
-    start: Values
     units: Values
+    rho: Array
+    phi: Array
+    held: Array
+
+    @property
+    def start(self) -> Values:
+        """The values at the start: zeros."""
+        return {name: np.zeros(np.shape(unit)) for name, unit in self.units.items()}
 
     def system(self, values: Values) -> DiagonalSystem:
         """The system at these values, in their precision; traceable."""
@@ -52,10 +66,9 @@ class LayerVariables:
         D = None if base.D is None else jnp.asarray(base.D, real)
         move = {name: values[name] * jnp.asarray(self.units[name], real) for name in values}
         if "rho" in move:
-            rho, phi = _logarithmic(_inside(np.asarray(base.poles[:sets])))
-            decay, angle = jnp.exp(jnp.asarray(rho, real) + move["rho"]), jnp.asarray(phi, real) + move["phi"]
-            one = jnp.exp(lax.complex(-decay, angle))
-            poles = jnp.where(_held(base.poles), poles, jnp.tile(one, (base.groups // sets, 1)))
+            rho, phi = jnp.asarray(self.rho, real) + move["rho"], jnp.asarray(self.phi, real) + move["phi"]
+            one = jnp.exp(lax.complex(-jnp.exp(rho), phi))
+            poles = jnp.where(self.held, poles, jnp.tile(one, (base.groups // sets, 1)))
         C_move = _complex(move["C"])
         if base.shared_readout:
             C_move = jnp.repeat(C_move, base.modes, axis=3)
@@ -65,6 +78,33 @@ class LayerVariables:
             diagonal = move["D"].ndim == 2
             D = D + (move["D"][..., None] * jnp.eye(base.outputs, dtype=real)[None] if diagonal else move["D"])
         return base.replace(poles=poles, B=B, C=C + C_move, D=D)
+
+    def padded(self) -> LayerVariables:
+        """The same layer with states behind its own that nothing drives, nothing reads and no gradient moves.
+
+        Layers of about as many states then have the same shapes, and share compiled programs.
+        """
+        base = self.base
+        more = _padded_size(base.states) - base.states
+        if base.modes > 1 or more == 0:
+            return self
+
+        def longer(array: Array, axis: int) -> Array:
+            return np.pad(array, [(0, more if i == axis else 0) for i in range(np.ndim(array))])
+
+        axes = {"rho": 1, "phi": 1, "B": 1, "C": 3}
+        return LayerVariables(
+            base.replace(poles=longer(base.poles, 1), B=longer(base.B, 1), C=longer(base.C, 3)),
+            {name: longer(unit, axes[name]) if name in axes else unit for name, unit in self.units.items()},
+            longer(self.rho, 1),
+            longer(self.phi, 1),
+            longer(self.held, 1),
+        )
+
+
+def _padded_size(states: int) -> int:
+    """A multiple of 16, or 8: the smaller a layer, the less its states cost beside a compilation."""
+    return 8 if states <= 8 else -(-states // 16) * 16
 
 
 def layer_variables(system: DiagonalSystem) -> LayerVariables:
@@ -88,7 +128,8 @@ def layer_variables(system: DiagonalSystem) -> LayerVariables:
         size = np.maximum(_rms(D, (1, 2)), 1e-3 * max(float(np.abs(D).max()), 1e-3))
         shape = (base.groups, base.outputs) if direct == "diagonal" else D.shape
         units["D"] = np.broadcast_to(size[:, 0] if direct == "diagonal" else size, shape)
-    return LayerVariables(base, {name: np.zeros(unit.shape) for name, unit in units.items()}, units)
+    rho, phi = _logarithmic(_inside(np.asarray(base.poles[: base.sets])))
+    return LayerVariables(base, units, rho, phi, _held(base.poles))
 
 
 def _bound(system: DiagonalSystem) -> bool:

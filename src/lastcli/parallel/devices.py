@@ -19,7 +19,7 @@ from lastcli.parallel import processes
 if TYPE_CHECKING:
     from jax.sharding import Mesh, NamedSharding
 
-__all__ = ["joint_mesh", "local_mesh", "rows_of", "shardings", "using"]
+__all__ = ["copies_of", "joint_mesh", "local_mesh", "rows_of", "shardings", "using"]
 
 AXIS = "batch"
 _ASKED: ContextVar[str] = ContextVar("devices", default="1")
@@ -91,3 +91,17 @@ def rows_of(array: np.ndarray, spread: NamedSharding) -> Any:
     size = len(array) // processes.count()
     mine = array[processes.index() * size :][:size]
     return jax.make_array_from_process_local_data(spread, mine, array.shape)
+
+
+def copies_of(tree: Any, replicated: NamedSharding) -> Any:
+    """Arrays that every process has alike, placed on every device of a mesh."""
+    import jax
+
+    if replicated.is_fully_addressable:
+        return jax.device_put(tree, replicated)
+
+    def placed(array: Any) -> Any:
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, replicated, lambda index: array[index])
+
+    return jax.tree.map(placed, tree)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lastcli.engine.balanced import Balanced
     from lastcli.engine.elimination import Elimination
     from lastcli.evaluation.data import Batches, Split
+    from lastcli.reduction.lessons import Lessons
     from lastcli.reduction.recorded import LayerInputs
     from lastcli.reduction.stages import Stages
 
@@ -82,6 +83,7 @@ class Compressor:
         self._balanced_layers: dict[str, list[Balanced]] = {}
         self._stages: dict[Any, Stages] = {}
         self._samples: dict[int, Compressor] = {}
+        self._first: Compressor = self  # of the stages of one pruning
 
     @property
     def states(self) -> int:
@@ -274,15 +276,13 @@ class Compressor:
             pinned=self.pinned(method, refit),
             moments=sampled.moments,
             batches=lambda: sampled.batches,
-            matched_on=lambda: self.batches,
-            seed=self.plan.seed or 0,
+            lessons=lambda: self.lessons,
             progress=self.progress,
             recorded=self.recorded,
         )
         reductions = refits.apply(refit, task)
         if self.plan.match_output and not refit.matches_output:
-            seed = self.plan.seed or 0
-            reductions = refits.match_output(self.checkpoint, reductions, self.batches, self.progress, seed=seed)
+            reductions = refits.match_output(self.lessons, reductions, self.progress)
         return reductions
 
     def _on_sample(self, sequences: int | None) -> Compressor:
@@ -304,6 +304,7 @@ class Compressor:
             def reduce(systems: Sequence[System], states: int) -> list[Reduction]:
                 layers = None if systems is first else systems
                 stage = Compressor(self.checkpoint, self.plan, self.calibration, self.progress, systems=layers)
+                stage._first = self
                 return stage.reduce_at_once(method, refit, states=states)
 
             first = tuple(self.systems)
@@ -358,6 +359,21 @@ class Compressor:
             raise UsageError("This needs inputs to calibrate on; give an .npz file with --calibration.")
         size = self.plan.batch_size or min(_BATCH, -(-self.calibration.n // processes.count()))
         return self.calibration.batches(min(size, self.calibration.n))
+
+    @cached_property
+    def lessons(self) -> Lessons:
+        """What outputs are matched on: the calibration inputs, with the original model's answers; all stages share it.
+
+        Raises:
+            UsageError: there are none.
+            InputError: too few sequences to hold any back.
+        """
+        if self._first is not self:
+            return self._first.lessons
+        from lastcli.reduction.lessons import Lessons
+
+        forward, params = self.checkpoint.require_forward(), self.checkpoint.params
+        return Lessons(forward, params, self.checkpoint.systems, self.batches, seed=self.plan.seed or 0)
 
     def pinned(self, method: Method, refit: Refit) -> list[np.ndarray] | None:
         """States that stay whatever they score, (sets, N) bool a layer; None where there are none.

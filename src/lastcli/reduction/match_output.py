@@ -9,7 +9,7 @@ held-back part of the split decides which systems are returned; the start is one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,86 +18,68 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding
 
 from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import System, Variables
-from lastcli.evaluation.data import Batches
-from lastcli.evaluation.passes import computable, in_precision, precision_of
-from lastcli.families.base import Forward
+from lastcli.evaluation.passes import precision_of
 from lastcli.parallel import devices
 from lastcli.reduction.calibration import Progress
 from lastcli.reduction.divergence import divergence_of
-from lastcli.reduction.sequences import Sequences, Source, divide, minibatch, source_of
+from lastcli.reduction.lessons import Lesson, Lessons
 
 __all__ = ["match_output"]
 
 Array = Any
 Values = list[dict[str, Array]]
 
-_BATCH = 64
 _CHECK_EVERY = 25
 _RATES = (3e-3, 1e-2, 3e-2)
 
 
 def match_output(
-    forward: Forward,
-    params: Mapping[str, np.ndarray],
+    lessons: Lessons,
     reduced: Sequence[System],
-    teacher: Sequence[System],
-    batches: Batches,
     *,
     steps: int = 600,
-    held_back: float = 0.2,
     learning_rate: float | None = None,
     patience: int = 200,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> list[System]:
     """The reduced systems, fitted to the original model's outputs; never worse on the held-back part than they were.
 
     The error is the Kullback-Leibler divergence of the class probabilities for classification, and the mean squared
-    error relative to the variance of the original's outputs for regression.
+    error relative to the variance of the original's outputs for regression. Layers are padded with states that do
+    nothing, so that reductions of about one size share a compiled step.
 
     Args:
-        forward: the architecture.
-        params: {tensor name: array} of the tensors `forward` needs; they are not changed.
+        lessons: what they are fitted on; students of one teacher share them, and what is compiled for them.
         reduced: the reduced layers, NumPy float64.
-        teacher: the original layers.
-        batches: inputs; labels are not looked at.
         steps: most Adam steps, on minibatches of 64 sequences.
-        held_back: share of the sequences that only decide what is returned; of fewer than five sequences with an
-            output at every step, the share of the last steps.
         learning_rate: Adam's, in units of each layer's own parameters; falls to zero over `steps`. None tries several
             for a tenth of the steps each, and goes on with the one whose held-back error is smallest.
         patience: steps without a better held-back error after which it stops.
-        seed: of the minibatches, their splices and mixtures.
         progress: called with (steps done, `steps`).
-
-    Raises:
-        InputError: too few sequences to hold any back.
     """
-    fit, held = divide(source_of(batches, pair=forward.layout != "single"), held_back, by_time=forward.sequence)
+    forward = lessons.forward
     layers = [engine_of(system).variables(system) for system in reduced]
     rates = _RATES if learning_rate is None else (learning_rate,)
     real = np.dtype(forward.precision)
     with precision_of(forward):
-        zeros = [{name: np.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in layers]
+        wide = devices.copies_of(tuple(layer.padded() for layer in layers), lessons.replicated)
+        zeros = [{name: np.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in wide]
         optimisers = [_adam(rate, steps) for rate in rates]
-        fitting = _Fitting.of(forward, computable(forward, params), layers, teacher, optimisers[0])
-        start = fitting.held_error(in_precision(forward, reduced), held)
-        # as NumPy arrays, which any number of processes may hand to one program
-        runs = [
-            _Run(zeros, jax.tree.map(np.asarray, one.init(zeros)), start, random=np.random.default_rng(seed))
-            for one in optimisers
-        ]
+        fitting = _Fitting(lessons, wide, _programs(lessons, optimisers[0], steps))
+        # placed as the step places its results, or the second step would be compiled anew
+        values, *states = devices.copies_of((zeros, *(one.init(zeros) for one in optimisers)), lessons.replicated)
+        start = fitting.held_error(values)
+        runs = [_Run(values, state, start) for state in states]
         trial = steps if len(runs) == 1 else max(steps // 10 // _CHECK_EVERY, 1) * _CHECK_EVERY
         for run in runs:
-            _advance(run, fitting, layers, fit, held, min(trial, steps), steps, patience, None)
+            _advance(run, fitting, min(trial, steps), steps, patience, None)
         chosen = min(runs, key=lambda run: run.best_error)
         if progress is not None:
             progress(chosen.done, steps)
-        _advance(chosen, fitting, layers, fit, held, steps, steps, patience, progress)
+        _advance(chosen, fitting, steps, steps, patience, progress)
     best = chosen.best
     return list(reduced) if best is None else [_stored(layer, value) for layer, value in zip(layers, best)]
 
@@ -110,7 +92,6 @@ class _Run:
         values: of every layer.
         state: the optimiser's.
         best_error: on the held-back sequences, of `best`; of the start at first.
-        random: draws the minibatches.
         best: None where nothing was better than the start.
         done, since: steps done, and since the last better one.
     """
@@ -118,29 +99,18 @@ class _Run:
     values: Values
     state: Any
     best_error: float
-    random: np.random.Generator
     best: Values | None = None
     done: int = 0
     since: int = 0
 
 
-def _advance(
-    run: _Run,
-    fitting: _Fitting,
-    layers: Sequence[Variables],
-    fit: Source,
-    held: Source,
-    until: int,
-    steps: int,
-    patience: int,
-    progress: Progress | None,
-) -> None:
+def _advance(run: _Run, fitting: _Fitting, until: int, steps: int, patience: int, progress: Progress | None) -> None:
     while run.done < until and run.since < patience:
-        run.values, run.state = fitting.step(run.values, run.state, minibatch(fit, _BATCH, run.random))
+        run.values, run.state = fitting.step(run.values, run.state, run.done)
         run.done += 1
         if run.done % _CHECK_EVERY and run.done != until:
             continue
-        error = fitting.held_error(_systems(layers, run.values), held)
+        error = fitting.held_error(run.values)
         if error < run.best_error:
             run.best, run.best_error, run.since = run.values, error, 0
         else:
@@ -154,77 +124,79 @@ def _systems(layers: Sequence[Variables], values: Values) -> tuple[System, ...]:
 
 
 def _stored(layer: Variables, value: dict[str, Array]) -> System:
-    """The system as the engine keeps it: NumPy float64 (the values of the search, not rounded once more)."""
+    """The system as the engine keeps it, unpadded: NumPy float64 (the values of the search, not rounded once more)."""
+    own = {name: np.asarray(value[name])[tuple(map(slice, zero.shape))] for name, zero in layer.start.items()}
     with jax.enable_x64(True):
-        system = layer.system({name: jnp.asarray(np.asarray(array, np.float64)) for name, array in value.items()})
+        system = layer.system({name: jnp.asarray(np.asarray(array, np.float64)) for name, array in own.items()})
         return jax.tree.map(np.asarray, system)
 
 
 @dataclass(frozen=True)
-class _Fitting:
-    """The compiled step and the compiled held-back error of one model, its sequences spread over all devices.
-
-    The devices of all processes are one mesh: JAX sums the gradients of their sequences.
-    """
+class _Programs:
+    """The compiled step and the compiled held-back error of one model, whatever its layers are reduced to."""
 
     advance: Callable[..., Any]
     error: Callable[..., Any]
-    spread: NamedSharding
 
-    @classmethod
-    def of(
-        cls,
-        forward: Forward,
-        params: Mapping[str, np.ndarray],
-        layers: Sequence[Variables],
-        teacher: Sequence[System],
-        optimiser: optax.GradientTransformation,
-    ) -> _Fitting:
-        original = in_precision(forward, teacher)
-        divergence = divergence_of(forward.task)
-        compare = _squared_error if divergence is None else partial(_divergence, divergence)
 
-        def error(systems: Any, x: Array, lengths: Array | None, weights: Array) -> tuple[Array, Array]:
-            wanted = jax.lax.stop_gradient(forward.apply(params, original, x, lengths)[0])
-            got = forward.apply(params, systems, x, lengths)[0]
-            each = weights[:, forward.output_step - 1 :: forward.output_step]
-            return compare(wanted, got, each if forward.sequence else weights.max(axis=1))
+def _programs(lessons: Lessons, optimiser: optax.GradientTransformation, steps: int) -> _Programs:
+    """The programs for students of one teacher; kept with its lessons, so that stages and ratios share them."""
+    if steps not in lessons.programs:
+        lessons.programs[steps] = _compiled(lessons, optimiser)
+    found: _Programs = lessons.programs[steps]
+    return found
 
-        def advance(values: Values, state: Any, data: Any) -> tuple[Values, Any]:
-            def loss(values: Values) -> Array:
-                total, scale = error(_systems(layers, values), *data)
-                return total / scale
 
-            gradient = jax.grad(loss)(values)
-            # optax multiplies floats by its int32 count of steps, which a strict JAX refuses
-            with jax.numpy_dtype_promotion("standard"):
-                updates, state = optimiser.update(gradient, state)
-            return optax.apply_updates(values, updates), state
+def _compiled(lessons: Lessons, optimiser: optax.GradientTransformation) -> _Programs:
+    forward = lessons.forward
+    divergence = divergence_of(forward.task)
+    compare = _squared_error if divergence is None else partial(_divergence, divergence)
 
-        replicated, spread = devices.shardings(devices.joint_mesh())
-        return cls(jax.jit(advance, out_shardings=replicated), jax.jit(error, out_shardings=replicated), spread)
+    def error(params: Any, layers: Any, values: Values, lesson: Any) -> tuple[Array, Array]:
+        x, lengths, weights, wanted = lesson
+        got = forward.apply(params, _systems(layers, values), x, lengths)[0]
+        each = weights[:, forward.output_step - 1 :: forward.output_step]
+        return compare(wanted, got, each if forward.sequence else weights.max(axis=1))
 
-    def _placed(self, part: Sequences) -> tuple[Any, Any, Any]:
-        """x, lengths and weights on the devices, behind them copies of weight 0 where they do not come out even."""
-        count = len(part.x)
-        rows = np.arange(-(-count // self.spread.num_devices) * self.spread.num_devices) % count
-        weights = part.weights[rows]
-        weights[count:] = 0
-        arrays = (part.x[rows], None if part.lengths is None else part.lengths[rows], weights)
-        x, lengths, counted = (None if a is None else devices.rows_of(a, self.spread) for a in arrays)
-        return x, lengths, counted
+    def advance(params: Any, layers: Any, values: Values, state: Any, lesson: Any) -> tuple[Values, Any]:
+        def loss(values: Values) -> Array:
+            total, scale = error(params, layers, values, lesson)
+            return total / scale
 
-    def step(self, values: Values, state: Any, batch: Sequences) -> tuple[Values, Any]:
-        """One step on a minibatch."""
-        return self.advance(values, state, self._placed(batch))
+        gradient = jax.grad(loss)(values)
+        # optax multiplies floats by its int32 count of steps, which a strict JAX refuses
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state)
+        return optax.apply_updates(values, updates), state
 
-    def held_error(self, systems: Sequence[System], held: Source) -> float:
-        """The error of a model on the held-back sequences; infinite where it is not finite."""
+    same = lessons.replicated
+    return _Programs(jax.jit(advance, out_shardings=same), jax.jit(error, out_shardings=same))
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """One student: its padded layers, and the programs that move them. JAX sums the gradients of all devices."""
+
+    lessons: Lessons
+    layers: tuple[Variables, ...]
+    programs: _Programs
+
+    def step(self, values: Values, state: Any, number: int) -> tuple[Values, Any]:
+        """One step on the minibatch of this number."""
+        lesson = self.lessons.minibatch(number)
+        return self.programs.advance(self.lessons.params, self.layers, values, state, _arrays(lesson))
+
+    def held_error(self, values: Values) -> float:
+        """The error at these values on the held-back sequences; infinite where it is not finite."""
         total = scale = 0.0
-        for part in held.parts(_BATCH):
-            sums = self.error(tuple(systems), *self._placed(part))
+        for lesson in self.lessons.examination():
+            sums = self.programs.error(self.lessons.params, self.layers, values, _arrays(lesson))
             total, scale = total + float(sums[0]), scale + float(sums[1])
         return total / scale if np.isfinite(total) and scale > 0 else np.inf
+
+
+def _arrays(lesson: Lesson) -> tuple[Array, Array | None, Array, Array]:
+    return lesson.x, lesson.lengths, lesson.weights, lesson.wanted
 
 
 def _divergence(

@@ -23,6 +23,7 @@ from lastcli.plan.methods import function_at
 
 if TYPE_CHECKING:
     from lastcli.evaluation.data import Batches
+    from lastcli.reduction.lessons import Lessons
     from lastcli.reduction.recorded import LayerInputs
 
 __all__ = [
@@ -61,8 +62,7 @@ class Task:
         moments: second moments of every original layer, "h2" or "calibrated".
         batches: the calibration inputs, or the sample of them that the refit starts on; raises UsageError where there
             are none.
-        matched_on: all calibration inputs, for fitting the outputs.
-        seed: of whatever is drawn.
+        lessons: minibatches of all calibration inputs with the original's answers, for fitting the outputs.
         progress: the factory of progress bars, or None.
         recorded: inputs of the layers alone, where there are no batches of the model's; None elsewhere.
     """
@@ -75,8 +75,7 @@ class Task:
     pinned: Sequence[np.ndarray] | None
     moments: Callable[[str], list[Any]]
     batches: Callable[[], Batches]
-    matched_on: Callable[[], Batches]
-    seed: int = 0
+    lessons: Callable[[], Lessons]
     progress: Progress = None
     recorded: LayerInputs | None = None
 
@@ -194,26 +193,16 @@ def poles_match(task: Task) -> list[Reduction]:
 
 
 def _matched(task: Task, start: Sequence[Reduction]) -> list[Reduction]:
-    return match_output(task.checkpoint, start, task.matched_on(), task.progress, seed=task.seed)
+    return match_output(task.lessons(), start, task.progress)
 
 
-def match_output(
-    checkpoint: Checkpoint, start: Sequence[Reduction], batches: Batches, progress: Progress = None, *, seed: int = 0
-) -> list[Reduction]:
+def match_output(lessons: Lessons, start: Sequence[Reduction], progress: Progress = None) -> list[Reduction]:
     """All reduced layers fitted together to the original model's outputs; no labels."""
     from lastcli.reduction import match_output as matching
 
     with done_bar(progress, "Matching outputs", MATCH_STEPS) as advance:
-        matched = matching.match_output(
-            checkpoint.require_forward(),
-            checkpoint.params,
-            [reduction.system for reduction in start],
-            checkpoint.systems,
-            batches,
-            steps=MATCH_STEPS,
-            seed=seed,
-            progress=advance,
-        )
+        systems = [reduction.system for reduction in start]
+        matched = matching.match_output(lessons, systems, steps=MATCH_STEPS, progress=advance)
     return [_moved(reduction, system) for reduction, system in zip(start, matched)]
 
 

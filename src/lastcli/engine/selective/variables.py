@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,19 +22,23 @@ _FREE = {
 }
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["base", "units"], meta_fields=[])
 @dataclass(frozen=True)
 class SelectiveVariables:
     """How the free values of one layer become its system; as `protocol.Variables`.
 
     Attributes:
         base: the system at the start.
-        start: zeros.
         units: what one unit of each value changes: the root mean square of the array.
     """
 
     base: SelectiveSystem
-    start: dict[str, Array]
-    units: dict[str, float]
+    units: dict[str, Array]
+
+    @property
+    def start(self) -> dict[str, Array]:
+        """The values at the start: zeros."""
+        return {name: np.zeros(np.shape(getattr(self.base, name))) for name in self.units}
 
     def system(self, values: dict[str, Array]) -> Any:
         """The system at these values, in their precision; A moves by factors, so it stays negative."""
@@ -48,11 +54,15 @@ class SelectiveVariables:
         }
         return self.base.replace(**rest, **new)
 
+    def padded(self) -> SelectiveVariables:
+        """The layer as it is: its states are few beside its channels."""
+        return self
+
 
 def selective_variables(system: SelectiveSystem) -> SelectiveVariables:
     """The free values, all zero at the system given."""
     names = _FREE["s6" if isinstance(system, S6System) else "ssd"]
     free = [name for name in names if getattr(system, name) is not None]
     arrays = {name: np.asarray(getattr(system, name), np.float64) for name in free}
-    units = {name: float(np.sqrt((array**2).mean())) or 1.0 for name, array in arrays.items()}
-    return SelectiveVariables(system, {name: np.zeros(array.shape) for name, array in arrays.items()}, units)
+    units = {name: np.asarray(np.sqrt((array**2).mean()) or 1.0) for name, array in arrays.items()}
+    return SelectiveVariables(system, units)
