@@ -150,3 +150,15 @@ def test_lengths_are_said_as_msgpack_says_them(count):
     data = bytes(count)
     assert msgpack_write._bin_header(count) + data == msgpack.packb(data)
     assert msgpack_write._ext_header(1, count) + data == msgpack.packb(msgpack.ExtType(1, data))
+
+
+def test_an_empty_list_is_no_empty_tree(tmp_path):
+    data = serialization.msgpack_serialize({"w": np.ones(2), "a": [], "b": {}})
+    path = tmp_path / "x.msgpack"
+    path.write_bytes(data)
+    with containers.open_reader(path) as reader:
+        copy(reader, tmp_path / "y.msgpack")
+    back = serialization.msgpack_restore((tmp_path / "y.msgpack").read_bytes())
+    assert back["a"] == []
+    assert type(back["a"]) is list
+    assert back["b"] == {}

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.containers.pickle import machine, meaning
+from lastcli.containers.pickle import limits, machine, meaning
 from lastcli.containers.pickle.foreign import kinds_in
 from lastcli.containers.pickle.meaning import Meaning
 from lastcli.containers.pickle.settings import settings_in
@@ -692,3 +692,14 @@ def test_reading_imports_no_torch(torch, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("leaf", [b"K\x01", b"N", b"\x8c\x01a", b"]", b")"], ids=["one", "none", "text", "list", "()"])
+def test_tuples_are_followed_down_to_the_depth_that_is_said(leaf):
+    deepest = limits.MAX_TUPLE_DEPTH - (leaf == b")")  # an empty tuple is a tuple itself
+    value = followed(leaf + deepest * b"\x85")
+    for _ in range(deepest):
+        (value,) = value
+    assert value in (1, None, "a", [], ())
+    with pytest.raises(InputError, match=f"tuples nested more than {limits.MAX_TUPLE_DEPTH} deep"):
+        followed(leaf + (deepest + 1) * b"\x85")

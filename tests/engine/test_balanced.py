@@ -9,6 +9,7 @@ import pytest
 import scipy.linalg
 
 from lastcli.engine.balanced import balance, reduce_balanced
+from lastcli.engine import rediagonalise
 from lastcli.engine.certificates import certify
 from lastcli.engine.norms import hankel_singular_values
 from lastcli.engine.rediagonalise import Projection, diagonalise
@@ -371,3 +372,24 @@ def test_refitting_moved_poles_lowers_the_true_error(kind):
         step = rng.normal(size=fitted.system.C.shape) + 1j * rng.normal(size=fitted.system.C.shape)
         moved = fitted.system.replace(C=fitted.system.C + 1e-3 * step)
         assert certify(system, Reduction(fitted.kept, moved, "all")).h2_error > after.h2_error
+
+
+def test_the_rounding_of_an_order_is_that_of_its_own_columns():
+    """What is cut off does not count: the Frobenius norms of the first k columns, one after another."""
+    columns = np.random.default_rng(0).normal(size=(5, 3)) * [1.0, 1e3, 1e-3]
+    expected = [np.linalg.norm(columns[:, :k]) for k in (1, 2, 3)]
+    np.testing.assert_allclose(rediagonalise._leading_norms(columns), expected, rtol=1e-12)
+
+
+def test_states_that_nothing_drives_or_reads_keep_their_scale():
+    """Balanced parts have |b| = |c|; where one of the two is zero there is no scale to balance."""
+    poles = np.diag([0.9, 0.5, 0.3])
+    B = np.array([[2.0], [0.0], [4.0]])
+    C = np.array([[8.0, 3.0, 0.0]])
+    projection = Projection(A=poles, B=B, C=C, D=np.zeros((1, 1)), causal=False, rounding=np.full(3, 1e-12))
+    found = diagonalise(projection, 3, "truncation")
+    at = {round(float(pole.real), 6): index for index, pole in enumerate(found.poles)}
+    b, c = np.abs(found.B[:, 0]), np.abs(found.C[0])
+    assert b[at[0.9]] == pytest.approx(c[at[0.9]]) == pytest.approx(4.0)
+    assert (b[at[0.5]], c[at[0.5]]) == (0, pytest.approx(3.0))
+    assert (b[at[0.3]], c[at[0.3]]) == (pytest.approx(4.0), 0)

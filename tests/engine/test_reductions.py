@@ -186,3 +186,13 @@ def test_a_reduced_layer_without_D_is_embedded_with_a_D_of_zero():
 def test_poles_of_other_shapes_are_not_compared():
     with pytest.raises(InputError, match=r"shapes \(1, 2\) and \(1, 3\)"):
         poles_agree(np.zeros((1, 2)), np.zeros((1, 3)))
+
+
+def test_a_target_without_energy_leaves_no_error():
+    system = random_system(4)
+    silent = system.replace(C=0 * system.C)
+    moments = accumulate(empty_moments(silent), silent, np.random.default_rng(0).normal(size=(2, 20, system.inputs)))
+    kept = np.array([[1, 2]])
+    assert residual(silent, truncate(silent, kept), moments) == 0
+    loud = truncate(system, kept)
+    assert residual(system, loud, moments.replace(energy=0 * moments.energy)) == 0

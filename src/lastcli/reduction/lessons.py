@@ -19,7 +19,7 @@ from lastcli.evaluation.data import Batches
 from lastcli.evaluation.passes import computable, in_precision, precision_of
 from lastcli.families.base import Forward
 from lastcli.parallel import devices
-from lastcli.reduction.sequences import Sequences, Source, divide, minibatch, source_of
+from lastcli.reduction.sequences import Sequences, divide, minibatch, source_of
 
 __all__ = ["Lesson", "Lessons"]
 
