@@ -63,7 +63,7 @@ COMPARED = (
     Comparison(("obs",), ("poles",), POLE_RATIOS, POLE_SEQUENCES),
     Comparison(("obs",), ("match",), "0.9"),
     Comparison(("obs",), ("match",), "0.9", inputs=TRAINING),
-    Comparison(("obs",), ("match",), MATCH_RATIOS, steps=3, inputs=TRAINING),
+    Comparison(("obs",), ("match",), MATCH_RATIOS, steps=2, inputs=TRAINING),
 )
 SCORED = (*PLAIN, "obs")
 CALIBRATION_SIZES = (8, 16, 32, 64, 128)
