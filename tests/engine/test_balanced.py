@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from lastcli.engine.balanced import balance, reduce_balanced
 from lastcli.engine import rediagonalise
+from lastcli.engine.balanced import balance, reduce_balanced
 from lastcli.engine.certificates import certify
 from lastcli.engine.norms import hankel_singular_values
 from lastcli.engine.rediagonalise import Projection, diagonalise

@@ -45,7 +45,9 @@ def test_outputs_come_closer_on_data_not_seen(padded):
         assert (np.abs(system.poles) < 1).all()
         assert system.poles.dtype == np.complex128
         assert system.D is None
-    assert seen[-1] == (150, 150)
+    assert seen[-1][:2] == (150, 150)
+    errors = [error for _, _, error in seen]
+    assert errors == sorted(errors, reverse=True)
 
 
 @pytest.mark.parametrize("step", [1, 4])
@@ -172,3 +174,65 @@ def test_the_teacher_answers_a_minibatch_once():
     np.testing.assert_array_equal(again.x, once.x)
     assert not np.array_equal(once.x, other.x)
     np.testing.assert_allclose(once.wanted, reference(params, layers, np.asarray(once.x)), rtol=1e-4, atol=1e-5)
+
+
+class Interrupted(Exception):
+    """Somebody stops the run."""
+
+
+class Kept(dict):
+    """Descents in memory, as `Unfinished`."""
+
+    def read(self, name):
+        return self.get(name)
+
+    def write(self, name, arrays, *, done):
+        self[name] = arrays()
+
+
+@pytest.mark.parametrize("stopped_after", [30, 60, 110, 140])
+def test_what_was_interrupted_goes_on_to_the_very_same_systems(stopped_after, monkeypatch):
+    params, layers, data = parameters(), systems(), split(n=20)
+    taken, kept, real = [], Kept(), matching._Fitting.step
+
+    def step(fitting, values, state, number):
+        if len(taken) == limit:
+            raise Interrupted
+        taken.append(number)
+        return real(fitting, values, state, number)
+
+    def fitted(unfinished=None):
+        taken.clear()
+        lessons = Lessons(forward(Counted()), params, layers, data.batches(20))
+        return match_output(lessons, reduced_of(layers), steps=250, patience=100, unfinished=unfinished)
+
+    monkeypatch.setattr(matching._Fitting, "step", step)
+    limit = None
+    whole = fitted()
+    total, limit = len(taken), stopped_after
+    assert total > limit
+    with pytest.raises(Interrupted):
+        fitted(kept)
+    limit = None
+    again = fitted(kept)
+    # it is kept at every look at the held-back part
+    assert len(taken) == total - limit_of(stopped_after)
+    for one, other in zip(whole, again):
+        np.testing.assert_array_equal(one.poles, other.poles)
+        np.testing.assert_array_equal(one.C, other.C)
+    finished = fitted(kept)
+    assert taken == []
+    np.testing.assert_array_equal(finished[0].poles, whole[0].poles)
+
+
+def limit_of(stopped_after):
+    return stopped_after // 25 * 25
+
+
+def test_other_students_begin_anew():
+    params, layers, data, kept = parameters(), systems(), split(n=20), Kept()
+    for seed, states in ((0, [[0, 2]]), (1, [[0, 2]]), (0, [[1, 2]]), (0, [[0, 2]])):
+        lessons = Lessons(forward(Counted()), params, layers, data.batches(20), seed=seed)
+        start = [truncate(system, np.array(states)).system for system in layers]
+        match_output(lessons, start, steps=25, learning_rate=0.01, unfinished=kept)
+    assert len(kept) == 3

@@ -157,16 +157,24 @@ def write(
     return Receipt(path, container.name, size, beside)
 
 
-def check_resume(resume: str | Path | None, path: Path, shard_bytes: int | None) -> None:
+def check_resume(
+    resume: str | Path | None, path: Path, shard_bytes: int | None, *, anything_else: bool = False
+) -> None:
     """Refuse to keep account of shards where there are none.
+
+    Args:
+        anything_else: whether there is something else that the file keeps account of.
 
     Raises:
         UsageError: the output is no folder of shards, or the account would lie in it.
     """
     if resume is None:
         return
-    if shard_bytes is None:
-        raise UsageError("--resume keeps finished shards, and this output has none; write shards with --shard-size.")
+    if shard_bytes is None and not anything_else:
+        raise UsageError(
+            "--resume keeps finished shards and the matching of outputs, and here is neither; write shards with "
+            "--shard-size, or match the outputs with --refit match."
+        )
     target, file = (Path(os.path.realpath(one)) for one in (path, resume))
     if target == file or target in file.parents:
         raise UsageError(f"--resume {shown(resume, 1000)} lies in the output; name a file beside it.")

@@ -2,9 +2,9 @@
 
 On a CPU one long loop wins. The read-out of a MIMO layer goes through it in blocks of a few dozen steps: B u of a block
 is one product, the loop inside is elementwise, and C x is one product again, so that the states of a block stay in the
-cache and the products are as fast as the machine's. A layer of few states spends its time on the steps themselves: there
-a block is one product with the powers of the poles, and only the ends of the blocks are linked step by step, which
-takes a third of the time to differentiate. Elsewhere a step costs a launch: the sequence is cut into √L
+cache and the products are as fast as the machine's. A layer of few states spends its time on the steps themselves:
+there a block is one product with the powers of the poles, and only the ends of the blocks are linked step by step,
+which takes less than half the time to differentiate. Elsewhere a step costs a launch: the sequence is cut into √L
 chunks that are scanned side by side, and the chunk ends are linked by a second scan; 3√L steps in a row instead of L,
 without the log₂ L passes over memory of an associative scan.
 """
@@ -124,9 +124,7 @@ def _multiplied(system: DiagonalSystem, u: Array, weights: Array) -> tuple[Array
 
     x = x.reshape(P, 2, size, R * n * blocks).transpose(3, 2, 1, 0).reshape(R * n, blocks * size, 2 * P)
     x = jnp.pad(x, [(0, 0), (1, 0), (0, 0)])[:, :length] if system.delay else x[:, :length]
-    return tuple(
-        jnp.swapaxes(jnp.matmul(x[d * n : (d + 1) * n], weights[d], precision=EXACT), 0, 1) for d in range(R)
-    )
+    return tuple(jnp.swapaxes(jnp.matmul(x[d * n : (d + 1) * n], weights[d], precision=EXACT), 0, 1) for d in range(R))
 
 
 def _real_form(matrices: Array) -> Array:

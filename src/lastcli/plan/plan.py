@@ -126,7 +126,7 @@ class Plan:
     num_processes: int | None = _option(None, int, "how many processes such a run has")
     process_id: int | None = _option(None, int, "which of them this is, from 0")
     resume: str | None = _option(
-        None, "path", "keep finished rows or shards by this file, and go on from those it names"
+        None, "path", "keep finished rows or shards by this file, matching of outputs beside it, and go on from there"
     )
     forward: str | None = _option(None, str, "your own forward pass, `module:function` or `file.py:function`")
     outputs: str | None = _option(

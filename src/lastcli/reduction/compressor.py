@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lastcli.reduction.lessons import Lessons
     from lastcli.reduction.recorded import LayerInputs
     from lastcli.reduction.stages import Stages
+    from lastcli.reduction.unfinished import Unfinished
 
 __all__ = ["Compressor"]
 
@@ -57,6 +58,7 @@ class Compressor:
         names: of the layers.
         systems: the layers that are reduced, float64.
         decisions: sentences about what was decided for the user.
+        unfinished: where the matching of outputs is kept, and taken up again; nowhere, unless the owner says where.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Compressor:
         self.layout = plan.layout or checkpoint.family.layouts[0]
         self.names = [layer.name for layer in checkpoint.layers]
         self.decisions: list[str] = []
+        self.unfinished: Unfinished | None = None
         self._energies: dict[Any, list[np.ndarray]] = {}
         self._eliminated: dict[str, list[Elimination]] = {}
         self._moments: dict[str, list[Any]] = {}
@@ -278,11 +281,12 @@ class Compressor:
             batches=lambda: sampled.batches,
             lessons=lambda: self.lessons,
             progress=self.progress,
+            unfinished=self._first.unfinished,
             recorded=self.recorded,
         )
         reductions = refits.apply(refit, task)
         if self.plan.match_output and not refit.matches_output:
-            reductions = refits.match_output(self.lessons, reductions, self.progress)
+            reductions = refits.match_output(self.lessons, reductions, self.progress, self._first.unfinished)
         return reductions
 
     def _on_sample(self, sequences: int | None) -> Compressor:

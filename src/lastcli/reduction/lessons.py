@@ -80,15 +80,18 @@ class Lessons:
         self.replicated, self.spread = devices.shardings(devices.joint_mesh())
         with precision_of(forward):
             self.params = devices.copies_of(computable(forward, params), self.replicated)
-            self._original = devices.copies_of(in_precision(forward, teacher), self.replicated)
+            self.teacher = devices.copies_of(in_precision(forward, teacher), self.replicated)
         self.programs: dict[Any, Any] = {}
         self._answers: dict[tuple[str, int], Array] = {}
         self._bytes = 0
 
     def minibatch(self, number: int) -> Lesson:
         """A random minibatch; the same for everyone who asks for this number."""
-        random = np.random.default_rng((self.seed, number))
-        return self._lesson(("fit", number), minibatch(self.fit, _BATCH, random))
+        return self._lesson(("fit", number), self.drawn(number))
+
+    def drawn(self, number: int) -> Sequences:
+        """The sequences of that minibatch, before they are placed."""
+        return minibatch(self.fit, _BATCH, np.random.default_rng((self.seed, number)))
 
     def examination(self) -> Iterator[Lesson]:
         """The held-back sequences."""
@@ -104,14 +107,14 @@ class Lessons:
         x, lengths, counted = (None if a is None else devices.rows_of(a, self.spread) for a in arrays)
         wanted = self._answers.get(key)
         if wanted is None:
-            wanted = self._teacher(self.params, self._original, x, lengths)
+            wanted = self._answer(self.params, self.teacher, x, lengths)
             if self._bytes + wanted.nbytes <= _REMEMBERED:
                 self._answers[key] = wanted
                 self._bytes += wanted.nbytes
         return Lesson(x, lengths, counted, wanted)
 
     @cached_property
-    def _teacher(self) -> Callable[..., Array]:
+    def _answer(self) -> Callable[..., Array]:
         apply = self.forward.apply
         return jax.jit(
             lambda params, systems, x, lengths: apply(params, systems, x, lengths)[0],

@@ -23,14 +23,15 @@ from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import System, Variables
 from lastcli.evaluation.passes import precision_of
 from lastcli.parallel import devices
-from lastcli.reduction.calibration import Progress
 from lastcli.reduction.divergence import divergence_of
 from lastcli.reduction.lessons import Lesson, Lessons
+from lastcli.reduction.unfinished import Unfinished, identity_of
 
 __all__ = ["match_output"]
 
 Array = Any
 Values = list[dict[str, Array]]
+Progress = Callable[[int, int, float], None]
 
 _CHECK_EVERY = 25
 _RATES = (3e-3, 1e-2, 3e-2)
@@ -44,6 +45,7 @@ def match_output(
     learning_rate: float | None = None,
     patience: int = 200,
     progress: Progress | None = None,
+    unfinished: Unfinished | None = None,
 ) -> list[System]:
     """The reduced systems, fitted to the original model's outputs; never worse on the held-back part than they were.
 
@@ -58,7 +60,8 @@ def match_output(
         learning_rate: Adam's, in units of each layer's own parameters; falls to zero over `steps`. None tries several
             for a tenth of the steps each, and goes on with the one whose held-back error is smallest.
         patience: steps without a better held-back error after which it stops.
-        progress: called with (steps done, `steps`).
+        progress: called with (steps done, `steps`, the held-back error so far).
+        unfinished: where the descent is kept, and taken up again.
     """
     forward = lessons.forward
     layers = [engine_of(system).variables(system) for system in reduced]
@@ -73,13 +76,16 @@ def match_output(
         values, *states = devices.copies_of((zeros, *(one.init(zeros) for one in optimisers)), lessons.replicated)
         start = fitting.held_error(values)
         runs = [_Run(values, state, start) for state in states]
+        keep = _Kept(unfinished, _name(lessons, reduced, steps, rates, patience), runs)
+        keep.read()
         trial = steps if len(runs) == 1 else max(steps // 10 // _CHECK_EVERY, 1) * _CHECK_EVERY
         for run in runs:
-            _advance(run, fitting, min(trial, steps), steps, patience, None)
-        chosen = min(runs, key=lambda run: run.best_error)
+            _advance(run, fitting, min(trial, steps), steps, patience, keep, None)
+        chosen = min(runs, key=lambda run: run.trial_error)
         if progress is not None:
-            progress(chosen.done, steps)
-        _advance(chosen, fitting, steps, steps, patience, progress)
+            progress(chosen.done, steps, chosen.best_error)
+        _advance(chosen, fitting, steps, steps, patience, keep, progress)
+        keep.write(done=True)
     best = chosen.best
     return list(reduced) if best is None else [_stored(layer, value) for layer, value in zip(layers, best)]
 
@@ -94,6 +100,7 @@ class _Run:
         best_error: on the held-back sequences, of `best`; of the start at first.
         best: None where nothing was better than the start.
         done, since: steps done, and since the last better one.
+        trial_error: the best error when its trial was over, by which one of several is chosen.
     """
 
     values: Values
@@ -102,9 +109,18 @@ class _Run:
     best: Values | None = None
     done: int = 0
     since: int = 0
+    trial_error: float = np.inf
 
 
-def _advance(run: _Run, fitting: _Fitting, until: int, steps: int, patience: int, progress: Progress | None) -> None:
+def _advance(
+    run: _Run,
+    fitting: _Fitting,
+    until: int,
+    steps: int,
+    patience: int,
+    keep: _Kept,
+    progress: Progress | None,
+) -> None:
     while run.done < until and run.since < patience:
         run.values, run.state = fitting.step(run.values, run.state, run.done)
         run.done += 1
@@ -115,8 +131,54 @@ def _advance(run: _Run, fitting: _Fitting, until: int, steps: int, patience: int
             run.best, run.best_error, run.since = run.values, error, 0
         else:
             run.since += _CHECK_EVERY
+        keep.write(done=False)
         if progress is not None:
-            progress(run.done, steps)
+            progress(run.done, steps, run.best_error)
+    if run.trial_error == np.inf:
+        run.trial_error = run.best_error
+
+
+class _Kept:
+    """The descents of one student, in a file or nowhere."""
+
+    def __init__(self, unfinished: Unfinished | None, name: Callable[[], str], runs: Sequence[_Run]):
+        self._unfinished, self._runs = unfinished, runs
+        self._name = "" if unfinished is None else name()
+
+    def read(self) -> None:
+        """Put every descent where it was."""
+        found = None if self._unfinished is None else self._unfinished.read(self._name)
+        if found is None:
+            return
+        for number, run in enumerate(self._runs):
+            mine = {key.partition(".")[2]: array for key, array in found.items() if key.startswith(f"{number}.")}
+            like = (run.values, run.state, run.values)
+            leaves, form = jax.tree.flatten(like)
+            placed = [jax.device_put(mine[str(i)], leaf.sharding) for i, leaf in enumerate(leaves)]
+            run.values, run.state, best = jax.tree.unflatten(form, placed)
+            run.best_error, run.trial_error, done, since, has = (float(value) for value in mine["where"])
+            run.done, run.since, run.best = int(done), int(since), best if has else None
+
+    def write(self, *, done: bool) -> None:
+        """Keep where every descent is."""
+        if self._unfinished is not None:
+            self._unfinished.write(self._name, self._arrays, done=done)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {}
+        for number, run in enumerate(self._runs):
+            has = run.best is not None
+            leaves = jax.tree.leaves((run.values, run.state, run.best if has else run.values))
+            arrays |= {f"{number}.{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+            where = (run.best_error, run.trial_error, run.done, run.since, has)
+            arrays[f"{number}.where"] = np.array(where, np.float64)
+        return arrays
+
+
+def _name(
+    lessons: Lessons, reduced: Sequence[System], steps: int, rates: Sequence[float], patience: int
+) -> Callable[[], str]:
+    return lambda: identity_of(lessons, [*reduced, np.array([steps, *rates, patience], np.float64)])
 
 
 def _systems(layers: Sequence[Variables], values: Values) -> tuple[System, ...]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lastcli.evaluation.data import Batches
     from lastcli.reduction.lessons import Lessons
     from lastcli.reduction.recorded import LayerInputs
+    from lastcli.reduction.unfinished import Unfinished
 
 __all__ = [
     "Task",
@@ -64,6 +65,7 @@ class Task:
             are none.
         lessons: minibatches of all calibration inputs with the original's answers, for fitting the outputs.
         progress: the factory of progress bars, or None.
+        unfinished: where the matching of outputs is kept, and taken up again; None for nowhere.
         recorded: inputs of the layers alone, where there are no batches of the model's; None elsewhere.
     """
 
@@ -77,6 +79,7 @@ class Task:
     batches: Callable[[], Batches]
     lessons: Callable[[], Lessons]
     progress: Progress = None
+    unfinished: Unfinished | None = None
     recorded: LayerInputs | None = None
 
     @property
@@ -193,16 +196,18 @@ def poles_match(task: Task) -> list[Reduction]:
 
 
 def _matched(task: Task, start: Sequence[Reduction]) -> list[Reduction]:
-    return match_output(task.lessons(), start, task.progress)
+    return match_output(task.lessons(), start, task.progress, task.unfinished)
 
 
-def match_output(lessons: Lessons, start: Sequence[Reduction], progress: Progress = None) -> list[Reduction]:
+def match_output(
+    lessons: Lessons, start: Sequence[Reduction], progress: Progress = None, unfinished: Unfinished | None = None
+) -> list[Reduction]:
     """All reduced layers fitted together to the original model's outputs; no labels."""
     from lastcli.reduction import match_output as matching
 
     with done_bar(progress, "Matching outputs", MATCH_STEPS) as advance:
         systems = [reduction.system for reduction in start]
-        matched = matching.match_output(lessons, systems, steps=MATCH_STEPS, progress=advance)
+        matched = matching.match_output(lessons, systems, steps=MATCH_STEPS, progress=advance, unfinished=unfinished)
     return [_moved(reduction, system) for reduction, system in zip(start, matched)]
 
 
@@ -214,16 +219,18 @@ def _moved(before: Reduction, system: System) -> Reduction:
 
 
 @contextmanager
-def done_bar(progress: Progress, label: str, total: int) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar behind callbacks of the form (done, total)."""
+def done_bar(progress: Progress, label: str, total: int) -> Iterator[Callable[..., None] | None]:
+    """A progress bar behind callbacks of the form (done, total), or (done, total, held-back error)."""
     if progress is None:
         yield None
         return
     with progress(label, total) as bar:
         reached = 0
 
-        def advance(done: int, _: int) -> None:
+        def advance(done: int, _: int, error: float | None = None) -> None:
             nonlocal reached
+            if error is not None:
+                bar.note(f"held-back error {error:.3g}")
             bar.advance(max(done - reached, 0))
             reached = max(done, reached)
 

@@ -39,6 +39,7 @@ class Progress:
     ) -> None:
         self.stream = sys.stderr if stream is None else stream
         self.label = to_ascii(safe_text(label)) if wants_ascii(self.stream) else safe_text(label)
+        self.said = self.label
         self.total = total
         self.done = 0
         self.quiet = quiet or self.stream.closed
@@ -60,11 +61,17 @@ class Progress:
         elif time.monotonic() >= self._next:
             self._show()
 
+    def note(self, text: str) -> None:
+        """Say something behind the label from now on."""
+        self.said = f"{self.label}, {to_ascii(text) if wants_ascii(self.stream) else text}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=self.said)
+
     def _show(self) -> None:
         if not self._moves():
             now = time.monotonic()
             share = f"{100 * self.done / self.total:.0f}%" if self.total else str(self.done)
-            self._write(f"{self.label}: {share} after {now - self._start:.0f} s\n")
+            self._write(f"{self.said}: {share} after {now - self._start:.0f} s\n")
             # lines become rarer as the run becomes longer
             self._next = now + max(FIRST_LINE, (now - self._start) / 2)
             return
@@ -79,7 +86,7 @@ class Progress:
         ]
         console = Console(file=self.stream, markup=False, highlight=False, emoji=False)
         self._bar = Progress(*columns, console=console, transient=True, refresh_per_second=5)
-        self._task = self._bar.add_task(self.label, total=self.total, completed=self.done)
+        self._task = self._bar.add_task(self.said, total=self.total, completed=self.done)
         self._bar.start()
 
     def _write(self, text: str) -> None:

@@ -29,6 +29,7 @@ from lastcli.verbs.shared.certificates import (
     storage_notes,
 )
 from lastcli.verbs.shared.costs import reduced_costs
+from lastcli.verbs.shared.interrupted import forget_matchings
 from lastcli.verbs.shared.kept_states import kept_note
 from lastcli.verbs.shared.measuring import data_name, measure, metric_of
 from lastcli.verbs.shared.rebuilding import (
@@ -117,7 +118,7 @@ def prune(
         record = provenance(checkpoint, goal.reductions, goal.plan, goal.method, goal.refit, ratio)
 
         def write() -> tuple[str, int, str | None]:
-            resume = None if plan.resume is None else Path(plan.resume)
+            resume = None if plan.resume is None or shard_bytes is None else Path(plan.resume)
             receipt = write_checkpoint(
                 checkpoint, rebuilt, record, out, force=force, shard_bytes=shard_bytes, resume=resume
             )
@@ -125,6 +126,7 @@ def prune(
             return str(receipt.path), receipt.bytes, None if beside is None else str(beside)
 
         written, size_after, recipe = processes.first_only(write)
+        forget_matchings(plan.resume)
         size_before = carried_bytes(checkpoint, size_after - rebuilt.nbytes)
     return PruneResult(
         checkpoint=checkpoint.label,
@@ -156,7 +158,8 @@ def prune(
 
 def _check_places(checkpoint: Checkpoint, out: Path, shard_bytes: int | None, plan: Plan, *, force: bool) -> None:
     """Refuse, before any work, places that cannot be written; of several processes the first one writes and looks."""
-    containers.check_resume(plan.resume, out, shard_bytes)
+    matches = plan.method is BEST or plan.match_output or (plan.refit is not None and plan.refit.matches_output)
+    containers.check_resume(plan.resume, out, shard_bytes, anything_else=matches)
     companions = companions_brought(checkpoint.reader)
     containers.check_output(out, inputs=[checkpoint.path], shard_bytes=shard_bytes, force=force, companions=companions)
     if plan.method is BEST:

@@ -16,6 +16,7 @@ from lastcli.verbs.shared.anatomy import Drawn, reduced_anatomy
 from lastcli.verbs.shared.baseline import baseline_fault, lost_outputs, metric_notes
 from lastcli.verbs.shared.finished import Finished, finished_rows
 from lastcli.verbs.shared.gates import baseline_gate, check_floor, passed, row_gates
+from lastcli.verbs.shared.interrupted import forget_matchings
 from lastcli.verbs.shared.measuring import data_name, metric_of
 from lastcli.verbs.shared.published import other_metric_note, published_numbers, with_published
 from lastcli.verbs.shared.rows import Run, finish, key_of, label_of
@@ -48,6 +49,7 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
     check_floor(plan, metric_of(session))
     with finished_rows(session, compressor.calibration, certify=certify) as kept:
         baseline = finish(session, compressor, runs, kept, certify=certify)
+    forget_matchings(plan.resume)
     published = published_numbers(plan, baseline.metric.name)
     results = {run: _beside(kept.done[key_of(run)], published) for run in runs}
     compressor.decisions.extend(_left_out(results))

@@ -18,6 +18,7 @@ from lastcli.plan import BUNDLED, METHODS, Method, Plan, Refit
 from lastcli.plan.drawn import draws
 from lastcli.plan.quantities import divides, parse_share
 from lastcli.verbs.shared.finite import require_finite_outputs
+from lastcli.verbs.shared.interrupted import matchings_beside
 from lastcli.verbs.shared.skeleton import load_skeleton
 from lastcli.verbs.shared.sources import (
     DataSource,
@@ -405,6 +406,7 @@ class Session:
         recorded = self.recorded if reads or self.plan.match_output else None
         plan = self.reducing if steps is None else self.reducing.replace(steps=steps)
         compressor = Compressor(self.checkpoint, plan, calibration, progress=self.progress, recorded=recorded)
+        compressor.unfinished = matchings_beside(plan.resume, compressor.decisions.append)
         for method, refit in pairs:
             compressor.check(method, refit)
         if calibration is not None and (self.plan.match_output or any(map(_runs_model, *zip(*pairs)))):

@@ -1,0 +1,39 @@
+"""Matching of outputs that can be interrupted: what is kept of a descent, and under which name.
+
+Minibatches are numbered, so a descent that is taken up again takes the very steps that it would have taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from lastcli.reduction.lessons import Lessons
+
+__all__ = ["Unfinished", "identity_of"]
+
+
+class Unfinished(Protocol):
+    """Where descents are kept."""
+
+    def read(self, name: str) -> dict[str, np.ndarray] | None:
+        """What was kept under a name, or None."""
+
+    def write(self, name: str, arrays: Callable[[], dict[str, np.ndarray]], *, done: bool) -> None:
+        """Keep what is there; of a descent that is not `done` only now and then."""
+
+
+def identity_of(lessons: Lessons, trees: Sequence[Any]) -> str:
+    """A name for what is fitted, on what: the students' arrays, the teacher's, and the first minibatch."""
+    digest = hashlib.sha256()
+    leaves, form = jax.tree.flatten((list(trees), lessons.teacher, lessons.params))
+    first = lessons.drawn(0)
+    digest.update(f"{form} {lessons.seed} {len(lessons.fit)} {len(lessons.held)}".encode())
+    for leaf in [*leaves, first.x, first.weights]:
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()[:32]

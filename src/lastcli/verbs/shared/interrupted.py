@@ -1,0 +1,94 @@
+"""Matching of outputs that was interrupted (`--resume FILE`), in files beside FILE, from which it goes on.
+
+One file to a student in the folder `FILE.matching`, named by what it was fitted from and on. Those that are done stay
+until the command is: a gradual pruning or a sweep that is run again finds all its finished stages. With several
+processes nothing is kept.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lastcli.containers.atomic import write_file
+from lastcli.containers.inputs import shown
+from lastcli.containers.place import writing_errors
+from lastcli.errors import InputError
+from lastcli.parallel import processes
+
+__all__ = ["KeptMatchings", "forget_matchings", "matchings_beside"]
+
+# Seconds between two writings of a descent that goes on.
+EVERY = 10.0
+
+
+class KeptMatchings:
+    """The files of one run; as `lastcli.reduction.unfinished.Unfinished`.
+
+    Args:
+        folder: where they lie.
+        note: told once that something was found.
+    """
+
+    def __init__(self, folder: Path, note: Callable[[str], None]):
+        self._folder, self._note = folder, note
+        self._written = -np.inf
+        self._told = False
+
+    def read(self, name: str) -> dict[str, np.ndarray] | None:
+        """What was kept under a name, or None.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self._folder / f"{name}.npz"
+        if processes.count() > 1 or not path.exists():
+            return None
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                found = {key: arrays[key] for key in arrays.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{shown(path, 1000)} is damaged; remove it, and the matching begins anew.") from error
+        if not self._told:
+            self._note(f"Going on with the matching of outputs kept in {shown(self._folder, 1000)}.")
+        self._told = True
+        return found
+
+    def write(self, name: str, arrays: Callable[[], dict[str, np.ndarray]], *, done: bool) -> None:
+        """Keep what is there; of a descent that is not `done` every ten seconds.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if processes.count() > 1 or not (done or time.monotonic() >= self._written + EVERY):
+            return
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays())  # type: ignore[arg-type]
+        with writing_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        write_file(self._folder / f"{name}.npz", buffer.getvalue(), force=True)
+        self._written = time.monotonic()
+
+
+def matchings_beside(resume: str | Path | None, note: Callable[[str], None]) -> KeptMatchings | None:
+    """The files that go with `--resume FILE`; None without."""
+    return None if resume is None else KeptMatchings(_beside(resume), note)
+
+
+def forget_matchings(resume: str | Path | None) -> None:
+    """Remove them: the command is done."""
+    if resume is None or processes.index() > 0 or not _beside(resume).is_dir():
+        return
+    for path in _beside(resume).glob("*.npz"):
+        path.unlink()
+    if not any(_beside(resume).iterdir()):
+        _beside(resume).rmdir()
+
+
+def _beside(resume: str | Path) -> Path:
+    return Path(f"{resume}.matching")
