@@ -74,9 +74,9 @@ CHOICES = (
     ),
     Choice(
         "the inputs of the training part, and more minutes",
-        ("--method obs", "--refit match", "--steps 3", "--calibration C"),
+        ("--method obs", "--refit match", "--steps 2", "--calibration C"),
         "all layers are moved together until the outputs are the original's",
-        Column("obs", "match", 3, "train"),
+        Column("obs", "match", 2, "train"),
     ),
 )  # fmt: skip
 
