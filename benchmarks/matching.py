@@ -38,7 +38,7 @@ from lastcli.verbs.shared.session import Session
 
 Values = Any
 
-# Minibatches of 64 that a second-order search sees at once; its iterations, and how often it looks at what is held back.
+# Minibatches of 64 that a second-order search sees at once, its iterations, and every how many of them it looks up.
 _FIXED, _ITERATIONS, _LOOK = 12, 100, 10
 _RATE = 1e-2
 

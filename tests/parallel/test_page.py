@@ -23,6 +23,7 @@ def check_options(words: list[str]) -> None:
     assert not set(given) - flags
 
 
+@pytest.mark.usefixtures("short_searches")
 def test_the_consoles_of_the_page_run(last, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = ""

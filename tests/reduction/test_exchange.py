@@ -79,7 +79,7 @@ def test_the_error_is_that_of_the_reduced_model(muffled, tmp_path, last):
     path, model, split = muffled
     compressor = Compressor(model, build_plan({}), split)
     kept = compressor.kept(OBS, CALIBRATED, states=6)
-    moments, ranks = compressor.moments("calibrated"), compressor._ranks(OBS, CALIBRATED)
+    moments, ranks = compressor.moments("calibrated"), compressor.ranks(OBS, CALIBRATED)
     error = OutputError(model, model.systems, ranks, moments, split)
     counts = [keep.shape[1] for keep in kept]
     np.savez(tmp_path / "c.npz", x=np.asarray(split.x))
@@ -100,7 +100,7 @@ def test_in_a_later_stage_the_aim_is_still_what_the_original_says(muffled):
     _, model, split = muffled
     first = Compressor(model, build_plan({}), split).reduce(OBS, CALIBRATED, states=6)
     stage = Compressor(model, build_plan({}), split, systems=[reduction.system for reduction in first])
-    ranks, moments = stage._ranks(OBS, CALIBRATED), stage.moments("calibrated")
+    ranks, moments = stage.ranks(OBS, CALIBRATED), stage.moments("calibrated")
     error = OutputError(model, stage.systems, ranks, moments, split)
     assert error([system.states for system in stage.systems]) > 1e-6
 
@@ -108,7 +108,7 @@ def test_in_a_later_stage_the_aim_is_still_what_the_original_says(muffled):
 def test_pinned_states_stay_in_any_division(muffled):
     _, model, split = muffled
     compressor = Compressor(model, build_plan({}), split)
-    ranks, moments = compressor._ranks(OBS, CALIBRATED), compressor.moments("calibrated")
+    ranks, moments = compressor.ranks(OBS, CALIBRATED), compressor.moments("calibrated")
     pinned = [np.zeros(rank.shape, bool) for rank in ranks]
     worst = int(np.argmin(ranks[0][0]))
     pinned[0][0, worst] = True

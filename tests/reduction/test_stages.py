@@ -132,13 +132,13 @@ def test_more_states_than_there_are_are_refused(checkpoint):
 def test_processes_compute_together_only_what_reductions_share(checkpoint, monkeypatch):
     asked = []
     monkeypatch.setattr("lastcli.reduction.compressor.processes.count", lambda: 2)
-    for name in ("_balance", "_ranks", "moments"):
+    for name in ("_balance", "ranks", "moments"):
         monkeypatch.setattr(Compressor, name, lambda self, *given, name=name: asked.append(name))
     split = Split(np.zeros((4, 7, 3), np.float32))
     for method, refit in (("balanced", "none"), ("last", "none"), ("last", "calibrated")):
         Compressor(checkpoint, Plan(), split).prepare([(METHODS[method], REFITS[refit])])
         asked.append("")
-    assert asked == ["_balance", "", "_ranks", "", "_ranks", "moments", ""]
+    assert asked == ["_balance", "", "ranks", "", "ranks", "moments", ""]
 
 
 def test_a_rule_of_the_published_code_keeps_no_unstable_state_in_its_place(checkpoint):

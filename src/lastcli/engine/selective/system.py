@@ -17,6 +17,7 @@ its own that make step, B and C: several S6 mixers side by side, whose answers a
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ Array = Any  # numpy.ndarray or jax.Array
 
 
 @dataclass(frozen=True)
-class SelectiveSystem:
+class SelectiveSystem(ABC):
     """What both forms have; see the module. Arrays that a model has not are None.
 
     Attributes:
@@ -43,9 +44,9 @@ class SelectiveSystem:
     D: Array
 
     @property
+    @abstractmethod
     def states(self) -> int:
         """N, the states of one index set."""
-        raise NotImplementedError
 
     @property
     def sets(self) -> int:
