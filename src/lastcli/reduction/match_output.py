@@ -165,7 +165,7 @@ class _Kept:
             self._unfinished.write(self._name, self._arrays, done=done)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for number, run in enumerate(self._runs):
             has = run.best is not None
             leaves = jax.tree.leaves((run.values, run.state, run.best if has else run.values))
