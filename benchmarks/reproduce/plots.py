@@ -21,8 +21,7 @@ SHOWN = {
     Column("obs", "h2"): {"color": "tab:green", "linestyle": "-."},
     Column("obs", "calibrated"): {"color": "tab:red"},
     Column("obs", "poles"): {"color": "tab:purple"},
-    Column("obs", "match", inputs=TRAINING): {"color": "black", "linestyle": "--"},
-    Column("obs", "match", 3, TRAINING): {"color": "black"},
+    Column("obs", "match", 2, TRAINING): {"color": "black"},
 }
 
 
