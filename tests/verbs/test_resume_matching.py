@@ -1,7 +1,5 @@
 """`--resume FILE` keeps the matching of outputs beside FILE until the command is done."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -90,10 +88,11 @@ def test_files_of_others_stay_where_they_are(tmp_path):
     forget_matchings(tmp_path / "rows.jsonl")
     folder = tmp_path / "rows.jsonl.matching"
     folder.mkdir()
-    (folder / "a.npz").write_bytes(b"")
-    (folder / "notes.txt").write_text(json.dumps("mine"))
+    for name in ("0" * 32 + ".npz", "a.npz", "weights.npz", "notes.txt"):
+        (folder / name).write_text("mine")
     forget_matchings(tmp_path / "rows.jsonl")
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
-    (folder / "notes.txt").unlink()
+    assert sorted(path.name for path in folder.iterdir()) == ["a.npz", "notes.txt", "weights.npz"]
+    for path in folder.iterdir():
+        path.unlink()
     forget_matchings(tmp_path / "rows.jsonl")
     assert not folder.exists()

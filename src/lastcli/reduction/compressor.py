@@ -8,7 +8,7 @@ sweep costs little more than one pruning.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,18 +20,15 @@ from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import Reduction, System
 from lastcli.engine.system import diagonal
 from lastcli.errors import LastError, UsageError
-from lastcli.model.checkpoint import Checkpoint
 from lastcli.parallel import processes
-from lastcli.plan import REFITS, Method, Plan, Refit
+from lastcli.plan import REFITS, Method, Refit
 from lastcli.reduction import refits
 from lastcli.reduction.feasible import check, require_exact
 from lastcli.reduction.ranking import Ranking, allocation_of
 
 if TYPE_CHECKING:
     from lastcli.engine.balanced import Balanced
-    from lastcli.evaluation.data import Split
     from lastcli.reduction.lessons import Lessons
-    from lastcli.reduction.recorded import LayerInputs
     from lastcli.reduction.stages import Stages
     from lastcli.reduction.unfinished import Unfinished
 
@@ -47,21 +44,20 @@ class Compressor(Ranking):
         unfinished: where the matching of outputs is kept, and taken up again; nowhere, unless the owner says where.
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        plan: Plan,
-        calibration: Split | None = None,
-        progress: Callable[..., Any] | None = None,
-        recorded: LayerInputs | None = None,
-        systems: Sequence[System] | None = None,
-    ):
-        super().__init__(checkpoint, plan, calibration, progress, recorded, systems)
-        self.unfinished: Unfinished | None = None
-        self._balanced_layers: dict[str, list[Balanced]] = {}
-        self._stages: dict[Any, Stages] = {}
-        self._samples: dict[int, Compressor] = {}
-        self._first: Compressor = self  # of the stages of one pruning
+    unfinished: Unfinished | None = None
+    _before: Compressor | None = None  # of a stage, the compressor of the pruning that it is part of
+
+    @cached_property
+    def _balanced_layers(self) -> dict[str, list[Balanced]]:
+        return {}
+
+    @cached_property
+    def _stages(self) -> dict[Any, Stages]:
+        return {}
+
+    @cached_property
+    def _samples(self) -> dict[int, Compressor]:
+        return {}
 
     def kept(
         self,
@@ -179,12 +175,12 @@ class Compressor(Ranking):
             batches=lambda: sampled.batches,
             lessons=lambda: self.lessons,
             progress=self.progress,
-            unfinished=self._first.unfinished,
+            unfinished=self.unfinished,
             recorded=self.recorded,
         )
         reductions = refits.apply(refit, task)
         if self.plan.match_output and not refit.matches_output:
-            reductions = refits.match_output(self.lessons, reductions, self.progress, self._first.unfinished)
+            reductions = refits.match_output(self.lessons, reductions, self.progress, self.unfinished)
         return reductions
 
     def _on_sample(self, sequences: int | None) -> Compressor:
@@ -206,7 +202,7 @@ class Compressor(Ranking):
             def reduce(systems: Sequence[System], states: int) -> list[Reduction]:
                 layers = None if systems is first else systems
                 stage = Compressor(self.checkpoint, self.plan, self.calibration, self.progress, systems=layers)
-                stage._first = self
+                stage._before, stage.unfinished = self, self.unfinished
                 return stage.reduce_at_once(method, refit, states=states)
 
             first = tuple(self.systems)
@@ -239,8 +235,8 @@ class Compressor(Ranking):
             UsageError: there are none.
             InputError: too few sequences to hold any back.
         """
-        if self._first is not self:
-            return self._first.lessons
+        if self._before is not None:
+            return self._before.lessons
         from lastcli.reduction.lessons import Lessons
 
         forward, params = self.checkpoint.require_forward(), self.checkpoint.params

@@ -8,6 +8,7 @@ processes nothing is kept.
 from __future__ import annotations
 
 import io
+import re
 import time
 import zipfile
 from collections.abc import Callable
@@ -25,6 +26,8 @@ __all__ = ["KeptMatchings", "forget_matchings", "matchings_beside"]
 
 # Seconds between two writings of a descent that goes on.
 EVERY = 10.0
+# As `lastcli.reduction.unfinished.identity_of` names them.
+_OURS = re.compile(r"[0-9a-f]{32}\.npz")
 
 
 class KeptMatchings:
@@ -81,11 +84,12 @@ def matchings_beside(resume: str | Path | None, note: Callable[[str], None]) -> 
 
 
 def forget_matchings(resume: str | Path | None) -> None:
-    """Remove them: the command is done."""
+    """Remove them: the command is done. What else lies there stays, and the folder with it."""
     if resume is None or processes.index() > 0 or not _beside(resume).is_dir():
         return
-    for path in _beside(resume).glob("*.npz"):
-        path.unlink()
+    for path in _beside(resume).iterdir():
+        if _OURS.fullmatch(path.name):
+            path.unlink()
     if not any(_beside(resume).iterdir()):
         _beside(resume).rmdir()
 
