@@ -298,3 +298,16 @@ def test_signals_are_left_as_they_are_in_a_thread_that_never_gets_one():
     assert seen == [before]
     with undisturbed():
         assert signal.getsignal(signal.SIGINT) is not before
+
+
+def test_the_box_of_a_living_run_is_locked_against_other_processes(tmp_path):
+    """Where names say nothing (another host, a process number used again), the lock alone says that it is in use."""
+    box = boxes.Box(tmp_path)
+    other = os.open(box.path, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(other)
+        box.discard()
+    assert not box.path.exists()
