@@ -184,7 +184,7 @@ def compared(folder: Path, options: argparse.Namespace) -> list[list[str]]:
     found = []
     with Session(plan) as session:
         pair = METHODS["obs"], REFITS["sequential"]
-        compressor, split = session.compressor([pair]), session.split
+        compressor, split = session.compressor([pair]), session.examples.split
         lessons = compressor.lessons
         right = _correct(compressor, compressor.systems, split)
         for ratio in options.ratios.split(","):

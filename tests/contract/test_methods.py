@@ -65,7 +65,7 @@ def test_the_compact_model_answers_as_the_masked_one(sessions, name, method, ref
     assert sum(reduction.system.stored_states for reduction in reductions) <= compressor.states // 2
     compact = as_checkpoint(checkpoint, rebuild(checkpoint, reductions, "ragged"))
     masked = tuple(embed(system, reduction) for system, reduction in zip(checkpoint.systems, reductions))
-    forward, split = checkpoint.require_forward(), session.calibration
+    forward, split = checkpoint.require_forward(), session.examples.calibration
     (wanted,) = model_outputs(forward, checkpoint.params, masked, split, batch_size=12)
     (got,) = model_outputs(compact.require_forward(), compact.params, compact.systems, split, batch_size=12)
     np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-4 * np.abs(wanted).max())

@@ -183,7 +183,7 @@ class Interrupted(Exception):
 class Kept(dict):
     """Descents in memory, as `Unfinished`."""
 
-    def read(self, name):
+    def read(self, name, like):
         return self.get(name)
 
     def write(self, name, arrays, *, done):

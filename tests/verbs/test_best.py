@@ -201,8 +201,8 @@ def test_the_parts_of_a_divided_split_have_no_common_example(answered):
     parts = {}
     for seed in (0, 0, 1):
         with Session(build_plan({**plan, "seed": seed})) as session:
-            assert session.calibration.y is None
-            parts[seed] = (session.calibration.x, session.split.x)
+            assert session.examples.calibration.y is None
+            parts[seed] = (session.examples.calibration.x, session.examples.split.x)
             assert [len(part) for part in parts[seed]] == [30, 70]
             both = np.concatenate(parts[seed])
             assert len(np.unique(both, axis=0)) == 100

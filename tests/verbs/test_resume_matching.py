@@ -62,13 +62,34 @@ def test_without_shards_and_matching_there_is_nothing_to_keep(files):
 
 def test_a_damaged_file_is_named(tmp_path):
     kept = KeptMatchings(tmp_path / "kept", print)
+
+    def like():
+        return {"x": np.zeros(3)}
+
     kept.write("a", lambda: {"x": np.ones(3)}, done=True)
-    np.testing.assert_array_equal(kept.read("a")["x"], np.ones(3))
-    assert kept.read("b") is None
+    np.testing.assert_array_equal(kept.read("a", like)["x"], np.ones(3))
+    assert kept.read("b", like) is None
     path = tmp_path / "kept" / "a.npz"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"a\.npz is damaged; remove it"):
-        kept.read("a")
+        kept.read("a", like)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {},
+        {"x": np.ones(4)},
+        {"x": np.ones(3, np.float32)},
+        {"x": np.ones(3), "y": np.ones(3)},
+    ],
+    ids=["none", "other shape", "other type", "one more"],
+)
+def test_a_file_of_other_arrays_is_named(tmp_path, arrays):
+    kept = KeptMatchings(tmp_path / "kept", print)
+    kept.write("a", lambda: arrays, done=True)
+    with pytest.raises(InputError, match=r"a\.npz was changed or written by another version; remove it"):
+        kept.read("a", lambda: {"x": np.zeros(3)})
 
 
 def test_it_is_written_now_and_then_and_at_the_end(tmp_path):

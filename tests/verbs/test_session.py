@@ -45,15 +45,15 @@ def test_a_model_that_is_alone_in_its_file_is_that_of_any_name(tiny):
 
 def test_inputs_that_are_drawn_for_the_demo_are_as_long_as_its_data():
     with Session(build_plan({"checkpoint": "bundled", "calibration": "drawn:n=2"})) as session:
-        drawn = session._drawn(session.checkpoint, 0)
-        assert drawn.x.shape == (2, *session.split.x.shape[1:])
+        drawn = session.examples.to_calibrate(0, bundled=False)
+        assert drawn.x.shape == (2, *session.examples.split.x.shape[1:])
 
 
 @pytest.mark.parametrize(("code", "measured"), [("def f(tensors): ...", False), ("def f(tensors, x): ...", True)])
 def test_a_function_with_data_of_its_own_is_measured_on_no_split(tiny, data, code, measured):
     (tiny.parent / "mine.py").write_text(code)
     with session_of(tiny, data=str(data), forward="mine.py:f") as session:
-        assert (session.measured_on is not None) is measured
+        assert (session.examples.measured_on is not None) is measured
         read = outside_tensors(session, session.checkpoint)
         assert read.keys() == session.checkpoint.reader.tensors.keys() - session.checkpoint.state_tensors
         assert not any(name.endswith("Lambda_re") for name in read)

@@ -168,7 +168,7 @@ def prune(
     console.show(result)
     outputs.write(result, session, COMMAND.get(), measured=result.measured is not None or result.search is not None)
     append_summary(summaries, result)
-    console.advise(advice(session.plan, result, calibrated=session.has_calibration))
+    console.advise(advice(session.plan, result, calibrated=session.examples.has_calibration))
 
 
 @_command(
@@ -195,7 +195,7 @@ def sweep(session: Any, console: Console, certify: bool, summary: Path | None, *
     outputs.write(result, session, COMMAND.get(), measured=True)
     append_summary(summaries, result)
     console.annotate(result)
-    console.advise(advice(session.plan, result, calibrated=session.has_calibration))
+    console.advise(advice(session.plan, result, calibrated=session.examples.has_calibration))
     missed = result.max_drop is not None and result.chosen is None
     return ExitCode.GATE if result.passed is False or missed else ExitCode.DONE
 

@@ -147,7 +147,7 @@ class _Kept:
 
     def read(self) -> None:
         """Put every descent where it was."""
-        found = None if self._unfinished is None else self._unfinished.read(self._name)
+        found = None if self._unfinished is None else self._unfinished.read(self._name, self._arrays)
         if found is None:
             return
         for number, run in enumerate(self._runs):

@@ -20,8 +20,8 @@ __all__ = ["Unfinished", "identity_of"]
 class Unfinished(Protocol):
     """Where descents are kept."""
 
-    def read(self, name: str) -> dict[str, np.ndarray] | None:
-        """What was kept under a name, or None."""
+    def read(self, name: str, like: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray] | None:
+        """What was kept under a name, arrays named, shaped and typed as those of `like`; None where nothing was."""
 
     def write(self, name: str, arrays: Callable[[], dict[str, np.ndarray]], *, done: bool) -> None:
         """Keep what is there; of a descent that is not `done` only now and then."""

@@ -108,8 +108,8 @@ def _step_times(timing: Timing) -> tuple[StepTime, ...] | None:
 def _inputs(session: Session, checkpoint: Checkpoint, length: int | None) -> Split:
     from lastcli.evaluation.fitting import random_split
 
-    if session.inputs is not None:
-        return session.inputs
+    if session.examples.inputs is not None:
+        return session.examples.inputs
     n = session.plan.batch_size or _EXAMPLES
     return random_split(checkpoint.require_forward(), n=n, length=length or _LENGTH)
 

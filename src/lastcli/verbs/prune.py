@@ -209,7 +209,7 @@ def _reduce(session: Session) -> tuple[Compressor, _Goal]:
     if plan.method is BEST:
         return _reduce_best(session)
     method = method_of(plan)
-    available = session.has_calibration
+    available = session.examples.has_calibration
     refit = plan.refit or method.refit(calibrated=available)
     compressor = session.compressor([(method, refit)])
     if plan.data is not None or plan.max_drop is not None:

@@ -61,7 +61,7 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
     asked = row_gates(plan, rows)
     asked = (baseline_gate(fault), *asked) if asked else ()
     checkpoint = session.checkpoint
-    measured = session.measured_on
+    measured = session.examples.measured_on
     work = None if measured is None else step_work(checkpoint, measured.x.shape[2 if measured.x.ndim == 4 else 1])
     lost = [(label_of(run), one.non_finite) for run, one in results.items()]
     notes = [
@@ -149,7 +149,7 @@ def runs_of(session: Session) -> tuple[list[Run], list[str]]:
     ratios = plan.ratios or ((plan.ratio,) if plan.ratio is not None else parse_ratios(DEFAULT_RATIOS))
     pairs: list[tuple[Method, Refit]] = []
     for method in plan.methods or (method_of(plan),):
-        own = plan.refits or (plan.refit or method.refit(calibrated=session.has_calibration),)
+        own = plan.refits or (plan.refit or method.refit(calibrated=session.examples.has_calibration),)
         pairs += [(method, refit) for refit in own]
     wrong = {pair: error for pair in pairs if (error := misfit(session.checkpoint, *pair)) is not None}
     fitting = [pair for pair in pairs if pair not in wrong]

@@ -70,7 +70,7 @@ def verify(session: Session, original: Named, pruned: Named) -> VerifyResult:
         return _result(before.label, after.label, checks, None, found)
     compared = compare_outputs(session, before, after, reductions)
     checks.append(compared.check())
-    found = certificates(names, before.systems, reductions, session.data_errors(before, reductions))
+    found = certificates(names, before.systems, reductions, session.examples.data_errors(before, reductions))
     return _result(before.label, after.label, checks, compared, found)
 
 

@@ -169,7 +169,7 @@ def _reductions(session: Session) -> Found:
     try:
         runs, _ = runs_of(session)
         for method, refit in dict.fromkeys((method, refit) for method, refit, _ in runs):
-            feasible.check(session.checkpoint, method, refit, plan, calibrated=session.has_calibration)
+            feasible.check(session.checkpoint, method, refit, plan, calibrated=session.examples.has_calibration)
         feasible.require_exact(session.checkpoint, plan)
     except LastError as error:
         key = next((key for key in ("refits", "refit", "methods", "method") if getattr(plan, key) is not None), "")
@@ -221,10 +221,10 @@ def _runs_code(named: str) -> bool:
 def _read(session: Session, key: str, *, fitted: bool) -> int:
     """How many examples there are."""
     if fitted:
-        split = session.split if key == "data" else session.calibration
+        split = session.examples.split if key == "data" else session.examples.calibration
     elif key == "data" or divides(session.plan.calibration):
-        split = session.inputs
+        split = session.examples.inputs
     else:
         plan = session.plan
-        split = Session(plan.replace(data=plan.calibration, limit=plan.calibration_limit)).inputs
+        split = Session(plan.replace(data=plan.calibration, limit=plan.calibration_limit)).examples.inputs
     return 0 if split is None else split.n

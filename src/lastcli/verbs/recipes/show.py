@@ -75,7 +75,7 @@ def _decided(session: Session) -> dict[str, ConfigValue]:
         found["layout"] = ConfigValue(value=reducing.layout, source="family")
     one = reducing.method
     if plan.refit is None and plan.refits is None and not several and one is not None and one is not BEST:
-        refit = one.refit(calibrated=session.has_calibration)
+        refit = one.refit(calibrated=session.examples.has_calibration)
         found["refit"] = ConfigValue(value=written(refit), source="method")
     return found
 

@@ -53,7 +53,7 @@ def baseline_fault(session: Session, found: Evaluation) -> str | None:
     """
     from lastcli.evaluation.soundness import beats_trivial, trivial_value
 
-    split = session.measured_on
+    split = session.examples.measured_on
     if split is None or beats_trivial(found, split) is not False:
         return None
     name = found.metric.name
@@ -105,7 +105,7 @@ def metric_notes(session: Session, metric: Metric) -> list[str]:
 
 def _pooled_note(session: Session, metric: Metric) -> str | None:
     """That a metric of several outputs is one number over all of them, where that makes a difference."""
-    split = session.measured_on
+    split = session.examples.measured_on
     if split is None or split.y is None or split.y.ndim < 2 or split.y.shape[-1] < 2 or not metric.pooled:
         return None
     part = "root" if metric.name == "rmse" else "quotient"

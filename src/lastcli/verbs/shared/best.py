@@ -95,7 +95,7 @@ class _Trying:
         return self._chosen(baseline)
 
     def _suitable(self) -> Iterator[tuple[Method, Refit, int]]:
-        calibrated = self.session.has_calibration
+        calibrated = self.session.examples.has_calibration
         modelled = self.plan.layer_inputs is None
         if not calibrated:
             self.session.note(

@@ -186,7 +186,7 @@ def _bound_to(session: Session, calibration: Split | None, *, certify: bool) -> 
         "schema": SCHEMA,
         "checkpoint": checkpoint.sha256,
         "model": plain({"family": checkpoint.family.name, "name": plan.name, **checkpoint.config}),
-        "data": _split_digest(session.measured_on),
+        "data": _split_digest(session.examples.measured_on),
         "calibration": _split_digest(calibration),
         "layer_inputs": None if recorded is None else hashlib.sha256(Path(recorded).read_bytes()).hexdigest(),
         "plan": plain({**options, "certify": certify}),

@@ -11,7 +11,7 @@ import io
 import re
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +43,11 @@ class KeptMatchings:
         self._written = -np.inf
         self._told = False
 
-    def read(self, name: str) -> dict[str, np.ndarray] | None:
-        """What was kept under a name, or None.
+    def read(self, name: str, like: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray] | None:
+        """What was kept under a name, arrays named, shaped and typed as those of `like`; None where nothing was.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or its arrays are others.
         """
         path = self._folder / f"{name}.npz"
         if processes.count() > 1 or not path.exists():
@@ -57,6 +57,11 @@ class KeptMatchings:
                 found = {key: arrays[key] for key in arrays.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{shown(path, 1000)} is damaged; remove it, and the matching begins anew.") from error
+        if _kinds(found) != _kinds(like()):
+            raise InputError(
+                f"{shown(path, 1000)} was changed or written by another version; remove it, and the matching begins "
+                "anew."
+            )
         if not self._told:
             self._note(f"Going on with the matching of outputs kept in {shown(self._folder, 1000)}.")
         self._told = True
@@ -76,6 +81,10 @@ class KeptMatchings:
             self._folder.mkdir(parents=True, exist_ok=True)
         write_file(self._folder / f"{name}.npz", buffer.getvalue(), force=True)
         self._written = time.monotonic()
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}
 
 
 def matchings_beside(resume: str | Path | None, note: Callable[[str], None]) -> KeptMatchings | None:

@@ -32,15 +32,17 @@ def metric_of(session: Session) -> Metric:
 
     plan = session.plan
     if session.external is not None:
-        return session.external.metric(plan.metric, session.measured_on, warmup=plan.warmup, threshold=plan.threshold)
-    split = session.split  # its labels may settle the task
+        return session.external.metric(
+            plan.metric, session.examples.measured_on, warmup=plan.warmup, threshold=plan.threshold
+        )
+    split = session.examples.split  # its labels may settle the task
     forward = session.checkpoint.require_forward()
     return choose_metric(plan.metric, forward, split, warmup=plan.warmup, threshold=plan.threshold)
 
 
 def data_name(session: Session) -> str:
     """What the metric was taken on."""
-    split = session.measured_on
+    split = session.examples.measured_on
     return f"the data of {session.plan.forward}" if split is None else str(split.name)
 
 
@@ -71,7 +73,7 @@ def _measure(
         external, _ = session.measured_by
         return [_external(session, external, session.checkpoint, reductions) for reductions in candidates]
     checkpoint = session.checkpoint
-    original, split = checkpoint.systems, session.split
+    original, split = checkpoint.systems, session.examples.split
     systems = [original if one is None else embedded(original, one, split.n * split.steps) for one in candidates]
     with session.bar(label, split.n * len(systems)) as bar:
         return evaluate_candidates(
@@ -92,7 +94,7 @@ def measure_checkpoint(session: Session, checkpoint: Checkpoint, label: str) -> 
 
     if session.measured_by is not None:
         return _external(session, session.measured_by[0], checkpoint, None)
-    split, metric = session.split, metric_of(session)
+    split, metric = session.examples.split, metric_of(session)
     with session.bar(label, split.n) as bar:
         return evaluate_candidates(
             checkpoint.require_forward(),
@@ -111,7 +113,7 @@ def _external(
     if reductions is not None:
         checkpoint = as_checkpoint(checkpoint, rebuild(checkpoint, reductions, session.layout))
     tensors = {name: checkpoint.read(name) for name in checkpoint.reader.tensors}
-    split = session.measured_on
+    split = session.examples.measured_on
     with session.bar("Evaluating", 1 if split is None else split.n) as bar:
         return external.evaluate(tensors, split, metric_of(session), batch_size=session.plan.batch_size, progress=bar)
 

@@ -80,7 +80,7 @@ def _splits(session: Session, measured: bool) -> list[SourceFile]:
         chosen.append(("layer inputs", plan.layer_inputs, Path(plan.layer_inputs)))
     else:
         source = None if draws(plan.calibration) else choose_calibration(plan, bundled=bundled)
-        if source is not None and session.calibrated:
+        if source is not None and session.examples.calibrated:
             chosen.append(("calibration", plan.calibration, source.location.path))
     return [
         SourceFile(role=role, path=_named(named, path), sha256=_sha256(path))

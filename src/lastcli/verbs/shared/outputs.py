@@ -76,7 +76,7 @@ def _model_outputs(session: Session, before: Checkpoint, after: Checkpoint, mask
     from lastcli.evaluation.fitting import random_split
     from lastcli.evaluation.passes import model_outputs
 
-    forward, split = before.require_forward(), session.inputs
+    forward, split = before.require_forward(), session.examples.inputs
     if split is not None:
         what = f"{split.n} example{'s' if split.n > 1 else ''} of {Path(split.name).name}"
     else:

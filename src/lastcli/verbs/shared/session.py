@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
@@ -15,17 +14,13 @@ from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint, model_predicate, open_checkpoint
 from lastcli.parallel import devices, processes
 from lastcli.plan import BUNDLED, METHODS, Method, Plan, Refit
-from lastcli.plan.drawn import draws
-from lastcli.plan.quantities import divides, parse_share
+from lastcli.verbs.shared.examples import Examples
 from lastcli.verbs.shared.finite import require_finite_outputs
 from lastcli.verbs.shared.interrupted import matchings_beside
 from lastcli.verbs.shared.skeleton import load_skeleton
 from lastcli.verbs.shared.sources import (
-    DataSource,
     Source,
-    choose_calibration,
     choose_checkpoint,
-    choose_data,
     named_checkpoint,
 )
 
@@ -33,10 +28,8 @@ if TYPE_CHECKING:
     from lastcli.containers.base import TensorInfo
     from lastcli.containers.container import IsModel
     from lastcli.engine.protocol import Reduction
-    from lastcli.evaluation.data import Split
     from lastcli.evaluation.external import ExternalForward
     from lastcli.reduction.compressor import Compressor
-    from lastcli.reduction.recorded import LayerInputs
 
 __all__ = ["Session"]
 
@@ -46,7 +39,7 @@ def _nobody(sentence: str) -> None:
 
 
 class Session:
-    """One run: its plan, its checkpoint, its data.
+    """One run: its plan, its checkpoint, and `examples`, its data.
 
     Args:
         plan: the options.
@@ -74,7 +67,7 @@ class Session:
         self.progress = progress
         self._given = checkpoint
         self._stack = ExitStack()
-        self._parts: dict[int | None, tuple[Split, Split]] = {}
+        self.examples = Examples(self)
 
     @cached_property
     def source(self) -> Source:
@@ -102,7 +95,7 @@ class Session:
     def reducing(self) -> Plan:
         """The plan with what the model's family decides where the user did not: method and layout."""
         plan, family = self.plan, self.checkpoint.family
-        method = plan.method or METHODS[family.default_methods[int(self.has_calibration)]]
+        method = plan.method or METHODS[family.default_methods[int(self.examples.has_calibration)]]
         return plan.replace(method=method, layout=plan.layout or family.layouts[0])
 
     @property
@@ -203,181 +196,14 @@ class Session:
         if self.external is None:
             return None
         plan, checkpoint = self.plan, self.checkpoint
-        metric = self.external.metric(plan.metric, self.measured_on, warmup=plan.warmup, threshold=plan.threshold)
+        metric = self.external.metric(
+            plan.metric, self.examples.measured_on, warmup=plan.warmup, threshold=plan.threshold
+        )
         tensors = {name: checkpoint.read(name) for name in checkpoint.reader.tensors}
-        external, sentence = self.external.decided(tensors, self.measured_on, metric, said=plan.outputs)
+        external, sentence = self.external.decided(tensors, self.examples.measured_on, metric, said=plan.outputs)
         if sentence is not None:
             self.note(sentence)
         return external, sentence
-
-    @cached_property
-    def split(self) -> Split:
-        """The held-out split, checked against the model (the user's own forward pass checks for itself).
-
-        Raises:
-            UsageError: there is none.
-            InputError: it is damaged or does not fit the model.
-        """
-        if divides(self.plan.calibration):
-            split = self._divided(self.plan.seed)[1]
-        else:
-            source = choose_data(self.plan, bundled=self._bundled("data"))
-            split = self._load(source, self.plan.limit, "Data", self.plan.seed)
-        self._settle_task(split)
-        return self._checked(split, labelled=True)
-
-    def _settle_task(self, split: Split) -> None:
-        """Let the labels say what the model's outputs are, where no flag and no recipe does."""
-        from lastcli.evaluation.tasks import task_of
-
-        if self.external is not None:
-            return
-        setting = self.checkpoint.settings.get("task")
-        if setting is not None and setting.source in ("flag", "recipe"):
-            return
-        assumed = setting is None or setting.source in ("assumed", "tensors")
-        task = task_of(split, self.checkpoint.require_forward(), assumed=assumed)
-        if task is not None:
-            self.checkpoint.take_task(task)
-            kind = {"multilabel": "independent labels", "classification": "classes"}[task]
-            self.note(f"Data: the labels of {split.name} are {kind}, so task={task}.")
-
-    def _divided(self, seed: int | None) -> tuple[Split, Split]:
-        """The data in two parts without a common example: to calibrate on, to measure on.
-
-        Raises:
-            UsageError: there is no data, or too little of it.
-        """
-        if self.plan.data is None:
-            raise UsageError(f"--calibration {self.plan.calibration} divides --data, and there is none; give both.")
-        if seed not in self._parts:
-            whole = self._load(choose_data(self.plan, bundled=False), self.plan.limit, "Data", seed)
-            calibration, rest = whole.divided(parse_share(str(self.plan.calibration)), seed or 0)
-            self.note(
-                f"Calibration: {calibration.n} examples of {whole.name}, drawn with seed {seed or 0}; the other "
-                f"{rest.n} are measured on, none is in both."
-            )
-            self._parts[seed] = (
-                calibration,
-                dataclasses.replace(rest, name=f"{whole.name} without the calibration part"),
-            )
-        return self._parts[seed]
-
-    def _drawn(self, checkpoint: Checkpoint, seed: int | None) -> Split:
-        """Inputs for a model that none are at hand of, as long as those of the data where there is any."""
-        from lastcli.verbs.shared.drawing import drawn_inputs
-
-        held_out = self.inputs
-        if held_out is None and checkpoint.label == BUNDLED:
-            held_out = self.split
-        split, sentence = drawn_inputs(str(self.plan.calibration), checkpoint.require_forward(), held_out, seed or 0)
-        self.note(sentence)
-        return split
-
-    def _to_calibrate(self, seed: int | None, *, bundled: bool, checkpoint: Checkpoint | None = None) -> Split | None:
-        """The calibration inputs that the plan names, not checked against a model; None where it names none.
-
-        What is drawn is drawn for `checkpoint`, the plan's without one.
-        """
-        if divides(self.plan.calibration):
-            return self._divided(seed)[0].part(self.plan.calibration_limit)
-        if draws(self.plan.calibration):
-            return self._drawn(checkpoint or self.checkpoint, seed).part(self.plan.calibration_limit)
-        source = choose_calibration(self.plan, bundled=bundled)
-        return None if source is None else self._load(source, self.plan.calibration_limit, "Calibration", seed)
-
-    @cached_property
-    def inputs(self) -> Split | None:
-        """The inputs of the held-out split that the plan names, for comparing models on them; None where it has none.
-
-        Not checked against a model yet: that is for whoever runs one on it.
-        """
-        if self.plan.data is None:
-            return None
-        source = choose_data(self.plan, bundled=False)
-        return self._load(source, self.plan.limit, "Data", self.plan.seed).without_labels()
-
-    @property
-    def measured_on(self) -> Split | None:
-        """The split a metric is taken on; None where the user's function brings its own data."""
-        if self.external is not None and not self.external.needs_data:
-            return None
-        return self.split
-
-    @property
-    def has_calibration(self) -> bool:
-        """Whether there are calibration inputs: given, recorded of the layers, or bundled with the bundled model."""
-        return (
-            self.plan.layer_inputs is not None
-            or choose_calibration(self.plan, bundled=self._bundled("calibration")) is not None
-        )
-
-    @cached_property
-    def calibration(self) -> Split | None:
-        """The calibration inputs, or None."""
-        if self.plan.layer_inputs is not None:
-            return None
-        split = self._to_calibrate(self.plan.seed, bundled=self._bundled("calibration"))
-        return None if split is None else self._checked(split, labelled=False)
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether the calibration inputs were read."""
-        return self.__dict__.get("calibration") is not None
-
-    @cached_property
-    def recorded(self) -> LayerInputs | None:
-        """The recorded inputs of the layers, or None.
-
-        Raises:
-            InputError: the file is damaged, or of another model.
-        """
-        return self._recorded_of(self.checkpoint)
-
-    def _recorded_of(self, checkpoint: Checkpoint) -> LayerInputs | None:
-        if self.plan.layer_inputs is None:
-            return None
-        from lastcli.recording.file import read_layer_inputs
-
-        return read_layer_inputs(Path(self.plan.layer_inputs), checkpoint)
-
-    def _bundled(self, what: str) -> bool:
-        """Whether the bundled model is what is looked at; it is only asked where the plan names no split."""
-        return getattr(self.plan, what) is None and self.source.bundled
-
-    def _load(self, source: DataSource, limit: str | None, what: str, seed: int | None) -> Split:
-        from lastcli.evaluation.data import load_split
-
-        plan = self.plan
-        split = load_split(
-            source.location,
-            scale=plan.scale,
-            mean=plan.mean,
-            std=plan.std,
-            limit=limit,
-            seed=seed,
-            labels=what == "Data",
-            columns=plan.columns,
-            beside=lambda: self.checkpoint.folder,
-        )
-        if source.bundled:
-            split = dataclasses.replace(split, name=f"{BUNDLED}:{source.location.path.stem}")
-        if source.how != "as named":
-            self.note(f"{what}: {source.how}, {split.n} examples.")
-        if split.classes and split.y is not None:
-            named = ", ".join(f"{number} = {name}" for number, name in enumerate(split.classes[:12]))
-            more = ", …" if len(split.classes) > 12 else ""
-            self.note(f"{what}: classes of {split.name}: {named}{more}.")
-        return split
-
-    def _checked(self, split: Split, *, labelled: bool) -> Split:
-        """The split as the model takes it; the user's own forward pass checks for itself."""
-        from lastcli.evaluation.fitting import fit_split
-
-        forward = None if self.external is not None else self.checkpoint.require_forward()
-        if not labelled:
-            split = split.without_labels()
-        return split if forward is None else fit_split(split, forward, labels=labelled)
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Any]:
         """A progress bar, or None where nobody looks."""
@@ -396,14 +222,14 @@ class Session:
         """
         from lastcli.reduction.compressor import Compressor
 
-        available = self.has_calibration
+        available = self.examples.has_calibration
         if self.plan.data is not None and (self.plan.match_output or any(map(_runs_model, *zip(*pairs)))):
-            _ = self.split  # what the outputs are is what a fit of them compares
+            _ = self.examples.split  # what the outputs are is what a fit of them compares
         reads = any(method.reads_calibration(refit, available=available) for method, refit in pairs)
         # a frozen selective layer has norms at the mean step of its inputs
         reads = reads or (available and any(not system.time_invariant for system in self.checkpoint.systems))
-        calibration = self.calibration if reads or self.plan.match_output else None
-        recorded = self.recorded if reads or self.plan.match_output else None
+        calibration = self.examples.calibration if reads or self.plan.match_output else None
+        recorded = self.examples.recorded if reads or self.plan.match_output else None
         plan = self.reducing if steps is None else self.reducing.replace(steps=steps)
         compressor = Compressor(self.checkpoint, plan, calibration, progress=self.progress, recorded=recorded)
         compressor.unfinished = matchings_beside(plan.resume, compressor.decisions.append)
@@ -428,16 +254,6 @@ class Session:
             )
         return compressor
 
-    def data_errors(self, checkpoint: Checkpoint, reductions: Sequence[Reduction]) -> list[float | None]:
-        """Error of each reduced layer on its recorded inputs; None each where nothing was recorded."""
-        recorded = self._recorded_of(checkpoint)
-        if recorded is None:
-            return [None] * len(reductions)
-        from lastcli.engine.system import diagonal
-
-        layers = enumerate(zip(map(diagonal, checkpoint.systems), reductions))
-        return [recorded.error(i, system, reduction) for i, (system, reduction) in layers]
-
     def reduce_again(
         self, checkpoint: Checkpoint, plan: Plan, pair: tuple[Method, Refit], states: int
     ) -> list[Reduction]:
@@ -445,9 +261,9 @@ class Session:
         from lastcli.evaluation.fitting import fit_split
         from lastcli.reduction.compressor import Compressor
 
-        recorded = self._recorded_of(checkpoint)
+        recorded = self.examples.recorded_of(checkpoint)
         seed = plan.seed if self.plan.seed is None else self.plan.seed  # examples were drawn with the recorded one
-        split = None if recorded is not None else self._to_calibrate(seed, bundled=False, checkpoint=checkpoint)
+        split = None if recorded is not None else self.examples.to_calibrate(seed, bundled=False, checkpoint=checkpoint)
         if split is not None:
             split = fit_split(split.without_labels(), checkpoint.require_forward(), labels=False)
         compressor = Compressor(checkpoint, plan, split, progress=self.progress, recorded=recorded)
