@@ -16,19 +16,17 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.commands import Run, imports_alone, run
 from lastcli import demo
 
-__all__ = ["Run", "copied", "generate", "main", "measure", "run"]
+__all__ = ["copied", "generate", "main", "measure"]
 
 GIB = 2**30
 SHARD = GIB
@@ -40,15 +38,6 @@ BLOCK = 2**22
 WIDTH = 2048
 
 Tensors = Iterator[tuple[str, tuple[int, ...], np.ndarray | None]]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Seconds, those of all its processor cores together, and the peak resident bytes of one process."""
-
-    seconds: float
-    busy: float
-    peak: int
 
 
 def generate(folder: Path, model: str, size: int) -> None:
@@ -140,24 +129,6 @@ def _write(path: Path, tensors: list[tuple[str, tuple[int, ...], np.ndarray | No
         os.fsync(file.fileno())
 
 
-def run(*command: str) -> Run:
-    """One process of this Python, alone; its peak is what the kernel counted for it.
-
-    Raises:
-        SystemExit: it failed; says how.
-    """
-    with tempfile.TemporaryFile() as error:
-        begin = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=error)
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            error.seek(0)
-            raise SystemExit(f"{' '.join(command)}: {error.read().decode()}")
-    return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
-
-
 def copied(source: Path, target: Path) -> Run:
     """A plain copy of a folder, every file put on the disk."""
     begin, busy = time.perf_counter(), time.process_time()
@@ -183,7 +154,7 @@ def measure(folder: Path, model: str, size: int, repeats: int) -> list[str]:
         SMALL: ["prune", str(small), *prune],
         "last prune": ["prune", *here, *prune],
     }
-    base = min(run("-c", "import lastcli, jax").peak for _ in range(2))
+    base = imports_alone()
     runs: dict[str, list[Run]] = {name: [] for name in (COPY, *commands)}
     for _ in range(repeats):
         for name, command in commands.items():
