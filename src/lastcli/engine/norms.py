@@ -28,6 +28,8 @@ __all__ = [
 # Up to this size of its smaller side, a response matrix is decomposed as it is; beyond it, iterated on.
 _EXACT_SIZE = 8
 _CANDIDATES = 5
+# Golden sections where every look costs products with the whole layer: a gain to the share 1e-8.
+_SECTIONS = 20
 
 
 def frequency_response(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
@@ -211,7 +213,7 @@ class _Modal:
             start = found.reshape(len(values), each, *found.shape[1:])[np.arange(len(values)), values.argmax(axis=1)]
             return values
 
-        return float(max(better.max(), peak_gain(gain, brackets, 1).max()))
+        return float(max(better.max(), peak_gain(gain, brackets, 1, _SECTIONS).max()))
 
     def single(self) -> _Modal:
         """In single precision, for the rough ranking."""
