@@ -14,9 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,12 @@ class Fitting:
         with precision_of(self.lessons.forward):
             return list(self.lessons.examination())
 
-    def nothing(self) -> list[System]:
-        """The start."""
-        return self.start
-
     def first_order(self) -> list[System]:
         """As `--refit match` does it."""
         return match_output(self.lessons, self.start, steps=MATCH_STEPS)
 
-    def second_order(self) -> list[System]:
-        """The same, and behind it L-BFGS (Liu and Nocedal, 1989) on the fixed minibatches."""
-        begin = self.first_order()
+    def second_order(self, begin: Sequence[System]) -> tuple[list[System], list[System]]:
+        """L-BFGS (Liu and Nocedal, 1989) on the fixed minibatches: the iterate that held-back data chooses, the last."""
         with precision_of(self.lessons.forward), jax.numpy_dtype_promotion("standard"):
             layers, zeros = self._variables(begin)
             flat, values_of = ravel_pytree(zeros)
@@ -96,7 +92,7 @@ class Fitting:
                 return value, np.mean([np.asarray(gradient, np.float64) for _, gradient in found], axis=0)
 
             best = _Best(self, begin)
-            minimize(
+            ended = minimize(
                 objective,
                 np.zeros(flat.size),
                 jac=True,
@@ -104,7 +100,8 @@ class Fitting:
                 options={"maxiter": self.iterations, "maxcor": 20},
                 callback=lambda point: best.look(layers, values_of(jnp.asarray(point, flat.dtype))),
             )
-        return best.systems
+            last = _as_numpy(layers, values_of(jnp.asarray(ended.x, flat.dtype)))
+        return best.systems, last
 
     def with_layers(self, weight: float) -> list[System]:
         """Adam on the divergence and `weight` times what arrives at every layer, relative to its own energy."""
@@ -157,7 +154,7 @@ class _Best:
 
     def look(self, layers: Any, values: Any) -> None:
         """Keep the systems at these values if they are better."""
-        found = [jax.tree.map(np.asarray, system) for system in _systems(layers, values)]
+        found = _as_numpy(layers, values)
         error = self._fitting.error(found, self._held)
         if error < self._error:
             self.systems, self._error = found, error
@@ -170,6 +167,10 @@ def _mean(divergences: Any, lesson: Lesson) -> Any:
 
 def _systems(layers: Any, values: Any) -> tuple[Any, ...]:
     return tuple(layer.system(value) for layer, value in zip(layers, values))
+
+
+def _as_numpy(layers: Any, values: Any) -> list[System]:
+    return [jax.tree.map(np.asarray, system) for system in _systems(layers, values)]
 
 
 def _arrays(lesson: Lesson) -> tuple[Any, ...]:
@@ -190,10 +191,7 @@ def compared(folder: Path, options: argparse.Namespace) -> list[list[str]]:
         for ratio in options.ratios.split(","):
             reductions = compressor.reduce(*pair, ratio=Decimal(ratio))
             fitting = Fitting(lessons, [one.system for one in reductions], options.parts, options.iterations)
-            for name, fit in _fits(fitting).items():
-                begin = time.perf_counter()
-                systems = fit()
-                seconds = time.perf_counter() - begin
+            for name, systems, seconds in _fits(fitting):
                 lost = 100 * (right - _correct(compressor, _embedded(compressor, reductions, systems), split))
                 errors = [fitting.error(systems, lessons) for lessons in (fitting.parts, fitting.held())]
                 cells = [training["task"], str(training["seed"]), f"{float(ratio):.0%}", name]
@@ -201,15 +199,23 @@ def compared(folder: Path, options: argparse.Namespace) -> list[list[str]]:
     return found
 
 
-def _fits(fitting: Fitting) -> dict[str, Callable[[], list[System]]]:
-    fits: dict[str, Callable[[], list[System]]] = {
-        "none: sequential": fitting.nothing,
-        "Adam (`match`)": fitting.first_order,
-        "Adam, then L-BFGS": fitting.second_order,
-    }
+def _fits(fitting: Fitting) -> Iterator[tuple[str, list[System], float]]:
+    """What each fit ends at, and its seconds; of L-BFGS those behind Adam's."""
+    yield "none: sequential", fitting.start, 0.0
+    matched, seconds = _timed(fitting.first_order)
+    yield "Adam (`match`)", matched, seconds
+    (best, last), seconds = _timed(lambda: fitting.second_order(matched))
+    yield "Adam, then L-BFGS", best, seconds
+    yield "its last iterate", last, seconds
     for weight in WEIGHTS:
-        fits[f"Adam, layers too, weight {weight:g}"] = lambda weight=weight: fitting.with_layers(weight)
-    return fits
+        found, seconds = _timed(partial(fitting.with_layers, weight))
+        yield f"Adam, layers too, weight {weight:g}", found, seconds
+
+
+def _timed(fit: Callable[[], Any]) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    found = fit()
+    return found, time.perf_counter() - begin
 
 
 def _embedded(compressor: Compressor, reductions: Sequence[Reduction], systems: Sequence[System]) -> list[System]:
