@@ -75,7 +75,7 @@ class Fitting:
         return match_output(self.lessons, self.start, steps=MATCH_STEPS)
 
     def second_order(self, begin: Sequence[System]) -> tuple[list[System], list[System]]:
-        """L-BFGS (Liu and Nocedal, 1989) on the fixed minibatches: the iterate that held-back data chooses, the last."""
+        """L-BFGS (Liu and Nocedal, 1989) on the fixed minibatches: the held-back part's iterate, the last."""
         with precision_of(self.lessons.forward), jax.numpy_dtype_promotion("standard"):
             layers, zeros = self._variables(begin)
             flat, values_of = ravel_pytree(zeros)
