@@ -1,3 +1,4 @@
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -7,10 +8,13 @@ import pytest
 
 from lastcli.engine.reductions import truncate
 from lastcli.engine.variables import layer_variables
+from lastcli.errors import InputError
+from lastcli.evaluation.data import Split
 from lastcli.reduction import match_output as matching
 from lastcli.reduction.lessons import Lessons
 from lastcli.reduction.match_output import match_output
 from lastcli.reduction.sequences import divide, minibatch, source_of
+from lastcli.reduction.unfinished import identity_of
 from tests.evaluation.models import Counted, forward, parameters, reference, split, systems
 
 
@@ -227,6 +231,35 @@ def test_what_was_interrupted_goes_on_to_the_very_same_systems(stopped_after, mo
 
 def limit_of(stopped_after):
     return stopped_after // 25 * 25
+
+
+@pytest.mark.parametrize("change", ["a sequence", "its length", "the description", "the task"])
+def test_other_data_and_another_model_begin_anew(change):
+    """Whatever minibatch 0 holds: a change anywhere in the calibration inputs makes another descent."""
+    params, layers, data, model = parameters(), systems(), split(n=200), forward(Counted())
+    x = data.x.copy()
+    one = Lessons(model, params, layers, data.batches(20), description="a")
+    drawn = one.drawn(0).x
+    lengths = np.full(200, x.shape[1])
+    if change == "a sequence":
+        unseen = next(i for i in one.held.index if not (drawn == x[i]).all(axis=(1, 2)).any())
+        x[unseen, -1] += 1
+    elif change == "its length":
+        lengths[one.held.index[0]] -= 1
+    elif change == "the task":
+        model = dataclasses.replace(model, task="multilabel")
+    changed = dataclasses.replace(data, x=x, lengths=lengths if change == "its length" else data.lengths)
+    other = Lessons(model, params, layers, changed.batches(20), description="b" if "desc" in change else "a")
+    start, again = reduced_of(layers), Lessons(one.forward, params, layers, data.batches(20), description="a")
+    assert identity_of(one, start) == identity_of(again, start)
+    assert identity_of(one, start) != identity_of(other, start)
+
+
+def test_a_held_back_part_without_an_output_is_refused():
+    model = dataclasses.replace(forward(Counted()), sequence=True, output_step=8)
+    data = Split(np.zeros((2, 12, 3), np.float32))
+    with pytest.raises(InputError, match="none of them has an output"):
+        Lessons(model, parameters(), systems(), data.batches(2))
 
 
 def test_other_students_begin_anew():

@@ -48,6 +48,14 @@ def test_few_sequences_hold_back_their_last_steps():
         divide(loaded(n=1), 0.2, by_time=False)
 
 
+def test_the_last_steps_are_those_of_each_sequence_itself():
+    """Padding is not held back: it says nothing of when to stop."""
+    fit, held = divide(loaded(n=3, lengths=np.array([10, 5, 1])), 0.2, by_time=True)
+    early, late = (part.rows(np.arange(3)).weights for part in (fit, held))
+    np.testing.assert_array_equal(late, [[0] * 8 + [1] * 2, [0] * 4 + [1] + [0] * 5, [1] + [0] * 9])
+    np.testing.assert_array_equal(early + late, [[1] * n + [0] * (10 - n) for n in (10, 5, 1)])
+
+
 def test_tokens_are_spliced_and_never_mixed():
     lengths = np.arange(12) % 6 + 4
     sequences = loaded(tokens=True, lengths=lengths)

@@ -14,7 +14,7 @@ from lastcli.plan import METHODS, REFITS, Plan
 from lastcli.plan.ratios import parse_ratio, parse_ratios
 from lastcli.reduction import refits
 from lastcli.reduction.compressor import Compressor
-from lastcli.reduction.stages import ladder
+from lastcli.reduction.stages import Stages, ladder
 from tests.conftest import write_s5
 
 
@@ -171,3 +171,70 @@ def test_the_refit_of_B_says_how_far_it_is(monkeypatch):
     found = refits.calibrated_drive(task)
     assert [(reduction.system, reduction.changed) for reduction in found] == [("a", "all"), ("b", "all")]
     assert told == [1, 1]
+
+
+def counted(steps, ratios=()):
+    """Stages of 128 states that only note what they were asked for: (states before, states to keep)."""
+    asked = []
+
+    def reduce(layers, keep):
+        asked.append((sum(layer.stored_states for layer in layers), keep))
+        layer = SimpleNamespace(stored_states=keep)
+        return [Reduction(np.arange(keep)[None], layer, "readout")]
+
+    whole = SimpleNamespace(stored_states=128)
+    return Stages([whole], steps, parse_ratios(ratios) if ratios else (), reduce), asked
+
+
+@pytest.mark.parametrize("before", [(), ("0.3",), ("0.6", "0.3"), ("0.8", "0.3", "0.6")], ids=str)
+def test_the_way_to_a_ratio_of_a_sweep_does_not_depend_on_what_was_reduced_before(before):
+    """A sweep that goes on from finished rows, and each of several processes, reduce some of the ratios only."""
+    stages, asked = counted(2, "0.3,0.6,0.8")
+    for ratio in before:
+        stages.reduce(ratio=parse_ratio(ratio))
+    stages.reduce(ratio=parse_ratio("0.8"))
+    assert sorted(asked, reverse=True) == [(128, 89), (89, 51), (51, 25)]
+
+
+@pytest.mark.parametrize("before", [(), (12, 51, 89, 31, 41), (36, 35, 37)], ids=str)
+def test_the_way_to_a_number_of_states_does_not_depend_on_what_was_tried_before(before):
+    """A search tries many counts, a recipe only the one that was found."""
+    stages, asked = counted(3)
+    for states in before:
+        stages.reduce(states=states)
+    assert stages.way(36) == (84, 55, 36)
+    known = len(asked)
+    stages.reduce(states=36)
+    if not before:
+        assert asked == [(128, 84), (84, 55), (55, 36)]
+    assert len(asked) - known <= 3
+
+
+def test_a_search_in_stages_finds_what_a_fresh_run_makes(checkpoint):
+    tried, fresh = Compressor(checkpoint, Plan(steps=3)), Compressor(checkpoint, Plan(steps=3))
+    for states in (9, 7, 5, 6):
+        found = tried.reduce(METHODS["obs"], REFITS["h2"], states=states)
+    again = fresh.reduce(METHODS["obs"], REFITS["h2"], states=6)
+    for one, other in zip(found, again):
+        np.testing.assert_array_equal(one.kept, other.kept)
+        np.testing.assert_array_equal(one.system.C, other.system.C)
+
+
+def test_a_ratio_of_nothing_is_no_stage_on_the_way(checkpoint):
+    stages, asked = counted(1, "0,0.5")
+    for ratio in ("0", "0.5"):
+        stages.reduce(ratio=parse_ratio(ratio))
+    assert asked == [(128, 128), (128, 64)]
+
+
+def test_what_a_stage_decides_is_said_once(checkpoint, monkeypatch):
+    real = Compressor.reduce_at_once
+
+    def telling(self, *given, **goal):
+        self.decide("Something was decided.")
+        return real(self, *given, **goal)
+
+    monkeypatch.setattr(Compressor, "reduce_at_once", telling)
+    compressor = Compressor(checkpoint, Plan(steps=3))
+    compressor.reduce(METHODS["last"], REFITS["none"], ratio=parse_ratio("0.6"))
+    assert compressor.decisions == ["Something was decided."]

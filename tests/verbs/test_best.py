@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import lastcli
-from lastcli.errors import GateError, InputError, UsageError
+from lastcli.errors import GateError, InputError, UnsupportedModelError, UsageError
 from lastcli.parallel import processes
 from lastcli.plan import METHODS, REFITS, build_plan
 from lastcli.plan.quantities import parse_duration
@@ -282,11 +282,65 @@ def attempting(monkeypatch, plan, **session):
 
 def test_what_does_not_suit_the_model_is_not_tried(monkeypatch):
     plan = build_plan({"method": "best", "max_drop": 0.1})
-    trying = attempting(monkeypatch, plan, has_calibration=True)
+    trying = attempting(monkeypatch, plan, examples=SimpleNamespace(has_calibration=True, calibration=None))
     refused = UsageError("no obs here")
     monkeypatch.setattr(best, "misfit", lambda model, method, refit: refused if refit.name == "h2" else None)
     names = [(method.name, refit.name, steps) for method, refit, steps in trying._suitable()]
     assert names == [one for one in QUICK if one[1] != "h2"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_one_of_them_cannot_do_is_said_and_the_others_go_on(tiny, answered, monkeypatch):
+    real = Session.compressor
+
+    def failing(session, pairs, **given):
+        if pairs[0][1].name == "h2":
+            raise UnsupportedModelError("no h2 here")
+        return real(session, pairs, **given)
+
+    monkeypatch.setattr(Session, "compressor", failing)
+    given = {"method": "best", "max_drop": 0.0, "data": answered, "dry_run": True}
+    found = lastcli.prune(tiny, **given).search.attempts
+    assert [(one.refit, one.outcome) for one in found] == [
+        ("none", "within the bound"),
+        ("h2", "cannot be done: no h2 here"),
+    ]
+    monkeypatch.setattr(best, "_LADDER", (("obs", "h2", 1),))
+    with pytest.raises(UnsupportedModelError, match="no h2 here"):
+        lastcli.prune(tiny, **given)
+
+
+@pytest.mark.usefixtures("quick")
+def test_calibration_inputs_that_cannot_be_read_end_it(tiny, answered, tmp_path):
+    (tmp_path / "torn.npz").write_bytes(answered.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"torn\.npz"):
+        lastcli.prune(tiny, method="best", max_drop=0.1, data=answered, calibration=tmp_path / "torn.npz", dry_run=True)
+
+
+def test_a_dearer_one_costs_a_single_try_where_it_cannot_win(monkeypatch):
+    """One state fewer than the best so far is tried first; outside the bound, nothing else is."""
+    monkeypatch.setattr(search, "metric_of", lambda session: None)
+    asked = []
+
+    def searched(below, enough):
+        asked.clear()
+        one = search.Search(None, SimpleNamespace(states=768), METHODS["obs"], REFITS["match"], None, below)
+
+        def tried(counts):
+            for count in counts:
+                if count not in one.within:
+                    asked.append(count)
+                    one.within[count] = count >= enough
+
+        monkeypatch.setattr(one, "_try", tried)
+        monkeypatch.setattr(one, "finish", lambda: min((n for n, fine in one.within.items() if fine), default=None))
+        return one.run()
+
+    for below in (700, 300, 120, 2):
+        assert searched(below, below) is None
+        assert asked == [below - 1]
+    assert 250 <= searched(300, 250) < 250 + 768 // 64
+    assert len(asked) < 10
 
 
 @pytest.mark.parametrize(("states", "kept"), [(9, 9), (10, 10), (12, 10)])

@@ -9,6 +9,7 @@ fits a model is the question of `fitting`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from lastcli.evaluation.readers.stored import Array, rows_of
 from lastcli.evaluation.subsets import drawn_rows, rows_to_draw
 
 __all__ = ["Batch", "Batches", "Split", "load_split", "open_split"]
+
+# Bytes of a split that are read at a time to digest it.
+_READ_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,11 +154,34 @@ class Split:
         y = self.y[index]
         return y.astype(np.float32 if y.dtype.kind == "f" else np.int32, copy=False)
 
-    def part(self, limit: str | None) -> Split:
-        """The examples of a range such as `2000` or `1000:3000`; all of them without one."""
+    def part(self, limit: str | None, seed: int | None = None) -> Split:
+        """The examples of a range such as `2000` or `1000:3000`; all of them without one.
+
+        With a seed, a limit that is one number draws so many of them, by `drawn_rows`.
+
+        Raises:
+            UsageError: the limit cannot be read.
+            InputError: there are fewer.
+        """
         if limit is None:
             return self
-        return self.only(parse_rows(limit))
+        count = rows_to_draw(limit, seed)
+        if count is None or seed is None:
+            return self.only(parse_rows(limit))
+        return self.only(drawn_rows(self.n, count, self.y, seed, self.name))
+
+    def digest(self) -> str:
+        """The sha256 of inputs, labels, lengths and how they are scaled; what is on disk is read in pieces."""
+        found = hashlib.sha256(repr(self.scale).encode())
+        for array in (self.x, self.y, self.lengths, self.mean, self.std):
+            if array is None:
+                found.update(b"none")
+                continue
+            found.update(f"{array.dtype.str}{array.shape}".encode())
+            rows = max(1, _READ_BYTES // max(1, array.nbytes // max(1, len(array))))
+            for start in range(0, len(array), rows):
+                found.update(np.ascontiguousarray(array[start : start + rows]).data)
+        return found.hexdigest()
 
     def only(self, rows: slice | np.ndarray) -> Split:
         """Some of the examples; what is on disk stays there."""
@@ -226,9 +253,7 @@ def load_split(
         beside=beside,
     )
     split = split if labels else split.without_labels()
-    if count is None or seed is None:
-        return split
-    return split.only(drawn_rows(split.n, count, split.y, seed, split.name))
+    return split if count is None else split.part(limit, seed)
 
 
 def open_split(

@@ -104,7 +104,7 @@ class Compressor(Ranking):
             found = exchange_between_layers(counts, layers, error, progress=advance)
         if found.counts != counts:
             shown = " ".join(map(str, found.counts))
-            self.decisions.append(
+            self.decide(
                 f"States exchanged between layers: {' '.join(map(str, counts))} by the ranking, {shown} now; "
                 f"{found.tried} divisions tried."
             )
@@ -202,7 +202,7 @@ class Compressor(Ranking):
             def reduce(systems: Sequence[System], states: int) -> list[Reduction]:
                 layers = None if systems is first else systems
                 stage = Compressor(self.checkpoint, self.plan, self.calibration, self.progress, systems=layers)
-                stage._before, stage.unfinished = self, self.unfinished
+                stage._before, stage.unfinished, stage.decisions = self, self.unfinished, self.decisions
                 return stage.reduce_at_once(method, refit, states=states)
 
             first = tuple(self.systems)
@@ -239,8 +239,15 @@ class Compressor(Ranking):
             return self._before.lessons
         from lastcli.reduction.lessons import Lessons
 
-        forward, params = self.checkpoint.require_forward(), self.checkpoint.params
-        return Lessons(forward, params, self.checkpoint.systems, self.batches, seed=self.plan.seed or 0)
+        checkpoint = self.checkpoint
+        return Lessons(
+            checkpoint.require_forward(),
+            checkpoint.params,
+            checkpoint.systems,
+            self.batches,
+            seed=self.plan.seed or 0,
+            description=f"{checkpoint.family.name} {sorted(checkpoint.config.items())}",
+        )
 
     def _balanced(self, method: Method, ratio: Decimal | None, states: int | None) -> list[Reduction]:
         """Balanced reductions of all layers."""

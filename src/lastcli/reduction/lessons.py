@@ -6,6 +6,7 @@ model. So minibatches are numbered: each is drawn from its own number, whoever a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from lastcli import _version
 from lastcli.engine.protocol import System
+from lastcli.errors import InputError
 from lastcli.evaluation.data import Batches
 from lastcli.evaluation.passes import computable, in_precision, precision_of
 from lastcli.families.base import Forward
@@ -57,9 +60,10 @@ class Lessons:
         held_back: share of the sequences that only decide what is returned; of fewer than five sequences with an
             output at every step, the share of the last steps.
         seed: of the minibatches, their splices and mixtures.
+        description: what the architecture depends on besides the tensors, for `digest`.
 
     Raises:
-        InputError: too few sequences to hold any back.
+        InputError: too few sequences, or too short ones, to hold any back.
     """
 
     def __init__(
@@ -71,11 +75,21 @@ class Lessons:
         *,
         held_back: float = 0.2,
         seed: int = 0,
+        description: str = "",
     ):
         self.forward = forward
+        self._batches, self._description = batches, description
         self.fit, self.held = divide(
             source_of(batches, pair=forward.layout != "single"), held_back, by_time=forward.sequence
         )
+        step = forward.output_step
+        if self.held.only is not None and not all(
+            part.rows(np.arange(len(part))).weights[:, step - 1 :: step].any() for part in (self.fit, self.held)
+        ):
+            raise InputError(
+                "Matching the output needs more to calibrate on: of fewer than five sequences the last steps are held "
+                "back, and here none of them has an output."
+            )
         self.seed = seed
         self.replicated, self.spread = devices.shardings(devices.joint_mesh())
         with precision_of(forward):
@@ -84,6 +98,17 @@ class Lessons:
         self.programs: dict[Any, Any] = {}
         self._answers: dict[tuple[str, int], Array] = {}
         self._bytes = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of all that a fit depends on besides the student: model, teacher, sequences and their division."""
+        leaves, form = jax.tree.flatten((self.teacher, self.params))
+        held = self.held
+        what = (_version.__version__, self.forward.task, self._description, self.seed, held.late, held.only, form)
+        found = hashlib.sha256(f"{what} {self._batches.split.digest()}".encode())
+        for array in (*map(np.asarray, leaves), self.fit.index, held.index):
+            found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        return found.hexdigest()
 
     def minibatch(self, number: int) -> Lesson:
         """A random minibatch; the same for everyone who asks for this number."""

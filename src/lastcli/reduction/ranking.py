@@ -73,6 +73,11 @@ class Ranking:
         self._eliminated: dict[str, list[Elimination]] = {}
         self._moments: dict[str, list[Any]] = {}
 
+    def decide(self, sentence: str) -> None:
+        """Say what was decided, once."""
+        if sentence not in self.decisions:
+            self.decisions.append(sentence)
+
     @property
     def states(self) -> int:
         """Stored states of the whole model."""
@@ -90,7 +95,7 @@ class Ranking:
             if method.criterion in ("hinf", "h2"):
                 require_norms(self.checkpoint, self.plan)
                 if not all(system.time_invariant for system in self.systems):
-                    self.decisions.append(self.frozen_note)
+                    self.decide(self.frozen_note)
             self._energies[method.criterion] = [self._energy(method, index) for index in range(len(self.systems))]
         return self._weighted(method, self._energies[method.criterion])
 
@@ -128,7 +133,7 @@ class Ranking:
                 progress=advance,
             )
         shown = ", ".join(f"{weight:.3g}" for weight in weights)
-        self.decisions.append(f"Layers weighted by how much the outputs move with them: {shown}.")
+        self.decide(f"Layers weighted by how much the outputs move with them: {shown}.")
         return weights
 
     @property

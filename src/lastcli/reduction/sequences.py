@@ -29,22 +29,29 @@ class Sequences:
         x: (n, L, ...), or (n, 2, L, ...) for two-tower models.
         lengths: (n,) or (n, 2) true lengths, or None.
         time: the axis of x that is time.
-        counted: (L,) float, 0 at steps whose outputs do not count; only for models with an output at every step.
+        late: the share of every sequence's own steps, the last ones, that is told apart from the others; 0 for none.
+        only: "early" or "late" where only the outputs of those steps count; for models with an output at every step.
     """
 
     x: np.ndarray
     lengths: np.ndarray | None
     time: int
-    counted: np.ndarray
+    late: float = 0.0
+    only: str | None = None
 
     @property
     def weights(self) -> np.ndarray:
         """(n, L) float32: 0 beyond the true length and at steps that do not count."""
-        steps = np.arange(self.x.shape[self.time])
-        inside = np.ones((len(self.x), len(steps)), bool)
+        length = self.x.shape[self.time]
+        own = np.full(len(self.x), length)
         if self.lengths is not None and self.lengths.ndim == 1:
-            inside = steps < self.lengths[:, None]
-        return (inside * self.counted).astype(np.float32)
+            own = np.asarray(self.lengths)
+        steps = np.arange(length)
+        counts = steps < own[:, None]
+        if self.only is not None:
+            late = steps >= (own - np.maximum(np.round(self.late * own), 1))[:, None]
+            counts &= late if self.only == "late" else ~late
+        return counts.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,26 +62,22 @@ class Source:
         split: where they come from.
         index: (n,) which examples of it.
         time: the axis of an example's batch that is time.
-        counted: as `Sequences.counted`.
+        late, only: as those of `Sequences`.
     """
 
     split: Split
     index: np.ndarray
     time: int
-    counted: np.ndarray
+    late: float = 0.0
+    only: str | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
-    @property
-    def length(self) -> int:
-        """Time steps of the array, L."""
-        return int(self.split.x.shape[self.time])
-
     def rows(self, which: np.ndarray) -> Sequences:
         """Some of the sequences."""
         taken = self.split.rows(self.index[which])
-        return Sequences(taken.x, taken.lengths, self.time, self.counted)
+        return Sequences(taken.x, taken.lengths, self.time, self.late, self.only)
 
     def parts(self, size: int) -> list[Sequences]:
         """All sequences in their order, `size` at a time."""
@@ -90,12 +93,11 @@ def source_of(batches: Batches, *, pair: bool = False) -> Source:
     split = batches.split
     if split.n == 0:
         raise InputError("Matching the output needs calibration inputs, and there are none that count.")
-    time = 2 if pair else 1
-    return Source(split, np.arange(split.n), time, np.ones(split.x.shape[time]))
+    return Source(split, np.arange(split.n), 2 if pair else 1)
 
 
 def divide(source: Source, held_back: float, *, by_time: bool) -> tuple[Source, Source]:
-    """What is fitted and what is held back: every k-th sequence, or of fewer than five the last steps of each.
+    """What is fitted and what is held back: every k-th sequence, or of fewer than five the last own steps of each.
 
     Args:
         held_back: share to hold back, 512 sequences at most.
@@ -104,7 +106,7 @@ def divide(source: Source, held_back: float, *, by_time: bool) -> tuple[Source, 
     Raises:
         InputError: one sequence, and only one output for it.
     """
-    n, length = len(source), source.length
+    n = len(source)
     if n >= 5 or (n > 1 and not by_time):
         count = min(max(round(held_back * n), 1), n - 1, _MOST_HELD)
         rows = np.linspace(0, n - 1, count).round().astype(int)
@@ -115,10 +117,9 @@ def divide(source: Source, held_back: float, *, by_time: bool) -> tuple[Source, 
         )
     if not by_time:
         raise InputError("Matching the output needs at least two calibration sequences: one to fit, one to hold back.")
-    late = np.arange(length) >= length - max(round(held_back * length), 1)
     return (
-        dataclasses.replace(source, counted=(~late).astype(float)),
-        dataclasses.replace(source, counted=late.astype(float)),
+        dataclasses.replace(source, late=held_back, only="early"),
+        dataclasses.replace(source, late=held_back, only="late"),
     )
 
 

@@ -30,6 +30,9 @@ class Stages:
     A sweep has one ladder, that of its largest ratio. Its other ratios are stages on the way, and each stands in for
     the rung beside it: a sweep of many ratios costs as many stages as it has rows, not one more for every rung.
 
+    The stages on the way to a target depend on the target, on `steps` and on `ratios` alone: what a reduction is does
+    not depend on what else was asked for before. Stages with the same way to them are made once.
+
     Args:
         systems: the original layers.
         steps: how many stages.
@@ -44,35 +47,40 @@ class Stages:
         ratios: Sequence[Decimal],
         reduce: Callable[[Sequence[System], int], list[Reduction]],
     ):
-        self._systems, self._steps, self._ratios, self._reduce = tuple(systems), steps, tuple(ratios), reduce
+        self._systems, self._steps, self._reduce = tuple(systems), steps, reduce
         self._total = sum(system.stored_states for system in systems)
-        self._done: dict[int, list[Reduction]] = {}
+        self._counts = [states_to_keep(self._total, ratio) for ratio in ratios]
+        self._done: dict[tuple[int, ...], list[Reduction]] = {}
 
     def reduce(self, *, ratio: Decimal | None = None, states: int | None = None) -> list[Reduction]:
         """One `Reduction` a layer, of the original layers, for a ratio or a number of states to keep."""
         target = states if states is not None else states_to_keep(self._total, ratio or Decimal(0))
-        lowest = min([target, *(states_to_keep(self._total, other) for other in self._ratios)])
-        rungs = {rung for rung in self._rungs(lowest) if rung > target}
-        for count in sorted({*rungs, target}, reverse=True):
-            if count not in self._done:
-                self._done[count] = self._next(count)
-        return self._done[target]
+        way = self.way(target)
+        for end in range(1, len(way) + 1):
+            if way[:end] not in self._done:
+                self._done[way[:end]] = self._next(way[:end])
+        return self._done[way]
 
-    def _rungs(self, lowest: int) -> list[int]:
-        """The ladder down to `lowest`, without the rungs that lie less than half a step from a ratio of the sweep."""
-        ratios = [states_to_keep(self._total, ratio) for ratio in self._ratios]
+    def way(self, target: int) -> tuple[int, ...]:
+        """How many states are left after each stage on the way to `target`, itself the last."""
+        lowest = min([target, *self._counts])
         near = (self._total / lowest) ** (0.5 / self._steps)
-        rungs = ladder(self._total, lowest, self._steps)
-        return [rung for rung in rungs if not any(count / near < rung < count * near for count in ratios)]
+        rungs = {
+            rung
+            for rung in ladder(self._total, lowest, self._steps)
+            if not any(count / near < rung < count * near for count in self._counts)
+        }
+        between = {count for count in rungs.union(self._counts) if target < count < self._total}
+        return (*sorted(between, reverse=True), target)
 
-    def _next(self, count: int) -> list[Reduction]:
-        """From the smallest stage that is larger."""
-        before = self._done.get(min((done for done in self._done if done > count), default=-1))
-        if before is None:
-            return self._reduce(self._systems, count)
+    def _next(self, way: tuple[int, ...]) -> list[Reduction]:
+        """The last stage of a way, whose others are done."""
+        if len(way) == 1:
+            return self._reduce(self._systems, way[0])
+        before = self._done[way[:-1]]
         layers = [reduction.system for reduction in before]
         # floors may have kept more than was asked for, never less
-        return _composed(before, self._reduce(layers, min(count, sum(layer.stored_states for layer in layers))))
+        return _composed(before, self._reduce(layers, min(way[-1], sum(layer.stored_states for layer in layers))))
 
 
 def _composed(before: Sequence[Reduction], after: Sequence[Reduction]) -> list[Reduction]:

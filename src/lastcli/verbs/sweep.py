@@ -43,7 +43,10 @@ def sweep(session: Session, *, certify: bool = False, anatomy: bool = False) -> 
     begin = time.perf_counter()
     plan = session.plan
     runs, left_out = runs_of(session)
-    compressor = session.compressor(list(dict.fromkeys((method, refit) for method, refit, _ in runs)))
+    compressor = session.compressor(
+        list(dict.fromkeys((method, refit) for method, refit, _ in runs)),
+        ratios=list(dict.fromkeys(ratio for _, _, ratio in runs)),
+    )
     compressor.decisions.extend(left_out)
     # a split that does not fit, or a metric that does not suit it, is refused before any work
     check_floor(plan, metric_of(session))

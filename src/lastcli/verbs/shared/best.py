@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from lastcli.errors import GateError
+from lastcli.errors import GateError, LastError
 from lastcli.evaluation.sweep import Evaluation
 from lastcli.plan import METHODS, REFITS, Method, Plan, Refit
 from lastcli.plan.quantities import parse_duration
@@ -70,6 +70,7 @@ def find_best(session: Session) -> Best:
     Raises:
         GateError: no model stays within the drop, or the budget was spent before one did.
         InputError: outputs of the full model are not finite.
+        LastError: of the first of them, where none can be done.
     """
     return _Trying(session).run()
 
@@ -80,6 +81,7 @@ class _Trying:
         self.budget = Budget(None if self.plan.budget is None else parse_duration(self.plan.budget))
         self.best: _Candidate | None = None
         self.attempts: list[Attempt] = []
+        self.failures: list[LastError] = []
 
     def run(self) -> Best:
         """All attempts."""
@@ -97,7 +99,9 @@ class _Trying:
     def _suitable(self) -> Iterator[tuple[Method, Refit, int]]:
         calibrated = self.session.examples.has_calibration
         modelled = self.plan.layer_inputs is None
-        if not calibrated:
+        if calibrated:
+            _ = self.session.examples.calibration  # a file that cannot be read ends the search before it begins
+        else:
             self.session.note(
                 "No calibration inputs, so that only what needs none is tried; --calibration FILE or "
                 "split:0.5 adds the rest."
@@ -113,14 +117,20 @@ class _Trying:
     def _attempt(self, method: Method, refit: Refit, steps: int, baseline: Evaluation) -> None:
         begin = time.perf_counter()
         below = None if self.best is None else self.best.states
-        compressor = self.session.compressor([(method, refit)], steps=steps)
-        search = Search(self.session, compressor, method, refit, baseline, below)
         stopped = ""
         try:
-            found = search.run()
-        except BudgetSpentError:
-            self.budget.close()
-            found, stopped = search.finish(), "stopped, the budget is spent: "
+            compressor = self.session.compressor([(method, refit)], steps=steps)
+            search = Search(self.session, compressor, method, refit, baseline, below)
+            try:
+                found = search.run()
+            except BudgetSpentError:
+                self.budget.close()
+                found, stopped = search.finish(), "stopped, the budget is spent: "
+        except LastError as error:
+            # what one of them cannot do is no reason to lose what the others found
+            self.failures.append(error)
+            self._note(method, refit, steps, f"cannot be done: {error}", time.perf_counter() - begin)
+            return
         seconds = time.perf_counter() - begin
         if found.reductions is None:
             fewer = "" if below is None else f" below {below} states"
@@ -157,6 +167,8 @@ class _Trying:
         )
 
     def _chosen(self, baseline: Evaluation) -> Best:
+        if self.best is None and self.failures and len(self.failures) == len(self.attempts):
+            raise self.failures[0]
         if self.best is None:
             ended = ", ".join(f"{one.method} + {one.refit}" for one in self.attempts if one.seconds > 0)
             why = f" within the budget of {self.plan.budget}" if self.budget.spent else ""

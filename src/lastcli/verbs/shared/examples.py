@@ -128,9 +128,9 @@ class Examples:
         What is drawn is drawn for `checkpoint`, the plan's without one.
         """
         if divides(self._plan.calibration):
-            return self._divided(seed)[0].part(self._plan.calibration_limit)
+            return self._divided(seed)[0].without_labels().part(self._plan.calibration_limit, seed)
         if draws(self._plan.calibration):
-            return self._drawn(checkpoint or self._run.checkpoint, seed).part(self._plan.calibration_limit)
+            return self._drawn(checkpoint or self._run.checkpoint, seed).part(self._plan.calibration_limit, seed)
         source = choose_calibration(self._plan, bundled=bundled)
         return None if source is None else self._load(source, self._plan.calibration_limit, "Calibration", seed)
 

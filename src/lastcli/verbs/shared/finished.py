@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Finished", "Rows", "finished_rows"]
 
 SCHEMA = "last.rows/1"
-_READ_BYTES = 64 << 20
 Key = tuple[str, str, str]
 
 # Options that say where things are, whose content is looked at instead; on what the run takes place; and what is asked
@@ -181,31 +180,16 @@ def _bound_to(session: Session, calibration: Split | None, *, certify: bool) -> 
     options = {item.name: getattr(plan, item.name) for item in dataclasses.fields(plan) if item.name not in _UNBOUND}
     if plan.steps == 1:
         options.pop("ratios")  # of several stages the other ratios are stages on the way
-    recorded = plan.layer_inputs
+    recorded, measured = plan.layer_inputs, session.examples.measured_on
     return {
         "schema": SCHEMA,
         "checkpoint": checkpoint.sha256,
         "model": plain({"family": checkpoint.family.name, "name": plan.name, **checkpoint.config}),
-        "data": _split_digest(session.examples.measured_on),
-        "calibration": _split_digest(calibration),
+        "data": None if measured is None else measured.digest(),
+        "calibration": None if calibration is None else calibration.digest(),
         "layer_inputs": None if recorded is None else hashlib.sha256(Path(recorded).read_bytes()).hexdigest(),
         "plan": plain({**options, "certify": certify}),
     }
-
-
-def _split_digest(split: Split | None) -> str | None:
-    if split is None:
-        return None
-    found = hashlib.sha256(repr(split.scale).encode())
-    for array in (split.x, split.y, split.lengths, split.mean, split.std):
-        if array is None:
-            found.update(b"none")
-            continue
-        found.update(f"{array.dtype.str}{array.shape}".encode())
-        rows = max(1, _READ_BYTES // max(1, array.nbytes // max(1, len(array))))
-        for start in range(0, len(array), rows):  # what is on disk is not to come into memory as a whole
-            found.update(np.ascontiguousarray(array[start : start + rows]).data)
-    return found.hexdigest()
 
 
 def _require_same(where: str, head: Any, bound: Mapping[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 One file to a student in the folder `FILE.matching`, named by what it was fitted from and on. Those that are done stay
 until the command is: a gradual pruning or a sweep that is run again finds all its finished stages. With several
-processes nothing is kept.
+processes nothing is kept: they match together, or each some rows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import time
@@ -50,7 +51,7 @@ class KeptMatchings:
             InputError: the file is damaged, or its arrays are others.
         """
         path = self._folder / f"{name}.npz"
-        if processes.count() > 1 or not path.exists():
+        if processes.count_all() > 1 or not path.exists():
             return None
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
@@ -73,7 +74,7 @@ class KeptMatchings:
         Raises:
             OutputError: it cannot be written.
         """
-        if processes.count() > 1 or not (done or time.monotonic() >= self._written + EVERY):
+        if processes.count_all() > 1 or not (done or time.monotonic() >= self._written + EVERY):
             return
         buffer = io.BytesIO()
         np.savez(buffer, **arrays())  # type: ignore[arg-type]
@@ -96,11 +97,13 @@ def forget_matchings(resume: str | Path | None) -> None:
     """Remove them: the command is done. What else lies there stays, and the folder with it."""
     if resume is None or processes.index() > 0 or not _beside(resume).is_dir():
         return
-    for path in _beside(resume).iterdir():
-        if _OURS.fullmatch(path.name):
-            path.unlink()
-    if not any(_beside(resume).iterdir()):
-        _beside(resume).rmdir()
+    # what cannot be removed costs nothing but its place, and the command is done
+    with contextlib.suppress(OSError):
+        for path in _beside(resume).iterdir():
+            if _OURS.fullmatch(path.name):
+                path.unlink()
+        if not any(_beside(resume).iterdir()):
+            _beside(resume).rmdir()
 
 
 def _beside(resume: str | Path) -> Path:

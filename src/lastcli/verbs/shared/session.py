@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -209,11 +210,18 @@ class Session:
         """A progress bar, or None where nobody looks."""
         return nullcontext() if self.progress is None else self.progress(label, total)
 
-    def compressor(self, pairs: Sequence[tuple[Method, Refit]], *, steps: int | None = None) -> Compressor:
+    def compressor(
+        self,
+        pairs: Sequence[tuple[Method, Refit]],
+        *,
+        steps: int | None = None,
+        ratios: Sequence[Decimal] | None = None,
+    ) -> Compressor:
         """A `Compressor` that can run these pairs, with the calibration inputs where one of them reads any.
 
         Args:
             steps: stages of one pruning, instead of the plan's.
+            ratios: all of a sweep, instead of the plan's.
 
         Raises:
             UsageError: calibration inputs are needed and there are none, or a pair does not go together.
@@ -230,9 +238,12 @@ class Session:
         reads = reads or (available and any(not system.time_invariant for system in self.checkpoint.systems))
         calibration = self.examples.calibration if reads or self.plan.match_output else None
         recorded = self.examples.recorded if reads or self.plan.match_output else None
-        plan = self.reducing if steps is None else self.reducing.replace(steps=steps)
+        plan = self.reducing
+        plan = plan.replace(
+            steps=plan.steps if steps is None else steps, ratios=plan.ratios if ratios is None else tuple(ratios)
+        )
         compressor = Compressor(self.checkpoint, plan, calibration, progress=self.progress, recorded=recorded)
-        compressor.unfinished = matchings_beside(plan.resume, compressor.decisions.append)
+        compressor.unfinished = matchings_beside(plan.resume, compressor.decide)
         for method, refit in pairs:
             compressor.check(method, refit)
         if calibration is not None and (self.plan.match_output or any(map(_runs_model, *zip(*pairs)))):
@@ -246,9 +257,9 @@ class Session:
                 "a layer says there reaches every true step."
             )
             self.note(sentence)
-            compressor.decisions.append(sentence)
+            compressor.decide(sentence)
         if recorded is not None and any(refit.moves_poles for _, refit in pairs):
-            compressor.decisions.append(
+            compressor.decide(
                 "Poles refitted layer by layer on the recorded sample of sequences; what a layer loses is not made "
                 "good by those behind it."
             )
