@@ -38,7 +38,8 @@ def run(*command: str) -> Run:
         if process.returncode:
             error.seek(0)
             raise SystemExit(f"{' '.join(command)}: {error.read().decode()}")
-    return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit)
 
 
 def imports_alone() -> int:

@@ -2,11 +2,12 @@
 
     python -m benchmarks.reproduce.finishes FOLDER... [--ratios 0.9] [--parts 16] [--iterations 60] [--inputs train]
 
-Four fits from one start, the sequential refit of `obs`: Adam on the outputs (what `--refit match` does); L-BFGS behind
-it, on fixed minibatches; and Adam on the outputs and on what arrives at every layer, at two weights. The held-back
-sequences choose the iterate of each. FOLDER is one trained classifier of `benchmarks.reproduce.run`. Prints a Markdown
-table as models are done: the Kullback-Leibler divergence from the original on the fixed minibatches and on the
-held-back sequences, the points lost on the test part, and seconds.
+Four fits from one start, the sequential refit of `obs`: Adam on the outputs (what `--refit match` does: the best of
+three rates, with an early stop); L-BFGS behind it, on fixed minibatches; and Adam at the middle one of those rates on
+the outputs and on what arrives at every layer, at two weights. The held-back sequences choose the iterate of each.
+FOLDER is one trained classifier of `benchmarks.reproduce.run`. Prints a Markdown table as models are done: the
+Kullback-Leibler divergence from the original on the fixed minibatches and on the held-back sequences, the points lost
+on the test part, and seconds.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ class Fitting:
         self.lessons, self.start, self.iterations = lessons, list(start), iterations
         with precision_of(lessons.forward):
             self.parts = [lessons.minibatch(number) for number in range(parts)]
-        self._error = jax.jit(lambda systems, lesson: self._divergence(systems, Lesson(*lesson)))
+        self._error = jax.jit(lambda systems, params, lesson: self._divergence(systems, params, Lesson(*lesson)))
 
     def error(self, systems: Sequence[System], lessons: Sequence[Lesson]) -> float:
         """The mean divergence of these systems over some lessons."""
         with precision_of(self.lessons.forward):
             placed = in_precision(self.lessons.forward, systems)
-            return float(np.mean([self._error(placed, _arrays(lesson)) for lesson in lessons]))
+            sums = [self._error(placed, self.lessons.params, _arrays(lesson)) for lesson in lessons]
+            return float(sum(total for total, _ in sums) / sum(weight for _, weight in sums))
 
     def held(self) -> list[Lesson]:
         """The held-back sequences."""
@@ -79,15 +81,17 @@ class Fitting:
         with precision_of(self.lessons.forward), jax.numpy_dtype_promotion("standard"):
             layers, zeros = self._variables(begin)
             flat, values_of = ravel_pytree(zeros)
-            both = jax.jit(
-                jax.value_and_grad(
-                    lambda point, layers, lesson: self._divergence(_systems(layers, values_of(point)), Lesson(*lesson))
-                )
-            )
+            params = self.lessons.params
+
+            def loss(point: Any, layers: Any, params: Any, lesson: Any) -> Any:
+                total, weight = self._divergence(_systems(layers, values_of(point)), params, Lesson(*lesson))
+                return total / weight
+
+            both = jax.jit(jax.value_and_grad(loss))
 
             def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
                 placed = jnp.asarray(point, flat.dtype)
-                found = [both(placed, layers, _arrays(lesson)) for lesson in self.parts]
+                found = [both(placed, layers, params, _arrays(lesson)) for lesson in self.parts]
                 value = float(np.mean([float(value) for value, _ in found]))
                 return value, np.mean([np.asarray(gradient, np.float64) for _, gradient in found], axis=0)
 
@@ -106,9 +110,9 @@ class Fitting:
     def with_layers(self, weight: float) -> list[System]:
         """Adam on the divergence and `weight` times what arrives at every layer, relative to its own energy."""
         optimiser = optax.adam(optax.cosine_decay_schedule(RATE, MATCH_STEPS))
-        apply, params, teacher = self.lessons.forward.apply, self.lessons.params, self.lessons.teacher
+        apply = self.lessons.forward.apply
 
-        def loss(values: Any, layers: Any, lesson: Lesson) -> Any:
+        def loss(values: Any, layers: Any, params: Any, teacher: Any, lesson: Lesson) -> Any:
             wanted, arriving = apply(params, teacher, lesson.x, lesson.lengths)
             got, reached = apply(params, _systems(layers, values), lesson.x, lesson.lengths)
             counted = lesson.weights[..., None]
@@ -116,10 +120,11 @@ class Fitting:
                 (counted * (one - other) ** 2).sum() / (counted * one**2).sum()
                 for one, other in zip(arriving[1:], reached[1:])
             ]
-            return _mean(kullback_leibler(wanted, got), lesson) + weight * sum(apart) / max(len(apart), 1)
+            total, count = _sums(kullback_leibler(wanted, got), lesson)
+            return total / count + weight * sum(apart) / max(len(apart), 1)
 
-        def advance(values: Any, state: Any, layers: Any, lesson: Any) -> Any:
-            gradient = jax.grad(loss)(values, layers, Lesson(*lesson))
+        def advance(values: Any, state: Any, layers: Any, params: Any, teacher: Any, lesson: Any) -> Any:
+            gradient = jax.grad(loss)(values, layers, params, teacher, Lesson(*lesson))
             updates, state = optimiser.update(gradient, state)
             return optax.apply_updates(values, updates), state
 
@@ -128,7 +133,8 @@ class Fitting:
             layers, values = self._variables(self.start)
             state, step = optimiser.init(values), jax.jit(advance)
             for number in range(MATCH_STEPS):
-                values, state = step(values, state, layers, _arrays(self.lessons.minibatch(number)))
+                lesson = _arrays(self.lessons.minibatch(number))
+                values, state = step(values, state, layers, self.lessons.params, self.lessons.teacher, lesson)
                 if (number + 1) % LOOK == 0:
                     best.look(layers, values)
         return best.systems
@@ -139,9 +145,9 @@ class Fitting:
         zeros = [{name: jnp.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in own]
         return devices.copies_of(own, self.lessons.replicated), zeros
 
-    def _divergence(self, systems: Any, lesson: Lesson) -> Any:
-        got = self.lessons.forward.apply(self.lessons.params, systems, lesson.x, lesson.lengths)[0]
-        return _mean(kullback_leibler(lesson.wanted, got), lesson)
+    def _divergence(self, systems: Any, params: Any, lesson: Lesson) -> tuple[Any, Any]:
+        got = self.lessons.forward.apply(params, systems, lesson.x, lesson.lengths)[0]
+        return _sums(kullback_leibler(lesson.wanted, got), lesson)
 
 
 class _Best:
@@ -160,9 +166,10 @@ class _Best:
             self.systems, self._error = found, error
 
 
-def _mean(divergences: Any, lesson: Lesson) -> Any:
+def _sums(divergences: Any, lesson: Lesson) -> tuple[Any, Any]:
+    """The sum over the sequences that count, and how many there are."""
     weights = lesson.weights.max(axis=1)
-    return (weights * divergences).sum() / weights.sum()
+    return (weights * divergences).sum(), weights.sum()
 
 
 def _systems(layers: Any, values: Any) -> tuple[Any, ...]:

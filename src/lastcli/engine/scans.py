@@ -4,7 +4,7 @@ On a CPU one long loop wins. The read-out of a MIMO layer goes through it in blo
 is one product, the loop inside is elementwise, and C x is one product again, so that the states of a block stay in the
 cache and the products are as fast as the machine's. A layer of few states spends its time on the steps themselves:
 there a block is one product with the powers of the poles, and only the ends of the blocks are linked step by step,
-which takes less than half the time to differentiate. Elsewhere a step costs a launch: the sequence is cut into √L
+which is faster to differentiate. Elsewhere a step costs a launch: the sequence is cut into √L
 chunks that are scanned side by side, and the chunk ends are linked by a second scan; 3√L steps in a row instead of L,
 without the log₂ L passes over memory of an associative scan.
 """
@@ -94,7 +94,10 @@ def _blocked(system: DiagonalSystem, u: Array, weights: Array) -> tuple[Array, .
 
 
 def _multiplied(system: DiagonalSystem, u: Array, weights: Array) -> tuple[Array, ...]:
-    """`read_out` with the steps inside a block as one product, [λ^(i-j)] for i ≥ j; weights as for `_blocked`."""
+    """`read_out` with the steps inside a block as one product, [λ^(i-j)] for i ≥ j; weights as for `_blocked`.
+
+    A product with 0 keeps what is not finite: where an input is infinite, all steps of its block are NaN.
+    """
     n, length, width = u.shape
     R, P = system.directions, system.poles.shape[1]
     B = system.B[0]
