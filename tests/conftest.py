@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,17 @@ def pytest_configure(config: pytest.Config) -> None:
     test starts, and the workers of pytest-xdist, find the folder in their environment.
     """
     if not hasattr(config, "workerinput") and hasattr(config, "cache"):  # there is none with -p no:cacheprovider
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("compiled"))
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+        settings = {
+            "jax_compilation_cache_dir": str(config.cache.mkdir("compiled")),
+            "jax_persistent_cache_min_compile_time_secs": 0,
+            "jax_persistent_cache_min_entry_size_bytes": -1,
+        }
+        os.environ.update({name.upper(): str(value) for name, value in settings.items()})
+        if "jax" in sys.modules:  # the conftest of a folder that was named has imported it
+            import jax
+
+            for name, value in settings.items():
+                jax.config.update(name, value)
 
 
 @pytest.hookimpl(tryfirst=True)
