@@ -26,6 +26,7 @@ from lastcli.families.equinox.leaves import names_by_shape
 from lastcli.families.parts.cancellation import forward_precision
 from lastcli.families.parts.quantised import scale_of
 from lastcli.model.description import Description, Setting, gather, inside_of, resolve, settings_of
+from lastcli.model.forwards import shared_forward
 from lastcli.model.hyperparameters import Understood, understand
 from lastcli.model.sidecar import unused_note
 from lastcli.model.view import View, holds_model, look, without_holder, without_second_names
@@ -233,7 +234,7 @@ class Checkpoint:
     @cached_property
     def forward(self) -> Forward | None:
         """The family's published architecture over this file, or None where it is not known."""
-        forward = self.family.forward(self.reader.tensors, self.config, self.layers)
+        forward = shared_forward(self.family, self.reader.tensors, self.config, self.layers)
         if forward is not None and self.settled_task is not None:
             forward = dataclasses.replace(forward, task=self.settled_task)
         if forward is None or not self.family.diagonalises:
