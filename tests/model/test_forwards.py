@@ -27,7 +27,7 @@ def test_other_sizes_options_and_tasks_are_other_functions(tmp_path):
     for other in (
         lastcli.open(tmp_path / "small.safetensors"),
         lastcli.open(path, model={"prenorm": False}),
-        lastcli.open(path, model={"activation": "gelu"}),
+        lastcli.open(path, model={"activation": "half_glu2"}),
     ):
         assert other.require_forward().apply is not whole.apply
     model = lastcli.open(path)
