@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
@@ -121,12 +122,20 @@ def _name(case: ElementTree.Element) -> str:
 def _tests_of(
     file: Path, change: Change, lines: dict[str, dict[int, list[str]]], seconds: dict[str, float]
 ) -> list[str]:
-    """The quickest tests that come through the changed line, or through the file where none is known to.
+    """Tests that come through the changed line, or through the file where none is known to.
 
-    There are at most 25, and after the first no more than take half a minute together.
+    First the quickest, then those that run most of the file: of either at most 25, and after the first no more than
+    take half a minute together.
     """
     by_line = lines.get(str(file.relative_to(_ROOT)), {})
-    names = sorted(by_line.get(change.line) or by_line.get(0, []), key=lambda name: seconds.get(name, 1.0))
+    names = by_line.get(change.line) or by_line.get(0, [])
+    of_file = Counter(name for line, others in by_line.items() if line for name in others)
+    quickest = sorted(names, key=lambda name: seconds.get(name, 1.0))
+    closest = sorted(quickest, key=lambda name: -of_file[name])
+    return list(dict.fromkeys(_affordable(quickest, seconds) + _affordable(closest, seconds)))
+
+
+def _affordable(names: list[str], seconds: dict[str, float]) -> list[str]:
     together = itertools.accumulate(seconds.get(name, 1.0) for name in names)
     within = sum(1 for total in together if total <= _MOST_SECONDS)
     return names[: min(max(within, 1), _MOST_TESTS)]
