@@ -168,6 +168,9 @@ def test_students_of_about_one_size_share_their_programs():
     assert [system.states for one in found for system in one] == [3, 3, 2, 2, 1, 1]
     # the teacher for minibatches and for what is held back, the step and the held-back error: each traced once
     assert model.traces == 4
+    again = Lessons(lessons.forward, params, layers, data.batches(20), seed=1)
+    match_output(again, [truncate(system, np.array([[0, 1]])).system for system in layers], steps=25)
+    assert model.traces == 4
 
 
 def test_the_teacher_answers_a_minibatch_once():

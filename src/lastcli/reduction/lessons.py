@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
@@ -95,7 +95,6 @@ class Lessons:
         with precision_of(forward):
             self.params = devices.copies_of(computable(forward, params), self.replicated)
             self.teacher = devices.copies_of(in_precision(forward, teacher), self.replicated)
-        self.programs: dict[Any, Any] = {}
         self._answers: dict[tuple[str, int], Array] = {}
         self._bytes = 0
 
@@ -132,16 +131,13 @@ class Lessons:
         x, lengths, counted = (None if a is None else devices.rows_of(a, self.spread) for a in arrays)
         wanted = self._answers.get(key)
         if wanted is None:
-            wanted = self._answer(self.params, self.teacher, x, lengths)
+            wanted = _answer(self.forward.apply, self.spread)(self.params, self.teacher, x, lengths)
             if self._bytes + wanted.nbytes <= _REMEMBERED:
                 self._answers[key] = wanted
                 self._bytes += wanted.nbytes
         return Lesson(x, lengths, counted, wanted)
 
-    @cached_property
-    def _answer(self) -> Callable[..., Array]:
-        apply = self.forward.apply
-        return jax.jit(
-            lambda params, systems, x, lengths: apply(params, systems, x, lengths)[0],
-            out_shardings=self.spread,
-        )
+
+@lru_cache(maxsize=8)
+def _answer(apply: Callable[..., Any], spread: Any) -> Callable[..., Array]:
+    return jax.jit(lambda params, systems, x, lengths: apply(params, systems, x, lengths)[0], out_shardings=spread)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ import optax
 from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import System, Variables
 from lastcli.evaluation.passes import precision_of
+from lastcli.families.base import Forward
 from lastcli.parallel import devices
 from lastcli.reduction.divergence import divergence_of
 from lastcli.reduction.lessons import Lesson, Lessons
@@ -71,7 +72,7 @@ def match_output(
         wide = devices.copies_of(tuple(layer.padded() for layer in layers), lessons.replicated)
         zeros = [{name: np.zeros(zero.shape, real) for name, zero in layer.start.items()} for layer in wide]
         optimisers = [_adam(rate, steps) for rate in rates]
-        fitting = _Fitting(lessons, wide, _programs(lessons, optimisers[0], steps))
+        fitting = _Fitting(lessons, wide, _programs(forward, lessons.replicated, steps))
         # placed as the step places its results, or the second step would be compiled anew
         values, *states = devices.copies_of((zeros, *(one.init(zeros) for one in optimisers)), lessons.replicated)
         start = fitting.held_error(values)
@@ -201,16 +202,10 @@ class _Programs:
     error: Callable[..., Any]
 
 
-def _programs(lessons: Lessons, optimiser: optax.GradientTransformation, steps: int) -> _Programs:
-    """The programs for students of one teacher; kept with its lessons, so that stages and ratios share them."""
-    if steps not in lessons.programs:
-        lessons.programs[steps] = _compiled(lessons, optimiser)
-    found: _Programs = lessons.programs[steps]
-    return found
-
-
-def _compiled(lessons: Lessons, optimiser: optax.GradientTransformation) -> _Programs:
-    forward = lessons.forward
+@lru_cache(maxsize=8)
+def _programs(forward: Forward, replicated: Any, steps: int) -> _Programs:
+    """The programs for students of one model, whatever their teachers, stages and ratios."""
+    optimiser = _adam(_RATES[0], steps)
     divergence = divergence_of(forward.task)
     compare = _squared_error if divergence is None else partial(_divergence, divergence)
 
@@ -231,8 +226,7 @@ def _compiled(lessons: Lessons, optimiser: optax.GradientTransformation) -> _Pro
             updates, state = optimiser.update(gradient, state)
         return optax.apply_updates(values, updates), state
 
-    same = lessons.replicated
-    return _Programs(jax.jit(advance, out_shardings=same), jax.jit(error, out_shardings=same))
+    return _Programs(jax.jit(advance, out_shardings=replicated), jax.jit(error, out_shardings=replicated))
 
 
 @dataclass(frozen=True)
