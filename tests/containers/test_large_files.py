@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -143,3 +144,24 @@ def test_bytes_are_compared_to_the_last_one(count):
         other = bytearray(data)
         other[position] ^= 128
         assert not inputs.same_bytes(memoryview(data), memoryview(other))
+
+
+def test_a_flush_that_failed_is_told_though_a_later_one_succeeds(tmp_path, monkeypatch):
+    """The system forgets the error of an fsync once it has reported it: the file would be called whole."""
+    monkeypatch.setattr(flushing, "EARLY", 10)
+    errors = [OSError(5, "the disk is gone"), None]
+
+    def fsync(descriptor):
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(flushing.os, "fsync", fsync)
+    with (tmp_path / "file").open("wb") as file:
+        flushed = flushing.Flushing(file)
+        flushed.wrote(10)
+        while flushed._last is not None and not flushed._last.done():
+            time.sleep(0.001)
+        with pytest.raises(OSError, match="the disk is gone"):
+            flushed.wrote(10)
+        flushed.close()

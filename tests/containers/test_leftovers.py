@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.containers import boxes
+from lastcli.containers import boxes, finished
 from lastcli.containers.signals import undisturbed
 from lastcli.errors import InputError
 from tests.containers.samples import contents, put, same_bits
@@ -311,3 +311,11 @@ def test_the_box_of_a_living_run_is_locked_against_other_processes(tmp_path):
         os.close(other)
         box.discard()
     assert not box.path.exists()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 13, 24])
+def test_a_first_line_that_was_cut_off_is_known_again(cut):
+    whole = json.dumps({"schema": finished.SCHEMA, "job": "x"}).encode()
+    assert finished._ours(whole[:cut])
+    assert not finished._ours(b"{" + b"x" * 20)
+    assert not finished._ours(b"x" + whole[:cut])

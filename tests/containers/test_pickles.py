@@ -11,6 +11,7 @@ import functools
 import gzip
 import io
 import lzma
+import math
 import pathlib
 import pickle
 import subprocess
@@ -24,6 +25,7 @@ import pytest
 
 from lastcli import containers
 from lastcli.containers.pickle import limits, machine, meaning
+from lastcli.containers.pickle.arrays import behind
 from lastcli.containers.pickle.foreign import kinds_in
 from lastcli.containers.pickle.meaning import Meaning
 from lastcli.containers.pickle.settings import settings_in
@@ -703,3 +705,31 @@ def test_tuples_are_followed_down_to_the_depth_that_is_said(leaf):
     assert value in (1, None, "a", [], ())
     with pytest.raises(InputError, match=f"tuples nested more than {limits.MAX_TUPLE_DEPTH} deep"):
         followed(leaf + (deepest + 1) * b"\x85")
+
+
+@pytest.mark.parametrize(
+    ("shape", "sound"),
+    [((2, 3), True), ((0, 3), True), ((), True), ((-1, 3), False), ((True,), False), ((1.0,), False)],
+)
+def test_the_bytes_behind_a_joblib_array_are_as_many_as_its_shape_says(shape, sound):
+    record = Record(Global("joblib.numpy_pickle", "NumpyArrayWrapper"))
+    dtype = Record(Global("numpy", "dtype"), ("f4", False, True), state=(3, "<", None, None, None, -1, -1, 0))
+    record.state = {"dtype": dtype, "shape": shape, "order": "C"}
+    stream = Stream(Memory(bytes(100)))
+    if sound:
+        behind(record, stream, None)
+        assert record.items[0].length == 4 * math.prod(shape)
+    else:
+        with pytest.raises(ValueError, match="whole numbers"):
+            behind(record, stream, None)
+
+
+@pytest.mark.parametrize("name", ["optimizer", "my_optim_state", "lr_Scheduler"])
+def test_what_is_named_as_training_is_no_model(name):
+    """Adam's moments, kept under a name of their own without the form that torch gives them."""
+    tree = {"net": {"a.weight": 1.0}, name: {"a.weight": 2.0}}
+    assert models._models(tree, (), lambda value: isinstance(value, float)) == [("net",)]
+    assert models._models({"net": tree["net"], "ema": tree["net"]}, (), lambda value: isinstance(value, float)) == [
+        ("net",),
+        ("ema",),
+    ]
