@@ -22,7 +22,7 @@ def measured(repeats: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         safetensors, torch = Path(folder) / "model.safetensors", Path(folder) / "model.pth"
         for target in (safetensors, torch):
-            run("-m", "lastcli", "convert", "bundled", "--out", str(target), "--quiet")
+            run("-m", "lastcli", "convert", "bundled", str(target), "--quiet")
         commands = {
             "python -c pass": ("-c", "pass"),
             "python -c 'import jax'": ("-c", "import jax"),

@@ -41,6 +41,7 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(number) for number in re.findall(pattern, text)]
 
 
+@pytest.mark.slow
 def test_s5_in_flax(run):
     out = run("s5_flax")
     last, obs = numbers(r"accuracy ([\d.]+)", out)
@@ -58,6 +59,7 @@ def test_s4d_in_torch(run):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_mamba_in_transformers(run):
     out = run("mamba_transformers")
     magnitude, obs = numbers(r"moved by ([\d.]+)", out)

@@ -38,6 +38,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "full"
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme(folder, tmp_path, last):
     flags = ("--calibration", "train.txt", "--states-multiple", "8")
     code, out, err = last("prune", "full", "--ratio", "0.4", *flags, "--out", "small", "--shard-size", "4KB", "--json")

@@ -22,6 +22,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_on_reports_is_followed(folder, last):
     follow("docs/report.md", {}, last)
     for name in ("report.html", "pruned.html", "score.html", "inspect.html", "page.html"):
@@ -29,6 +30,7 @@ def test_the_page_on_reports_is_followed(folder, last):
     assert "# small.safetensors" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_on_jobs_is_followed(folder, last):
     for block in blocks("docs/ci.md"):
         if block.language == "yaml":

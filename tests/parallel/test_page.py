@@ -24,6 +24,7 @@ def check_options(words: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("short_searches")
+@pytest.mark.slow
 def test_the_consoles_of_the_page_run(last, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = ""

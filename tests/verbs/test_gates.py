@@ -198,7 +198,7 @@ def test_an_option_that_only_says_how_a_model_is_written_is_not_suspected():
     session = SimpleNamespace(
         external=None,
         checkpoint=SimpleNamespace(settings=settings),
-        measured_on=Split(np.zeros((2, 3, 1)), np.arange(2)),
+        examples=SimpleNamespace(measured_on=Split(np.zeros((2, 3, 1)), np.arange(2))),
     )
     found = Evaluation(Metric("accuracy"), 0.5, None, None, 2, np.zeros((2, 1)))
     assert baseline_fault(session, found) == (
