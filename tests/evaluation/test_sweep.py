@@ -48,6 +48,35 @@ def test_one_program_for_all_candidates(swept: tuple[models.Counted, list, Bar])
     assert bar.done == 23 * len(KEPT)
 
 
+def test_what_is_candidate_0_value_for_value_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ratio of 0 is the original."""
+    ran, real, bar = [], sweep.Program.__call__, Bar()
+
+    def counted(program, *arguments):
+        ran.append(1)
+        return real(program, *arguments)
+
+    monkeypatch.setattr(sweep.Program, "__call__", counted)
+    whole = models.systems()
+    again = models.masked(whole, 6)
+    other = [whole[0].replace(C=np.where(whole[0].C.flat[0] == whole[0].C, whole[0].C + 1e-7, whole[0].C)), *whole[1:]]
+    found = evaluate_candidates(
+        models.forward(models.Counted()),
+        models.parameters(),
+        [whole, again, other, whole],
+        models.split(),
+        batch_size=8,
+        progress=bar,
+        compare_outputs=True,
+    )
+    assert len(ran) == 2 * 3
+    assert bar.done == 23 * 4
+    for same in (found[1], found[3]):
+        assert (same.value, same.ci_low, same.max_difference) == (found[0].value, found[0].ci_low, 0.0)
+        np.testing.assert_array_equal(same.statistics, found[0].statistics)
+    assert found[2].max_difference > 0
+
+
 def test_values_are_those_of_a_plain_recurrence(swept: tuple[models.Counted, list, Bar]) -> None:
     _, found, _ = swept
     split, full = models.split(), None

@@ -3,7 +3,7 @@
 A candidate is the model's layers as other systems of the same shapes: masked, refitted or reduced and embedded at full
 size. The program takes them as arguments, so nothing is compiled again; every batch is put on the devices once and
 all candidates run over it, on a CPU as many at a time as there are cores. A candidate's numbers do not depend on which
-others are present.
+others are present; one that is candidate 0 value for value, as nothing removed is, is not run again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
@@ -132,25 +133,40 @@ def evaluate_candidates(
 
     def own() -> list[dict[int, _Part]]:
         """Of every candidate, what this process has measured: {number of the batch: its part}."""
+        first_again = [k for k in range(1, len(candidates)) if _same(candidates[k], candidates[0])]
         parts: list[dict[int, _Part]] = [{} for _ in candidates]
         with memory_errors():
-            placed = [runner.systems(candidate) for candidate in candidates]
+            placed = {k: runner.systems(one) for k, one in enumerate(candidates) if k not in first_again}
             items = (
                 (number, k, batch.count, systems, inputs)
                 for number, batch in own_batches(batches)
                 for inputs in [runner.batch(batch)]
-                for k, systems in enumerate(placed)
+                for k, systems in placed.items()
             )
             first = None
             for number, k, count, statistics, finite, outputs in side_by_side(run, items, at_once):
                 first = outputs if k == 0 else first
                 parts[k][number] = _Part.of(statistics, finite, count, outputs, first)
+                equal = len(first_again) if k == 0 else 0
                 if progress is not None:
-                    progress.advance(count * processes.count())
+                    progress.advance(count * processes.count() * (1 + equal))
+        for k in first_again:
+            parts[k] = parts[0]
         return parts
 
     everything = processes.together(own)
     return [_joined(metric, [parts[k] for parts in everything], split.n) for k in range(len(candidates))]
+
+
+def _same(one: Sequence[System], other: Sequence[System]) -> bool:
+    """Whether the systems of two candidates are the same value for value, bit for bit."""
+    forms = {jax.tree.structure(tuple(systems)) for systems in (one, other)}
+    if len(forms) > 1:
+        return False
+    return all(
+        a is b or (a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
+        for a, b in zip(*(map(np.asarray, jax.tree.leaves(tuple(systems))) for systems in (one, other)))
+    )
 
 
 @lru_cache(maxsize=16)
