@@ -317,7 +317,7 @@ def test_calibration_inputs_that_cannot_be_read_end_it(tiny, answered, tmp_path)
         lastcli.prune(tiny, method="best", max_drop=0.1, data=answered, calibration=tmp_path / "torn.npz", dry_run=True)
 
 
-def test_a_dearer_one_costs_a_single_try_where_it_cannot_win(monkeypatch):
+def test_a_slow_one_costs_a_single_try_where_it_cannot_win(monkeypatch):
     """One state fewer than the best so far is tried first; outside the bound, nothing else is."""
     monkeypatch.setattr(search, "metric_of", lambda session: None)
     asked = []

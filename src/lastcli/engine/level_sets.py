@@ -12,6 +12,7 @@ stability, so both directions, the delay and D are part of one system.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,8 @@ _ROUNDS = 40
 _NEAR = 1e-7
 # Gains this far below the terms that they are the sum of are rounding.
 _ROUNDING = 1e-12
+# Responses whose singular values are computed together, the most promising first.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _effort(system: DiagonalSystem, active: np.ndarray) -> float:
 def _on_a_grid(system: DiagonalSystem) -> np.ndarray:
     """(G,) the highest gains at the angle of every pole, a bandwidth beside it, and on an even grid."""
     groups = (_Group.of(system, g) for g in range(system.groups))
-    return np.array([group.gains(group.grid()).max() for group in groups])
+    return np.array([group.highest(group.grid())[0] for group in groups])
 
 
 def _upper_bounds(system: DiagonalSystem) -> np.ndarray:
@@ -113,15 +116,15 @@ def _climb(group: _Group, top: float, refine: bool) -> tuple[float, bool]:
         omega, sure = group.crossings(level)
         places = np.unique(np.concatenate([[0.0], omega, [np.pi]]))
         places = np.sort(np.concatenate([places, (places[1:] + places[:-1]) / 2]))
-        best = float(group.gains(places).max())
+        best, _ = group.highest(places)
         top = max(top, best)
         if best <= level:
             break
         ends = places
     else:
         sure = False
-    if refine and (gains := group.gains(ends)).max() >= top * (1 - TOLERANCE):
-        middle = int(gains.argmax())
+    best, middle = group.highest(ends) if refine else (-np.inf, 0)
+    if best >= top * (1 - TOLERANCE):
         around = ends[[max(middle - 1, 0), middle, min(middle + 1, len(ends) - 1)]]
         top = max(top, float(peak_gain(group.gains, around, 1)))
     return top, sure
@@ -173,10 +176,32 @@ class _Group:
 
     def gains(self, omega: np.ndarray) -> np.ndarray:
         """Largest singular values at (K,) frequencies."""
+        return np.concatenate([_largest(response) for _, response in self._responses(omega)])
+
+    def highest(self, omega: np.ndarray) -> tuple[float, int]:
+        """The largest of these gains, and which it is.
+
+        No singular value is above the Frobenius norm of its matrix: those whose norm is below a gain that was found are
+        not decomposed.
+        """
+        best, where = -np.inf, 0
+        for start, response in self._responses(omega):
+            most = np.linalg.norm(response, axis=(1, 2))
+            order = np.argsort(-most)
+            for first in range(0, len(order), _AT_ONCE):
+                chosen = order[first : first + _AT_ONCE]
+                if most[chosen[0]] < best:
+                    break
+                found = _largest(response[chosen])
+                if found.max() > best:
+                    best, where = float(found.max()), start + int(chosen[found.argmax()])
+        return best, where
+
+    def _responses(self, omega: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(first frequency, matrices) of as many frequencies at a time as stay small."""
         size = max(1, 2**24 // (self.D.size + self.system.poles.size * self.system.outputs))
-        parts = [omega[start : start + size] for start in range(0, len(omega), size)]
-        found = [np.linalg.norm(frequency_response(self.system, part)[0], ord=2, axis=(1, 2)) for part in parts]
-        return np.concatenate(found)
+        for start in range(0, len(omega), size):
+            yield start, frequency_response(self.system, omega[start : start + size])[0]
 
     def crossings(self, level: float) -> tuple[np.ndarray, bool]:
         """Frequencies in [0, π], all those at which a singular value is `level` among them, and whether that is sure.
@@ -196,6 +221,16 @@ class _Group:
         angle = 2 * np.arctan(found[near].imag)
         omega = np.abs(angle) if self.side > 0 else np.pi - np.abs(angle)
         return omega, bool(error < 0.1 * narrowest)
+
+
+def _largest(matrices: np.ndarray) -> np.ndarray:
+    """(K,) largest singular values of (K, p, m) matrices, by the eigenvalues of the smaller of G Gᴴ and Gᴴ G.
+
+    The largest loses nothing by being squared, and takes half the time of a singular value decomposition.
+    """
+    adjoint = matrices.conj().swapaxes(1, 2)
+    gram = matrices @ adjoint if matrices.shape[1] <= matrices.shape[2] else adjoint @ matrices
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0))
 
 
 def _side(single: DiagonalSystem) -> tuple[float, np.ndarray]:

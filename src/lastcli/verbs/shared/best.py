@@ -1,7 +1,8 @@
 """`--method best`: methods, refits and stages from the cheapest to the dearest, and the smallest model within a drop.
 
-Each is asked only for what the ones before it did not reach: fewer states than the best so far. So a dearer one costs
-a single try where it cannot win, and nothing is tried any more once no state can be spared.
+Each is asked only for what the ones before it did not reach: fewer states than the best so far. A slow one is asked for
+one state fewer first, so that it costs a single try where it cannot win, and nothing is tried any more once no state
+can be spared.
 """
 
 from __future__ import annotations

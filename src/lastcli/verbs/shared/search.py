@@ -65,7 +65,7 @@ class Search:
     Args:
         baseline: the full model, `baseline_of`.
         below: only models with fewer states than these are of interest; None for all. Where one state fewer is
-            already outside the bound, nothing else is tried.
+            outside the bound already, a slow refit is not tried on.
     """
 
     def __init__(
@@ -90,11 +90,12 @@ class Search:
         coarse = sorted({max(1, self.total * k // (_COARSE + 1)) for k in range(1, _COARSE + 1)})
         coarse = coarse[::3] if self.refit.slow else coarse
         if self.below is not None:
-            # one state fewer first: what cannot even do that costs this try alone
-            self._try([max(1, self.below - 1)])
-            if not any(self.within.values()):
-                return self.finish()
-            coarse = [count for count in coarse if count < self.below]
+            coarse = [count for count in coarse if count < self.below] or [max(1, self.below - 1)]
+            if self.refit.slow:
+                # one state fewer first: what cannot even do that costs this try alone
+                self._try([max(1, self.below - 1)])
+                if not any(self.within.values()):
+                    return self.finish()
         self._try(coarse)
         low, high = self._bracket()
         fine = _FINE_SLOW if self.refit.slow and self.below is not None else _FINE
