@@ -8,7 +8,7 @@ from lastcli.engine.pole_variables import anchor_of
 from lastcli.engine.poles import refit_poles
 from lastcli.engine.poles_linearised import linearise
 from lastcli.engine.reductions import refit, truncate
-from lastcli.engine.signals import load_signals, with_ridge
+from lastcli.engine.signals import divide_signals, load_signals, with_ridge
 from lastcli.engine.system import feedthrough_of
 from lastcli.errors import InputError, UnsupportedModelError
 from tests.oracles import recurrence
@@ -163,6 +163,34 @@ def test_a_single_sequence_holds_back_its_end():
     data = signals_of(system, n=1, length=300)
     start = start_of(system, np.array([[0, 1, 3]]), data)
     assert error(refit_poles(system, start, [data], steps=20).system, data) < error(start.system, data)
+
+
+def test_few_sequences_hold_back_the_last_of_their_own_steps():
+    """What is padding behind a short sequence says nothing of when to stop."""
+    system = system_of("paired", 8)
+    u, y, weights = signals_of(system, n=3, length=20)
+    weights[1, 10:] = 0
+    weights[2, :4], weights[2, 9:] = 0, 0
+    signals = load_signals(system, [(u, y, weights)])
+    fitted, held = divide_signals(signals, 0.2)
+    late = [list(range(16, 20)), [8, 9], [8]]
+    for n, steps in enumerate(late):
+        np.testing.assert_array_equal(np.flatnonzero(held.root[n]), steps)
+        wanted = np.setdiff1d(np.flatnonzero(weights[n]), steps)
+        np.testing.assert_array_equal(np.flatnonzero(fitted.root[n]), wanted)
+    for part in (fitted, held):
+        assert (part.root**2).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n", [5, 7, 20])
+def test_of_more_sequences_whole_ones_are_held_back(n):
+    system = system_of("paired", 8)
+    u, y, weights = signals_of(system, n=n, length=6)
+    fitted, held = divide_signals(load_signals(system, [(u, y, weights)]), 0.2)
+    assert len(held.u) == max(round(0.2 * n), 1)
+    assert len(fitted.u) == n - len(held.u)
+    both = {one.tobytes() for one in fitted.u} & {one.tobytes() for one in held.u}
+    assert both == set()
 
 
 def test_padding_does_not_count():

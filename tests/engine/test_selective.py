@@ -187,6 +187,34 @@ def test_a_bias_of_the_last_projection_is_taken_off_before_anything_is_fitted():
     np.testing.assert_allclose(shifted, plain, rtol=1e-4, atol=1e-3)
 
 
+def test_the_last_projection_is_fitted_to_what_its_bias_leaves():
+    _, system = made(1)
+    bias = np.linspace(-1, 2, 6)
+    answers = engine_of(system).output(system, SIGNALS) + bias
+    spoilt = system.replace(out_bias=bias, out_proj=0.3 * np.asarray(system.out_proj))
+    weights = np.ones(SIGNALS.shape[:2])
+    found = fit.fit_projection(spoilt, lambda: [(SIGNALS, answers, weights)])
+    left = ((engine_of(found).output(found, SIGNALS) - answers) ** 2).sum()
+    assert left < 0.01 * ((engine_of(spoilt).output(spoilt, SIGNALS) - answers) ** 2).sum()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_A_moves_by_factors_and_everything_else_by_its_own_units(version):
+    _, system = made(version)
+    layer = engine_of(system).variables(system)
+    zeros = {name: np.zeros(np.shape(array)) for name, array in layer.start.items()}
+    for name in zeros:
+        moved = layer.system({**zeros, name: zeros[name] + 0.5})
+        before, after = (np.asarray(getattr(one, name), float) for one in (layer.system(zeros), moved))
+        if name == "A":
+            np.testing.assert_allclose(after, before * np.exp(0.5), rtol=1e-5)
+        else:
+            np.testing.assert_allclose(after, before + 0.5 * np.asarray(layer.units[name]), rtol=1e-4, atol=1e-6)
+        others = [other for other in zeros if other != name]
+        for other in others:
+            np.testing.assert_allclose(getattr(moved, other), getattr(layer.base, other), rtol=1e-5, atol=1e-7)
+
+
 def test_without_steps_that_count_nothing_is_fitted():
     _, system = made(1)
     assert fit.fit_projection(system, list) is system

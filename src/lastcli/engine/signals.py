@@ -88,14 +88,17 @@ def load_signals(start: DiagonalSystem, signals: Iterable[tuple[np.ndarray, np.n
 def divide_signals(signals: Signals, held_back: float) -> tuple[Signals, Signals]:
     """What is fitted and what is held back, each with weights that sum to 1.
 
-    Every k-th sequence is held back; of fewer than five sequences, the last steps of each.
+    Every k-th sequence is held back; of fewer than five sequences, the last of the steps of each that count.
     """
-    n, length = signals.root.shape
+    n = len(signals.root)
     if n >= 5:
         rows = np.linspace(0, n - 1, min(max(round(held_back * n), 1), n - 1)).round().astype(int)
         held = np.isin(np.arange(n), rows)
         return _weighted(signals, ~held), _weighted(signals, held)
-    late = np.arange(length) >= length - max(round(held_back * length), 1)
+    counts = signals.root > 0
+    own = counts.sum(axis=1, keepdims=True)
+    behind = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]  # how many steps that count there are from this one on
+    late = counts & (behind <= np.maximum(np.round(held_back * own), 1))
     parts = [dataclasses.replace(signals, root=signals.root * mask) for mask in (~late, late)]
     everyone = np.ones(n, dtype=bool)
     return _weighted(parts[0], everyone), _weighted(parts[1], everyone)
