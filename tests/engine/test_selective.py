@@ -18,6 +18,7 @@ from lastcli.errors import InputError, UnsupportedModelError, UsageError
 from lastcli.families import family_named
 from tests.builders.mamba import language_model, mamba1, mamba1_heads_mixer, mamba2, rms, silu, softplus
 from tests.families.rebuilding import config_of, layers_of, rebuilt, some_kept, systems_of
+from tests.systems import system_of
 
 SIGNALS = np.random.default_rng(2).normal(size=(5, 40, 6))
 
@@ -394,3 +395,9 @@ def test_what_has_no_meaning_is_refused():
                      lambda: mean_poles(unknown)):  # fmt: skip
         with pytest.raises(TypeError, match="Stateless"):
             computed()
+
+
+def test_what_drives_the_states_can_be_fitted_in_selective_layers_alone():
+    """Elsewhere B is given by the poles' own search, or fixed."""
+    assert made(1)[1].drivable is True
+    assert system_of("mimo").drivable is False
