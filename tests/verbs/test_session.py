@@ -12,6 +12,7 @@ from lastcli.containers.base import TensorSource
 from lastcli.engine.protocol import Reduction
 from lastcli.errors import UnsupportedModelError, UsageError
 from lastcli.plan import METHODS, REFITS, build_plan
+from lastcli.plan.ratios import parse_ratios
 from lastcli.verbs.prune import prune
 from lastcli.verbs.shared import remade, skeleton
 from lastcli.verbs.shared.anatomy import energies_for
@@ -19,6 +20,7 @@ from lastcli.verbs.shared.baseline import outside_tensors
 from lastcli.verbs.shared.origin import _splits
 from lastcli.verbs.shared.rebuilding import Rebuilt, _same, rebuild
 from lastcli.verbs.shared.session import Session
+from lastcli.verbs.sweep import sweep
 from tests.evaluation import models
 
 
@@ -143,3 +145,31 @@ def test_steps_of_a_path_have_their_names():
         "2",
         "3.5",
     ]
+
+
+@pytest.mark.parametrize("calibration", ["split:0.5", "drawn:n=40,length=9"])
+def test_a_limit_with_a_seed_draws_from_divided_and_drawn_inputs_too(tiny, data, calibration):
+    given = {"data": str(data), "calibration": calibration, "seed": 4}
+    with session_of(tiny, **given) as whole, session_of(tiny, **given, calibration_limit="5") as some:
+        everything, drawn = (session.examples.to_calibrate(4, bundled=False) for session in (whole, some))
+    rows = [next(i for i, one in enumerate(everything.x) if np.array_equal(one, x)) for x in drawn.x]
+    assert len(rows) == 5
+    assert rows == sorted(set(rows))
+    assert rows != list(range(5))
+    assert drawn.y is None
+
+
+def test_the_ratios_that_a_sweep_takes_by_itself_are_those_of_its_ladder(tiny, data, monkeypatch):
+    found = []
+
+    class EnoughError(Exception):
+        pass
+
+    def compressor(session, pairs, *, ratios):
+        found.extend(ratios)
+        raise EnoughError
+
+    monkeypatch.setattr(Session, "compressor", compressor)
+    with session_of(tiny, data=str(data), steps=3) as session, pytest.raises(EnoughError):
+        sweep(session)
+    assert found == list(parse_ratios("0:0.9:0.1"))
