@@ -2,8 +2,9 @@
 
 Measures first which tests run which lines (`pytest --cov-context=test`; pytest-cov is in the extra `fuzz`). Draws
 changes of the packages' code at random, and runs for each the tests that come through its line, the quickest first and
-then those that run most of its file, until one fails. A change that no test runs, or that every test passes, is printed. Some change nothing that can be
-seen (a bound that is never met exactly, the size of a chunk); they count as not noticed.
+then those that run most of its file, until one fails. A change that no test runs, or that every test passes, is
+printed. Some change nothing that can be seen (a bound that is never met exactly, the size of a chunk); they count as
+not noticed.
 
 Before that, all chosen tests run once on the code as it is: what fails there is left out, for it would notice anything.
 
