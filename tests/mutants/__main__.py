@@ -1,10 +1,10 @@
 """How many small changes of the code the tests notice: `python -m tests.mutants --sample 300 --seed 0`.
 
 Measures first which tests run which lines (`pytest --cov-context=test`; pytest-cov is in the extra `fuzz`). Draws
-changes of the packages' code at random, and runs for each the tests that come through its line, the quickest first and
-then those that run most of its file, until one fails. A change that no test runs, or that every test passes, is
-printed. Some change nothing that can be seen (a bound that is never met exactly, the size of a chunk); they count as
-not noticed.
+changes of the packages' code at random, and runs for each the tests that come through its line, the quickest first,
+then those that run most of its file, then some of every file of the package's own tests, until one fails. A change that
+no test runs, or that every test passes, is printed. Some change nothing that can be seen (a bound that is never met
+exactly, the size of a chunk); they count as not noticed.
 
 Before that, all chosen tests run once on the code as it is: what fails there is left out, for it would notice anything.
 
@@ -34,7 +34,8 @@ __all__ = ["main"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TESTS = ("tests/engine", "tests/containers", "tests/contract", "tests/reduction", "tests/families", "tests/model")
-_LONGEST, _MOST_TESTS, _MOST_SECONDS = 180, 25, 30.0
+_LONGEST, _MOST_TESTS, _MOST_SECONDS = 240, 25, 30.0
+_OF_EACH_FILE = 4
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,20 +127,34 @@ def _tests_of(
     """Tests that come through the changed line, or through the file where none is known to.
 
     First the quickest, then those that run most of the file: of either at most 25, and after the first no more than
-    take half a minute together.
+    take half a minute together. Last the quickest four of every file of tests of the same package, for half a minute.
     """
     by_line = lines.get(str(file.relative_to(_ROOT)), {})
     names = by_line.get(change.line) or by_line.get(0, [])
     of_file = Counter(name for line, others in by_line.items() if line for name in others)
     quickest = sorted(names, key=lambda name: seconds.get(name, 1.0))
     closest = sorted(quickest, key=lambda name: -of_file[name])
-    return list(dict.fromkeys(_affordable(quickest, seconds) + _affordable(closest, seconds)))
+    first = _affordable(quickest, seconds, _MOST_TESTS) + _affordable(closest, seconds, _MOST_TESTS)
+    package = file.relative_to(_ROOT / "src/lastcli").parts[0]
+    own = [name for name in quickest if name.startswith(f"tests/{package}/") and name not in first]
+    return list(dict.fromkeys(first + _affordable(_of_each_file(own), seconds, len(own))))
 
 
-def _affordable(names: list[str], seconds: dict[str, float]) -> list[str]:
+def _of_each_file(names: list[str]) -> list[str]:
+    """The first few of every file of tests: those first that are first in their file."""
+    places: dict[str, int] = {}
+    ranked = []
+    for name in names:
+        file = name.partition("::")[0]
+        places[file] = places.get(file, 0) + 1
+        ranked.append((places[file], name))
+    return [name for place, name in sorted(ranked, key=lambda pair: pair[0]) if place <= _OF_EACH_FILE]
+
+
+def _affordable(names: list[str], seconds: dict[str, float], most: int) -> list[str]:
     together = itertools.accumulate(seconds.get(name, 1.0) for name in names)
     within = sum(1 for total in together if total <= _MOST_SECONDS)
-    return names[: min(max(within, 1), _MOST_TESTS)]
+    return names[: min(max(within, 1), most)]
 
 
 def _failing(tests: set[str], scratch: Path, workers: int) -> set[str]:
