@@ -16,6 +16,7 @@ inverse is `A_qq + z_q z_qᵀ / s_o`, a rank-one change that needs no inverse of
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lastcli.engine.downdating import Inverse, Probe
 from lastcli.engine.embedding import kept_indices
 from lastcli.engine.features import block_size
 from lastcli.engine.moments import Moments
@@ -172,28 +174,30 @@ class _Fit(NamedTuple):
     """The refitted read-out of the states that are left; what belongs to states that have gone is zero.
 
     Attributes:
-        A: (G, b, b, n, n), the inverse of M.
         V: (G, p, b, n), the read-out, where D is diagonal for the target without each output's own input.
         direct: None, or for a diagonal D Z (G, p, b, n), the same for the own inputs as targets, s (G, p), what is left
             of those, and r (G, p), how the rest of the target depends on that.
+        blocks: (G, b, b, n), the blocks of the inverse of M on its diagonal, one of every state.
         objective: (sets,), squared error and ridge.
     """
 
-    A: Array
     V: Array
     direct: tuple[Array, Array, Array] | None
+    blocks: Array
     objective: Array
 
 
 @partial(jax.jit, static_argnames=("sets", "count"))
 def _stage(problem: Regression, held: Array, *, sets: int, count: int) -> tuple[Array, Array]:
     """Remove `count` states: their indices in order (sets, count), and (2, sets, count) error and objective after."""
-    G, _, _, n = problem.X.shape
+    G, _, b, n = problem.X.shape
     member, rows = jnp.arange(G) % sets, jnp.arange(sets)
     shortest = n // _MOST_REFRESHES
+    # Columns cost in proportion to it, the products that put them in to 1 / it.
+    together = math.isqrt(n)
 
     def pick(fit: _Fit, alive: Array) -> tuple[Array, Array]:
-        cost = sum_by_set(_costs(fit.A, fit.V, fit.direct), sets)
+        cost = sum_by_set(_costs(fit), sets)
         cost = jnp.where(jnp.isfinite(cost), jnp.maximum(cost, 0), 0)
         # Two keys in one comparison: a held state loses against every other, a removed one against all.
         first = jnp.where(alive & ~held, cost, jnp.inf)
@@ -201,30 +205,49 @@ def _stage(problem: Regression, held: Array, *, sets: int, count: int) -> tuple[
         q = jnp.argmin(jnp.where(jnp.isfinite(first).any(axis=1, keepdims=True), first, second), axis=1)
         return q, cost[rows, q]
 
-    def afresh(alive: Array) -> tuple:
-        fit = _solved(problem, alive, sets)
-        return fit, *pick(fit, alive)
-
-    def step(i: Array, carry: tuple) -> tuple:
-        fit, alive, since, chosen, values = carry
+    def some(carry: tuple) -> tuple:
+        """As many as are put into the inverse at once, fewer where rounding has spoilt it."""
+        A, fit, alive, stale, since, done, chosen, values = carry
+        A, fit = jax.lax.cond(stale, lambda: _solved(problem, alive, sets), lambda: (A, fit))
+        here = jnp.tile(alive[member], (1, b))
+        inverse, probe = Inverse.of(A, b, together), Probe.of(problem.M, here, b)
         q, cost = pick(fit, alive)
-        stale = (since > shortest) & (_drift(problem.M, fit.A, q[member], alive[member]) > _DRIFT)
-        fit, q, cost = jax.lax.cond(stale, lambda: afresh(alive), lambda: (fit, q, cost))
-        A, V, direct = jax.vmap(_downdate)(fit.A, fit.V, fit.direct, q[member])
-        fit = _Fit(A, V, direct, fit.objective + cost)
+        since = jnp.where(stale, 0, since)
+        start = (fit, inverse, probe, alive, since, 0, q, cost, inverse.column(q[member]), chosen, values, False)
+        fit, inverse, _, alive, since, taken, *_, chosen, values, stale = jax.lax.while_loop(
+            lambda carry: ~carry[-1] & (carry[5] < together) & (done + carry[5] < count),
+            lambda carry: step(carry, done),
+            start,
+        )
+        return inverse.settled(), fit, alive, stale, since, done + taken, chosen, values
+
+    def step(carry: tuple, done: Array) -> tuple:
+        """Take the picked state away, and pick the next."""
+        fit, inverse, probe, alive, since, taken, q, cost, column, chosen, values, _ = carry
+        fit, row = _downdated(fit, column, q[member], cost)
+        inverse = inverse.changed(taken, column, row)
+        probe = probe.without(problem.M, q[member])
         value = jnp.stack([fit.objective - sum_by_set(_ridge_share(problem, fit), sets), fit.objective])
-        alive, since = alive.at[rows, q].set(False), jnp.where(stale, 0, since) + 1
-        return fit, alive, since, chosen.at[:, i].set(q), values.at[:, :, i].set(value)
+        alive, since = alive.at[rows, q].set(False), since + 1
+        chosen, values = chosen.at[:, done + taken].set(q), values.at[:, :, done + taken].set(value)
+        q, cost = pick(fit, alive)
+        column = inverse.column(q[member])
+        stale = (since > shortest) & (probe.drift(column, alive[member], q[member]) > _DRIFT)
+        return fit, inverse, probe, alive, since, taken + 1, q, cost, column, chosen, values, stale
 
     everything = jnp.ones((sets, n), bool)
     chosen, values = jnp.zeros((sets, count), int), jnp.zeros((2, sets, count))
-    start = (_solved(problem, everything, sets), everything, 0, chosen, values)
-    *_, chosen, values = jax.lax.fori_loop(0, count, step, start)
+    # nothing solved yet, which is as stale as can be
+    nothing = jax.tree.map(
+        lambda found: jnp.zeros(found.shape, found.dtype), jax.eval_shape(lambda: _solved(problem, everything, sets))
+    )
+    start = (*nothing, everything, True, 0, 0, chosen, values)
+    *_, chosen, values = jax.lax.while_loop(lambda carry: carry[5] < count, some, start)
     return chosen, values
 
 
-def _solved(problem: Regression, alive: Array, sets: int) -> _Fit:
-    """The fit of the states that are left (sets, n), from the problem itself."""
+def _solved(problem: Regression, alive: Array, sets: int) -> tuple[Array, _Fit]:
+    """The inverse (G, b·n, b·n) and the fit of the states that are left (sets, n), from the problem itself."""
     G, p, b, n = problem.X.shape
     here = jnp.tile(alive[jnp.arange(G) % sets], (1, b))
     pairs = here[:, :, None] & here[:, None, :]
@@ -238,20 +261,8 @@ def _solved(problem: Regression, alive: Array, sets: int) -> _Fit:
         r = problem.own - (V * problem.Y).sum(axis=(2, 3))
         left = left - (r**2 / s).sum(axis=1)
         direct = (Z, s, r)
-    A = jnp.transpose(inverse.reshape(G, b, n, b, n), (0, 1, 3, 2, 4))
-    return _Fit(A, V, direct, sum_by_set(left, sets))
-
-
-def _drift(M: Array, A: Array, q: Array, alive: Array) -> Array:
-    """How far M A is from the identity, in the columns of the states q (G,): what rounding has made of the inverse."""
-    G, b, _, n, _ = A.shape
-    column = jnp.take_along_axis(A, q[:, None, None, None, None], axis=4)[..., 0]  # (G, b, b, n)
-    # What rounding leaves of the states that have gone would make up for the errors in the others.
-    column = jnp.where(alive[:, None, None], column, 0)
-    product = M @ jnp.swapaxes(column, 2, 3).reshape(G, b * n, b)
-    own = (jnp.arange(n)[None] == q[:, None])[:, None, :, None]
-    unit = jnp.where(own, jnp.eye(b)[None, :, None, :], 0)
-    return jnp.where(alive[:, None, :, None], jnp.abs(product.reshape(G, b, n, b) - unit), 0).max()
+    blocks = jnp.diagonal(inverse.reshape(G, b, n, b, n), axis1=2, axis2=4)
+    return inverse, _Fit(V, direct, blocks, sum_by_set(left, sets))
 
 
 def _ridge_share(problem: Regression, fit: _Fit) -> Array:
@@ -270,12 +281,12 @@ def _ridge_share(problem: Regression, fit: _Fit) -> Array:
     return share + (floor * D**2).reshape(len(D), -1).sum(axis=1)
 
 
-def _costs(A: Array, V: Array, direct: tuple | None) -> Array:
+def _costs(fit: _Fit) -> Array:
     """What removing each state next costs, (G, n)."""
-    inverse = _invert_blocks(jnp.diagonal(A, axis1=3, axis2=4))  # (G, b, b, n)
-    if direct is None:
+    inverse, V = _invert_blocks(fit.blocks), fit.V  # (G, b, b, n)
+    if fit.direct is None:
         return _quadratic(V, inverse, V).sum(axis=1)
-    Z, s, r = direct
+    Z, s, r = fit.direct
     W = V - (r / s)[:, :, None, None] * Z
     alone, shared = _quadratic(W, inverse, W), _quadratic(W, inverse, Z)
     return (alone - shared**2 / (s[:, :, None] + _quadratic(Z, inverse, Z))).sum(axis=1)
@@ -308,17 +319,20 @@ def _invert_blocks(blocks: Array) -> Array:
     return jnp.stack([jnp.stack(row, axis=1) for row in left], axis=1)
 
 
-def _downdate(A: Array, V: Array, direct: tuple | None, q: Array) -> tuple[Array, Array, tuple | None]:
-    """One group without state q: A (b, b, n, n), V (p, b, n)."""
-    size = A.shape[0]
-    column = A[:, :, :, q]  # (b, b, n): [i, k] = A[i, k][:, q]
+def _downdated(fit: _Fit, column: Array, q: Array, cost: Array) -> tuple[_Fit, Array]:
+    """The fit without the states q (G,), whose columns of the inverse are `column`; and G A_q: (G, b, b, n)."""
+    V, direct, blocks, row = jax.vmap(_without)(fit.V, fit.direct, fit.blocks, column, q)
+    return _Fit(V, direct, blocks, fit.objective + cost), row
+
+
+def _without(V: Array, direct: tuple | None, blocks: Array, column: Array, q: Array) -> tuple:
+    """One group without state q: V (p, b, n), blocks (b, b, n), column (b, b, n)."""
     inverse = _invert_blocks(column[:, :, q][None, :, :, None])[0, :, :, 0]
-    row = jnp.einsum("kl,jln->kjn", inverse, column)  # G A_q:, by symmetry
-    if size > _UNROLLED:
-        A = A - jnp.einsum("ikn,kjm->ijnm", column, row)
+    row = jnp.einsum("kl,lin->kin", inverse, column)
+    if len(column) > _UNROLLED:
+        blocks = blocks - jnp.einsum("kin,kjn->ijn", column, row)
     else:
-        for k in range(size):
-            A = A - column[:, None, k, :, None] * row[None, k, :, None, :]
+        blocks = blocks - sum(column[k, :, None] * row[k, None] for k in range(len(column)))
     if direct is not None:
         Z, s, r = direct
         Zq = Z[:, :, q]
@@ -326,4 +340,4 @@ def _downdate(A: Array, V: Array, direct: tuple | None, q: Array) -> tuple[Array
         s = s + (weighted * Zq).sum(axis=1)
         r = r + (weighted * V[:, :, q]).sum(axis=1)
         direct = (Z - jnp.einsum("pk,kjn->pjn", Zq, row), s, r)
-    return A, V - jnp.einsum("pk,kjn->pjn", V[:, :, q], row), direct
+    return V - jnp.einsum("pk,kjn->pjn", V[:, :, q], row), direct, blocks, row
