@@ -164,3 +164,13 @@ def test_files_beside_a_checkpoint_that_are_too_large_for_what_they_are(tmp_path
         companions_of(tmp_path)
     with pytest.raises(InputError, match=r"config\.json is 2 bytes; at most 1 are read"):
         read_small(tmp_path / "config.json", 1)
+
+
+def test_the_stranger_in_a_folder_without_an_index(tmp_path):
+    from lastcli.containers.safetensors.sharded import stranger
+
+    assert stranger(tmp_path) is None
+    (tmp_path / "notes.txt").write_text("mine")
+    assert stranger(tmp_path) == "notes.txt"
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    assert stranger(tmp_path) == "other.safetensors"

@@ -8,6 +8,7 @@ import pytest
 
 from lastcli.containers import inputs
 from lastcli.containers.hashing import FileHash
+from lastcli.errors import InputError
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 5000])
@@ -26,3 +27,8 @@ def test_of_a_folder(tmp_path):
     assert FileHash(tmp_path).result() == wanted.hexdigest()
     (tmp_path / "c").write_text("of C")
     assert FileHash(tmp_path).result() != wanted.hexdigest()
+
+
+def test_of_what_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="gone could not be read to its end \\(No such file"):
+        FileHash(tmp_path / "gone").result()

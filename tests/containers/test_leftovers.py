@@ -126,6 +126,16 @@ def test_the_box_of_a_living_process_is_left_alone(tmp_path):
     assert left(tmp_path) == []
 
 
+def test_a_number_that_another_living_process_has_is_not_the_owner(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    try:
+        (tmp_path / f".last-{boxes._host()}-{process.pid}-1-{'0' * 12}.new").mkdir()
+        put(tmp_path / "x.safetensors", OLD)
+        assert left(tmp_path) == [] or not Path("/proc/self/stat").exists()
+    finally:
+        process.communicate()
+
+
 def test_a_number_used_again_is_another_process(tmp_path):
     (tmp_path / f".last-{boxes._host()}-{os.getpid()}-1-{'0' * 12}.new").mkdir()
     put(tmp_path / "x.safetensors", OLD)

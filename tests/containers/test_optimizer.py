@@ -109,3 +109,13 @@ def test_what_only_looks_like_moments_stays(tree):
     left, sentences = dropped(tree)
     assert len(left) == before
     assert sentences == ()
+
+
+def test_moments_of_a_small_part_of_the_model_go_where_their_count_is_beside_them():
+    params = {**layers((50, 50), (50, 50)), "head": {"kernel": np.ones((2, 3), np.float32)}}
+    moments = {name: {"head": {"kernel": np.zeros((2, 3), np.float32)}} for name in ("mu", "nu")}
+    tree = {"params": params, "deep": {"inside": {"count": np.zeros((), np.int32), **moments, "kept": np.ones(4)}}}
+    paths, sentences = dropped(tree)
+    assert not [path for path in paths if "mu" in path or "nu" in path]
+    assert "params/head/kernel" in paths
+    assert sentences

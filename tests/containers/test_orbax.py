@@ -282,3 +282,10 @@ def test_a_tree_of_nothing_and_one_without_metadata_of_its_own(tmp_path):
     with containers.open_reader(tmp_path / "y") as reader:
         assert dict(reader.metadata) == {}
         np.testing.assert_array_equal(reader.read("w"), np.ones(2))
+
+
+@pytest.mark.parametrize("code", ["<f3", "|x1"])
+def test_a_dtype_that_numpy_does_not_know_comes_back_as_it_stands(code):
+    from lastcli.containers.orbax.store import _parse
+
+    assert _parse(json.dumps({"shape": [2], "dtype": code}).encode(), "x") == ((2,), code)

@@ -733,3 +733,30 @@ def test_what_is_named_as_training_is_no_model(name):
         ("net",),
         ("ema",),
     ]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_file_is_known_by_how_it_begins_whatever_its_name(protocol, tmp_path):
+    path = dumped(tmp_path / "weights of monday", {"w": np.arange(3.0)}, protocol)
+    assert containers.kind_of(path) == "pickle"
+    with containers.open_reader(path) as reader:
+        assert list(reader.tensors) == ["w"]
+
+
+def test_a_reference_by_a_line_of_text_to_what_is_not_in_the_pickle():
+    with pytest.raises(InputError, match=r"x\.pkl refers to 'abc' outside its pickle"):
+        followed(b"Pabc\n")
+
+
+def test_bytes_are_counted_as_what_a_file_holds():
+    kinds, tensors = kinds_in([Storage("uint8", 4), {"a": Storage(None, 2)}])
+    assert (dict(kinds), tensors) == ({"bytes": 2}, 0)
+
+
+def test_the_number_of_operations_is_bounded_exactly(monkeypatch):
+    program = b"](K\x01e"  # with the protocol before it and the stop behind it six
+    monkeypatch.setattr(limits, "MAX_OPERATIONS", 6)
+    assert followed(program) == [1]
+    monkeypatch.setattr(limits, "MAX_OPERATIONS", 5)
+    with pytest.raises(InputError, match="more than 5 operations"):
+        followed(program)

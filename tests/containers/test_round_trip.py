@@ -196,7 +196,17 @@ def test_extras_nested_without_end_or_no_mapping():
         loads("[]", "x")
 
 
-@pytest.mark.parametrize("structure", [3, {"unknown": 1}, {"paths": {"w": []}}, {"torch": {"at": "model"}}])
+@pytest.mark.parametrize(
+    "structure",
+    [
+        3,
+        {"unknown": 1},
+        {"paths": {"w": []}},
+        {"integers": {"w": [-1]}},
+        {"integers": {"w": ["0"]}},
+        {"torch": {"at": "model"}},
+    ],
+)
 def test_a_damaged_structure_is_refused(structure):
     with pytest.raises(InputError, match=r"x: the metadata key last\.structure is damaged"):
         take_metadata({"last.extras": json.dumps({"last.structure": structure})}, "x")

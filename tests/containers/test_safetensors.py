@@ -215,3 +215,12 @@ def test_metadata_that_are_null_are_none(tmp_path, said):
     same_bits(load_file(path), {"w": np.ones(2, np.float32)})
     with containers.open_reader(path) as reader:
         assert reader.metadata == {}
+
+
+def test_the_smallest_beginning_that_can_be_a_header():
+    from lastcli.containers.safetensors.reader import looks_like_safetensors
+
+    start = (1).to_bytes(8, "little") + b"{"
+    assert looks_like_safetensors(start, 9)
+    assert not looks_like_safetensors(start[:8], 9)
+    assert not looks_like_safetensors(start, 8)

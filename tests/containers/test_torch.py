@@ -231,3 +231,19 @@ def test_a_failure_inside_pytorch_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OutputError, match=r"PyTorch could not write the file \(an assertion of the archive writer\)"):
         put(tmp_path / "x.pt", {"w": np.ones(2)})
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_file_is_known_by_how_it_begins_whatever_its_name(zipped, tmp_path):
+    path = save(tmp_path / "weights of monday", {"w": torch.ones(2)}, _use_new_zipfile_serialization=zipped)
+    assert containers.kind_of(path) == "torch"
+    with containers.open_reader(path) as reader:
+        assert list(reader.tensors) == ["w"]
+
+
+def test_several_models_are_written_together_where_none_is_left_out(tmp_path):
+    models = {"generator": weights(), "critic": OrderedDict(w=torch.zeros(2))}
+    path = save(tmp_path / "x.pt", models)
+    with containers.open_reader(path, name="generator", keep_others=True) as reader:
+        copy(reader, tmp_path / "y.pt")
+    same(models, torch.load(tmp_path / "y.pt", weights_only=True))

@@ -14,6 +14,7 @@ from pathlib import Path
 from lastcli.containers import inputs
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.digests import Running
+from lastcli.errors import InputError
 
 __all__ = ["THREADS", "FileHash", "Hasher", "fingerprint_of", "hasher"]
 
@@ -85,9 +86,15 @@ class FileHash:
         """In hexadecimal digits, once it is known.
 
         Raises:
-            OSError: a file could not be read.
+            InputError: a file could not be read, or is no longer there.
         """
-        return self._found.result()
+        try:
+            return self._found.result()
+        except OSError as error:
+            raise InputError(
+                f"{inputs.shown(self._path, 1000)} could not be read to its end ({error.strerror or error}); was it "
+                "moved or removed meanwhile? Run the command again once it is in its place."
+            ) from error
 
     def stop(self) -> None:
         """Nobody asks any more."""
@@ -102,7 +109,7 @@ class FileHash:
     def _digest(self) -> str:
         path, digest = self._path, hashlib.sha256()
         buffer = memoryview(bytearray(inputs.PIECE))
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         for file in files:
             if file != path:
                 digest.update(file.relative_to(path).as_posix().encode() + b"\0")
