@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from lastcli.engine import balanced as balanced_module
 from lastcli.engine import rediagonalise
 from lastcli.engine.balanced import balance, reduce_balanced
 from lastcli.engine.certificates import certify
-from lastcli.engine.norms import hankel_singular_values
+from lastcli.engine.norms import h2_norm, hankel_singular_values
 from lastcli.engine.rediagonalise import Projection, diagonalise
 from lastcli.engine.reductions import refit_moved
 from lastcli.engine.system import Reduction
@@ -393,3 +394,17 @@ def test_states_that_nothing_drives_or_reads_keep_their_scale():
     assert b[at[0.9]] == pytest.approx(c[at[0.9]]) == pytest.approx(4.0)
     assert (b[at[0.5]], c[at[0.5]]) == (0, pytest.approx(3.0))
     assert (b[at[0.3]], c[at[0.3]]) == (pytest.approx(4.0), 0)
+
+
+def test_the_constant_response_weighs_as_much_as_white_noise():
+    system = system_of("multi", 5)
+    weight = balanced_module._constant_weight(system)
+    for g in range(system.groups):
+        response = oracles.transfer(system, np.zeros(1), g, 900)[0]
+        assert weight[g] * (np.abs(response) ** 2).sum() == pytest.approx(h2_norm(system)[g] ** 2, rel=1e-6)
+
+
+def test_a_layer_that_says_nothing_scores_zero():
+    system = system_of("mimo", 6)
+    silent = system.replace(C=np.zeros_like(system.C))
+    np.testing.assert_array_equal(balance(silent).scores(), np.zeros((silent.sets, silent.states)))

@@ -210,3 +210,15 @@ def test_poles_at_either_end_of_the_frequencies_do_no_harm(angle):
     assert found.exact
     response = frequency_response(system, np.array([angle]))[0, 0]
     assert found.value >= np.linalg.norm(response, 2) * (1 - 1e-9)
+
+
+def test_what_the_norm_of_one_matrix_says_is_not_said_of_the_others_beside_it(monkeypatch):
+    """Of each pair the first is looked at where its Frobenius norm leaves room, whatever the second one's."""
+    first = np.stack([np.diag([5.0, 5.0, 5.0]), np.diag([4.0, 0.0, 0.0])])
+    second = np.stack([np.diag([8.0, 0.0, 0.0]), np.diag([3.0, 3.0, 0.0])])
+    monkeypatch.setattr(level_sets, "_AT_ONCE", 2)
+    monkeypatch.setattr(level_sets._Group, "_responses", lambda self, omega: [(0, first), (2, second)])
+    group = level_sets._Group(*[None] * 7)
+    value, where = group.highest(np.zeros(4))
+    assert value == pytest.approx(8.0)
+    assert where == 2

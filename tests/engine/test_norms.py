@@ -117,3 +117,17 @@ def test_unstable_groups_have_no_finite_norm(kind):
     for norm in (norms.h2_norm(system), norms.h_infinity_norm(system)):
         assert np.isinf(norm[-1])
         assert np.isfinite(norm[:-1]).all()
+
+
+def test_states_that_nothing_drives_or_nothing_reads_are_inert():
+    from lastcli.engine.engines import engine_of
+
+    system = system_of("mimo", 7)
+    B, C = system.B.copy(), system.C.copy()
+    B[:, 1] = 0
+    C[..., 3] = 0
+    B[:, 2] = 1
+    C[..., 2] = 1
+    expected = np.isin(np.arange(system.states), [1, 3])
+    for row in engine_of(system).inert(system.replace(B=B, C=C)):
+        np.testing.assert_array_equal(row, expected)

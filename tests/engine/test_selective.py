@@ -78,12 +78,13 @@ def test_long_sequences_pass_through_chunks(version):
 
 def test_scans_side_by_side_agree_with_steps(monkeypatch):
     _, system = made(1)
-    wanted = engine_of(system).output(system, SIGNALS)
     from lastcli.engine.selective import mixer, scan
 
+    signals = np.random.default_rng(3).normal(size=(2, 2 * scan.CHUNK + 9, 6))
+    wanted = engine_of(system).output(system, signals)
     monkeypatch.setattr(scan.jax, "default_backend", lambda: "gpu")
     mixer._mix.clear_cache()
-    np.testing.assert_allclose(engine_of(system).output(system, SIGNALS), wanted, atol=1e-10)
+    np.testing.assert_allclose(engine_of(system).output(system, signals), wanted, atol=1e-10)
     mixer._mix.clear_cache()
 
 
@@ -401,3 +402,29 @@ def test_what_drives_the_states_can_be_fitted_in_selective_layers_alone():
     """Elsewhere B is given by the poles' own search, or fixed."""
     assert made(1)[1].drivable is True
     assert system_of("mimo").drivable is False
+
+
+def test_poles_read_back_are_the_systems_own_only_where_they_are_the_same():
+    """A is stored as a logarithm, which gives it back but for rounding."""
+    _, system = made(1)
+    engine, reduction = engine_of(system), engine_of(system).truncate(system, np.array([[0, 3]]))
+    own = np.asarray(reduction.system.A)
+    near, far = (reduction.system.replace(A=own * factor) for factor in (1 + 1e-14, 1 + 1e-9))
+    assert engine.stored(system, reduction, near).A is reduction.system.A
+    assert engine.stored(system, reduction, far).A is far.A
+
+
+def test_the_last_projection_is_pulled_towards_the_old_one_by_the_ridge_of_its_features(monkeypatch):
+    """Written out: Σ w ‖y - W f‖² + pull ‖W - W₀‖², pull = (ε + 1/N) times the features' mean square, times N."""
+    from lastcli.engine.selective import fit
+
+    monkeypatch.setattr(fit, "RIDGE", 0.1)
+    _, system = made(1)
+    f = np.asarray(fit._before_projection(system, SIGNALS)).reshape(-1, system.channels)
+    y = np.random.default_rng(5).normal(size=(f.shape[0], system.inputs))
+    shape = SIGNALS.shape[:2]
+    found = fit.fit_projection(system, lambda: [(SIGNALS, y.reshape(*shape, -1), np.ones(shape))])
+    old, pull = np.asarray(system.out_proj, float), (0.1 + 1 / len(f)) * (f**2).mean() * len(f)
+    rows = np.concatenate([f, np.sqrt(pull) * np.eye(f.shape[1])])
+    wanted = np.linalg.lstsq(rows, np.concatenate([y, np.sqrt(pull) * old.T]), rcond=None)[0].T
+    np.testing.assert_allclose(found.out_proj, wanted, atol=1e-5)
