@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.containers import TensorSource, atomic, boxes, flushing, inputs, writing
+from lastcli.containers import TensorSource, atomic, boxes, flushing, inputs, readback
 from lastcli.errors import InputError, OutputError
 from tests.containers.samples import contents, copy, put, same_bits
 
@@ -94,7 +94,7 @@ def test_without_its_source_a_copy_is_held_against_its_digest(tmp_path, monkeypa
 
 def test_a_copy_is_read_back_without_its_sha256(source, tmp_path, monkeypatch):
     hashed = []
-    monkeypatch.setattr(writing, "fingerprint_of", lambda reader, info: hashed.append(info.name))
+    monkeypatch.setattr(readback, "fingerprint_of", lambda reader, info: hashed.append(info.name))
     with containers.open_reader(source) as reader:
         copy(reader, tmp_path / "y.safetensors")
     assert hashed == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.containers import TensorInfo, TensorSource, jobs, writing
+from lastcli.containers import TensorInfo, TensorSource, jobs, readback
 from lastcli.containers.registry import container_named
 from lastcli.containers.safetensors import writer
 from lastcli.errors import OutputError, UsageError
@@ -57,7 +57,7 @@ def test_an_output_that_reads_back_differently_never_takes_its_place(name, tmp_p
     ("change", "says"),
     [
         ((jobs.Job, "infos", lambda job: {}), "lists other tensors than were written"),
-        ((writing, "_text", lambda extras, held: str(id(extras))), "the leaves that are no tensors read back differ"),
+        ((readback, "_text", lambda extras, held: str(id(extras))), "the leaves that are no tensors read back differ"),
         ((jobs.Job, "digests_text", lambda job, names=None: jobs.digests_text({}, ["w"])), "the metadata read back"),
     ],
     ids=["tensors", "leaves", "digests"],
@@ -124,5 +124,5 @@ def test_a_file_is_not_replaced_by_a_folder_and_an_input_that_cannot_be_is_none(
 def test_a_container_is_named_as_it_is_called_and_has_a_place_for_a_configuration_or_none(tmp_path):
     with pytest.raises(UsageError, match=r"There is no container 'zip'; use safetensors, .* or "):
         container_named("zip")
-    assert writing.config_place(tmp_path / "x.msgpack") is None
-    assert writing.config_place(tmp_path / "model.safetensors") == tmp_path / "config.json"
+    assert containers.config_place(tmp_path / "x.msgpack") is None
+    assert containers.config_place(tmp_path / "model.safetensors") == tmp_path / "config.json"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lastcli import containers
 from lastcli.containers.atomic import Stage
 from lastcli.engine.embedding import as_precision
+from lastcli.errors import OutputError
 from lastcli.model.checkpoint import open_checkpoint
 from tests.containers.samples import contents, put, same_bits
 from tests.upstream import mega as reference
@@ -148,7 +148,7 @@ def test_where_the_last_step_fails_both_are_as_before(
         raise OSError("no")
 
     monkeypatch.setattr(Stage, "_place", fail)
-    with pytest.raises(containers.writing.OutputError):
+    with pytest.raises(OutputError):
         put(out, new, config='{"a": 2}\n', force=True)
     assert (tmp_path / "config.json").read_text() == '{"a": 1}\n'
     same_bits(contents(out), old)

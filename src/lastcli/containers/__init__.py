@@ -2,24 +2,25 @@
 
 * `registry`: the containers there are, found by content or suffix; `open_reader(path)` opens whichever it is.
 * one folder a container: its `CONTAINER` (see `base`), its reader, its writer.
-* `writing`: `write(path, sources, ...)`, a checkpoint written atomically and read back; `place` and `atomic` below it
-  say where an output may stand and put it there.
+* `writing`: `write(path, sources, ...)`, a checkpoint written atomically and read back. Below it `outputs` and `place`
+  say what an output is and where it may stand, `readback` compares, `atomic` puts it in its place.
 * `tree`, `structure`, `extras`, `sidecar`: what a file holds besides tensors, so that a conversion loses nothing.
 """
 
 from lastcli.containers.atomic import write_file
 from lastcli.containers.base import MODEL_KEY, Reader, TensorInfo, TensorSource
-from lastcli.containers.companions import companion_names, companions_of
+from lastcli.containers.companions import CONFIG, companion_names, companions_of
 from lastcli.containers.container import Container
 from lastcli.containers.digests import DIGESTS_KEY, fingerprint
 from lastcli.containers.inputs import is_file, stored_bytes
+from lastcli.containers.outputs import check_output, check_resume, config_place
 from lastcli.containers.pickle.settings import HOLDERS
 from lastcli.containers.place import check_place
 from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_reader
 from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
 from lastcli.containers.signals import terminable
 from lastcli.containers.structure import sharing
-from lastcli.containers.writing import CONFIG, Receipt, check_output, check_resume, config_place, write
+from lastcli.containers.writing import Receipt, write
 
 __all__ = [
     "CONFIG",

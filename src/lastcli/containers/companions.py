@@ -13,9 +13,10 @@ from pathlib import Path
 from lastcli.containers.inputs import is_file, read_small, shown
 from lastcli.errors import InputError
 
-__all__ = ["companion_names", "companions_of", "is_companion"]
+__all__ = ["CONFIG", "companion_names", "companions_of", "is_companion"]
 
 CONFIG = "config.json"
+"""The file from which other libraries build the model beside it."""
 
 _NAMES = re.compile(
     r"config\.json|generation_config\.json|preprocessor_config\.json|tokenizer[\w.-]*\.(json|model)|"
