@@ -210,9 +210,8 @@ class _Part:
         K = kept.shape[1]
         index = (kept[groups, :, None] * b + np.arange(b)).reshape(len(groups), -1)
         explained = fit.explained.copy()
-        explained[groups] = (self.reads[0] * np.take_along_axis(problem.X[groups], index[:, None, :], axis=2)).sum(
-            (1, 2)
-        )
+        X_K = np.take_along_axis(problem.X[groups], index[:, None, :], axis=2)
+        explained[groups] = (self.reads[0] * X_K).sum(axis=(1, 2))
         fit.A[groups] = self.A.reshape(-1, K, b, K, b)
         fit.L[groups] = self.L.reshape(len(groups), -1, b, K, b)
         fit.P[groups] = self.P
