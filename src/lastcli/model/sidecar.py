@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lastcli import families
-from lastcli.containers import is_file
+from lastcli.containers import CONFIG, is_file
 from lastcli.errors import InputError
 from lastcli.mappings import SIZE_LIMIT, load_mapping
 
@@ -23,7 +23,6 @@ __all__ = ["RECORD_KEY", "Beside", "files_beside", "unused_note"]
 RECORD_KEY = "last"
 """The key under which `last` keeps its own record."""
 
-CONFIG = "config.json"
 _SUFFIXES = (".json", ".yaml", ".yml")
 # What a damaged sidecar of ours still shows: a key at the top, or the digests of the tensors.
 _OURS = re.compile(rb'(?m)^[\s{]*"?(family|last)"?\s*:|"last\.(digests|container|extras)"')
