@@ -110,7 +110,7 @@ def floor(size: Size) -> float:
     """Seconds below which no full-size pass over all examples comes on this machine: products and memory."""
     H, P, R = size.features, size.states, 2 if size.bidirectional else 1
     rows = size.batch * size.length
-    shapes = [(H, 2 * P)] * R + [(2 * P, H)] * R + [(H, H)]
+    shapes = [(H, 2 * P)] + [(2 * P, H)] * R + [(H, H)]
     products = sum(_product_seconds(rows, *shape) for shape in shapes)
     # norm, states of each direction, read-out, gelu, gate and skip: each array read once and written once
     arrays = rows * (5 * H + R * 2 * P)

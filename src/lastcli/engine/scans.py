@@ -63,34 +63,41 @@ def read_out(system: DiagonalSystem, u: Array) -> tuple[Array, ...]:
     def read(d: int, re: Array, im: Array) -> Array:
         return jnp.dot(jnp.concatenate([re[:, 0], im[:, 0]], axis=-1), weights[d], precision=EXACT)
 
+    if not system.poles.shape[1]:
+        return tuple(jnp.zeros((u.shape[1], u.shape[0], system.outputs), u.dtype) for _ in range(system.directions))
     on_cpu = _multiplied if system.poles.shape[1] <= _FEW else _blocked
-    return lax.platform_dependent(cpu=lambda: on_cpu(system, u, weights), default=lambda: scan(system, u, read))
+    return lax.platform_dependent(cpu=lambda: on_cpu(system, u, weights), default=lambda: _chunked_scan(system, u, read, _chunks(u)))
 
 
 def _blocked(system: DiagonalSystem, u: Array, weights: Array) -> tuple[Array, ...]:
-    """`read_out` with a product a block; weights (R, 2P, p) read the real and imaginary parts side by side."""
+    """`read_out` with a product a block; weights (R, 2P, p) read the real and imaginary parts side by side.
+
+    Of a sequence that is read from both ends B u is one product for both directions, and kept for all of its steps.
+    """
     n, length, width = u.shape
-    R, P = system.directions, system.poles.shape[1]
-    B, poles = system.B[0], system.poles[0]
-    drives = jnp.concatenate([B.real, B.imag], axis=0).T
+    P = system.poles.shape[1]
+    drives, poles = _drives(system), system.poles[0]
     size = min(_BLOCK, length)
     blocks = -(-length // size)
-    u = jnp.concatenate([u, u[:, ::-1]]) if system.bidirectional else u
     u = jnp.pad(u, [(0, 0), (0, blocks * size - length), (0, 0)])
-    u = jnp.swapaxes(u, 0, 1).reshape(blocks, size * R * n, width)
+    u = jnp.swapaxes(u, 0, 1).reshape(blocks, size * n, width)
+    both = system.bidirectional
+    given = jnp.dot(u, drives, precision=EXACT) if both else u
 
     def step(x: Pair, v: Array) -> tuple[Pair, Array]:
         after = _times(poles, x, (v[:, :P], v[:, P:]))
         return after, jnp.concatenate(x if system.delay else after, axis=-1)
 
-    def block(x: Pair, v: Array) -> tuple[Pair, tuple[Array, ...]]:
-        drive = jnp.dot(v, drives, precision=EXACT).reshape(size, R * n, 2 * P)
-        x, passed = lax.scan(step, x, drive)
-        read = (passed[:, d * n : (d + 1) * n].reshape(size * n, 2 * P) for d in range(R))
-        return x, tuple(jnp.dot(part, weights[d], precision=EXACT) for d, part in enumerate(read))
+    def run(d: int) -> Array:
+        def block(x: Pair, v: Array) -> tuple[Pair, Array]:
+            drive = v if both else jnp.dot(v, drives, precision=EXACT)
+            x, passed = lax.scan(step, x, drive.reshape(size, n, 2 * P), reverse=d > 0)
+            return x, jnp.dot(passed.reshape(size * n, 2 * P), weights[d], precision=EXACT)
 
-    parts = lax.scan(block, _zero((R * n, P), u), u)[1]
-    return tuple(part.reshape(blocks * size, n, -1)[:length] for part in parts)
+        read = lax.scan(block, _zero((n, P), u), given, reverse=d > 0)[1].reshape(blocks * size, n, -1)[:length]
+        return read[::-1] if d else read
+
+    return tuple(run(d) for d in range(system.directions))
 
 
 def _multiplied(system: DiagonalSystem, u: Array, weights: Array) -> tuple[Array, ...]:
@@ -98,15 +105,13 @@ def _multiplied(system: DiagonalSystem, u: Array, weights: Array) -> tuple[Array
 
     A product with 0 keeps what is not finite: where an input is infinite, all steps of its block are NaN.
     """
-    n, length, width = u.shape
+    n, length, _ = u.shape
     R, P = system.directions, system.poles.shape[1]
-    B = system.B[0]
     size = min(_SHORT_BLOCK, math.isqrt(max(length - 1, 0)) + 1)
     blocks = -(-length // size)
-    u = jnp.concatenate([u, u[:, ::-1]]) if system.bidirectional else u
-    u = jnp.pad(u, [(0, 0), (0, blocks * size - length), (0, 0)]).reshape(R * n * blocks * size, width)
-    drives = jnp.concatenate([B.real, B.imag], axis=0).T
-    drive = jnp.dot(u, drives, precision=EXACT).reshape(R * n * blocks, size, 2, P)
+    drive = jnp.dot(u, _drives(system), precision=EXACT)
+    drive = jnp.concatenate([drive, drive[:, ::-1]]) if system.bidirectional else drive
+    drive = jnp.pad(drive, [(0, 0), (0, blocks * size - length), (0, 0)]).reshape(R * n * blocks, size, 2, P)
     drive = drive.transpose(3, 2, 1, 0).reshape(P, 2 * size, R * n * blocks)
 
     power = powers(system.poles[0], size + 1)  # (P, size + 1)
@@ -130,6 +135,12 @@ def _multiplied(system: DiagonalSystem, u: Array, weights: Array) -> tuple[Array
     return tuple(jnp.swapaxes(jnp.matmul(x[d * n : (d + 1) * n], weights[d], precision=EXACT), 0, 1) for d in range(R))
 
 
+def _drives(system: DiagonalSystem) -> Array:
+    """[Re B, Im B] of a MIMO layer, (m, 2P), to be multiplied from the right."""
+    B = system.B[0]
+    return jnp.concatenate([B.real, B.imag], axis=0).T
+
+
 def _real_form(matrices: Array) -> Array:
     """(P, a, b) complex matrices as (P, 2a, 2b) real ones that act on real parts above imaginary parts."""
     re, im = matrices.real, matrices.imag
@@ -138,13 +149,18 @@ def _real_form(matrices: Array) -> Array:
 
 def scan(system: DiagonalSystem, u: Array, read: Read) -> tuple[Array, ...]:
     """read(d, Re x, Im x) of x[k - delay] at every step: an array (L, n, ...) a direction, in its own order of time."""
-    length = u.shape[1]
-    if length < 64:
+    if _chunks(u) == 1:
         return _chunked_scan(system, u, read, 1)
     return lax.platform_dependent(
         cpu=lambda: _chunked_scan(system, u, read, 1),
-        default=lambda: _chunked_scan(system, u, read, math.isqrt(length)),
+        default=lambda: _chunked_scan(system, u, read, _chunks(u)),
     )
+
+
+def _chunks(u: Array) -> int:
+    """Into how many parts a sequence is cut where a step costs a launch."""
+    length = int(u.shape[1])
+    return 1 if length < 64 else math.isqrt(length)
 
 
 def _chunked_scan(system: DiagonalSystem, u: Array, read: Read, chunks: int) -> tuple[Array, ...]:
@@ -186,11 +202,10 @@ def _advance(system: DiagonalSystem) -> Callable[[Pair, Array], Pair]:
     if system.multi:
         B = system.B[..., 0]
         return lambda x, u: _times(system.poles, x, (u[..., None] * B.real[None], u[..., None] * B.imag[None]))
-    B = system.B[0]
-    both, split = jnp.concatenate([B.real, B.imag], axis=0).T, B.shape[0]
+    drives, split = _drives(system), system.poles.shape[1]
 
     def advance(x: Pair, u: Array) -> Pair:
-        drive = jnp.dot(u, both, precision=EXACT)[:, None]
+        drive = jnp.dot(u, drives, precision=EXACT)[:, None]
         return _times(system.poles, x, (drive[..., :split], drive[..., split:]))
 
     return advance
