@@ -8,7 +8,8 @@ import pytest
 
 from lastcli.engine.embedding import as_precision
 from lastcli.engine.recurrence import advance, answer, recurrence, start
-from lastcli.engine.scans import _chunked_scan, powers
+from lastcli.engine import scans
+from lastcli.engine.scans import powers
 from lastcli.engine.simulate import kernel, simulate, states
 from tests import oracles
 from tests.systems import KINDS, embed, system_of
@@ -123,10 +124,23 @@ def test_chunks_change_nothing(kind):
     system = system_of(kind)
     u = inputs_of(system, 67)
     with jax.enable_x64(True):
-        scan = jax.jit(_chunked_scan, static_argnums=(2, 3))
-        whole, cut = (scan(system, u, lambda d, re, im: re + 2 * im, chunks) for chunks in (1, 8))
-    for one, other in zip(whole, cut, strict=True):
-        np.testing.assert_allclose(other, one, rtol=0, atol=1e-11)
+        drive = u if system.multi else u @ np.concatenate([system.B[0].real, system.B[0].imag]).T
+        drive = np.swapaxes(drive, 0, 1)
+        whole = jax.jit(scans._passed_in_order)(system, drive)
+        cut = jax.jit(scans._passed_in_chunks, static_argnums=2)(system, drive, 8)
+    np.testing.assert_allclose(cut, whole, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["mimo", "bidirectional", "delay"])
+def test_products_of_a_part_of_the_steps_change_nothing(kind, monkeypatch):
+    system = system_of(kind)
+    u = inputs_of(system, 67)
+    with jax.enable_x64(True):
+        whole = jax.jit(simulate)(system, u)
+        monkeypatch.setattr(scans, "_KEPT_BYTES", 1)  # the fewest steps at a time
+        parts = jax.jit(lambda system, u: simulate(system, u))
+        assert "f64[3," in parts.lower(system, u).compile().as_text()  # 67 steps in 3 blocks
+        np.testing.assert_allclose(parts(system, u), whole, rtol=0, atol=1e-11)
 
 
 def test_a_layer_without_states_answers_a_long_sequence_by_its_direct_term():

@@ -20,7 +20,7 @@ from jax import lax
 from lastcli.engine import recurrence
 from lastcli.engine.precision import in_float64
 from lastcli.engine.pytrees import DiagonalSystem
-from lastcli.engine.scans import EXACT, powers, read_out, scan
+from lastcli.engine.scans import EXACT, passed_states, powers, read_out
 
 __all__ = ["answer", "kernel", "simulate", "states"]
 
@@ -66,9 +66,9 @@ def states(system: DiagonalSystem, u: Array) -> Array:
         (n, L, R, G, N·modes) complex.
     """
     u = jnp.asarray(u).astype(system.poles.real.dtype)
-    parts = scan(system, u, lambda d, re, im: lax.complex(re, im))
-    x = jnp.stack([part[::-1] if d else part for d, part in enumerate(parts)], axis=2)
-    return jnp.swapaxes(x, 0, 1)
+    passed = passed_states(system, u)
+    x = lax.complex(passed[..., 0, :], passed[..., 1, :])  # (L, n, G, R, N·modes)
+    return jnp.transpose(x, (1, 0, 3, 2, 4))
 
 
 def kernel(system: DiagonalSystem, length: int) -> Array:
@@ -97,8 +97,7 @@ def _real_product(subscripts: str, a: Array, b: Array) -> Array:
 
 
 def _mimo(system: DiagonalSystem, u: Array) -> Array:
-    outputs = read_out(system, u)
-    y = jnp.swapaxes(outputs[0] + outputs[1][::-1] if system.bidirectional else outputs[0], 0, 1)
+    y = jnp.swapaxes(read_out(system, u), 0, 1)
     if system.D is None:
         return y
     if system.feedthrough == "diagonal":
