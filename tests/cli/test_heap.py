@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_a_c_library_without_it_is_left_as_it_is(monkeypatch, missing):
 
 def test_what_a_library_refuses_is_asked_for_smaller(monkeypatch):
     class Library:
-        asked: list[tuple[int, int]] = []
+        asked: ClassVar[list[tuple[int, int]]] = []
 
         def mallopt(self, parameter, value):
             self.asked.append((parameter, value))

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from lastcli.engine import scans
 from lastcli.engine.embedding import as_precision
 from lastcli.engine.recurrence import advance, answer, recurrence, start
-from lastcli.engine import scans
 from lastcli.engine.scans import powers
 from lastcli.engine.simulate import kernel, simulate, states
 from tests import oracles

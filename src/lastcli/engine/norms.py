@@ -185,7 +185,8 @@ class _Modal:
         return (self.C * self.factors(omega)[:, None]) @ self.B + self.D
 
     def grid(self, offsets: tuple[float, ...]) -> np.ndarray:
-        return pole_grid(self.poles[self.poles.imag >= 0], offsets=offsets, real=True)
+        # both directions have the same poles
+        return pole_grid(np.unique(self.poles[self.poles.imag >= 0]), offsets=offsets, real=True)
 
     def peak_exact(self) -> float:
         def gain(omega: np.ndarray) -> np.ndarray:
@@ -195,6 +196,8 @@ class _Modal:
 
     def peak_iterated(self) -> float:
         """As `peak_exact`, by power iteration in factored form: rank the grid roughly, then refine the best."""
+        if not self.D.any():
+            self = self.narrow()
         grid = self.grid((0.0,) if len(self.poles) > 256 else (-1.0, 0.0, 1.0))
         rng = np.random.default_rng(0)
         rough, _ = self.single().iterate(grid, rng.normal(size=(len(grid), self.B.shape[1], 1)), 5)
@@ -215,25 +218,37 @@ class _Modal:
 
         return float(max(better.max(), peak_gain(gain, brackets, 1, _SECTIONS).max()))
 
+    def narrow(self) -> _Modal:
+        """Of a system without D, one with the same singular values and no more inputs or outputs than poles."""
+        forward = self.B[self.ahead > 0]  # the backward scan has the same inputs
+        basis = np.linalg.qr(forward.conj().T)[0]  # (m, k)
+        B, C = self.B @ basis, np.linalg.qr(self.C, mode="r")
+        return dataclasses.replace(self, B=B, C=C, D=np.zeros((len(C), B.shape[1])))
+
     def single(self) -> _Modal:
         """In single precision, for the rough ranking."""
         return dataclasses.replace(
-            self, B=self.B.astype(np.complex64), C=self.C.astype(np.complex64), D=self.D.astype(np.float32)
+            self, B=self.B.astype(np.complex64), C=self.C.astype(np.complex64), D=self.D.astype(np.complex64)
         )
 
     def iterate(self, omega: np.ndarray, start: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
         """Largest singular values at each frequency, by power iteration from `start` (K, m, b)."""
         factors = self.factors(omega).T[..., None].astype(self.B.dtype)
         start = start.astype(self.B.dtype)
+        conjugates, direct = factors.conj(), bool(self.D.any())
+        # a real matrix would be made complex for every product
+        D = self.D.astype(self.B.dtype)
+        B_adjoint, C_adjoint, D_adjoint = (matrix.conj().T.copy() for matrix in (self.B, self.C, D))
 
         def apply(block: np.ndarray) -> np.ndarray:
             v = block.swapaxes(0, 1)
-            return (_times(self.C, factors * _times(self.B, v)) + _times(self.D, v)).swapaxes(0, 1)
+            image = _times(self.C, factors * _times(self.B, v))
+            return (image + _times(D, v) if direct else image).swapaxes(0, 1)
 
         def adjoint(image: np.ndarray) -> np.ndarray:
             v = image.swapaxes(0, 1)
-            inner = factors.conj() * _times(self.C.conj().T, v)
-            return (_times(self.B.conj().T, inner) + _times(self.D.T, v)).swapaxes(0, 1)
+            block = _times(B_adjoint, conjugates * _times(C_adjoint, v))
+            return (block + _times(D_adjoint, v) if direct else block).swapaxes(0, 1)
 
         return largest_singular_values(apply, adjoint, start, iterations)
 

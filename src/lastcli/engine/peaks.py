@@ -61,13 +61,22 @@ def peak_gain(
     low = np.take_along_axis(grid, np.maximum(best - 1, 0), axis=-1)
     high = np.take_along_axis(grid, np.minimum(best + 1, grid.shape[-1] - 1), axis=-1)
     top = values.max(axis=-1)
-    for _ in range(steps):
-        width = _GOLDEN * (high - low)
-        left, right = high - width, low + width
-        found = gain(np.concatenate([left, right], axis=-1))
-        top = np.maximum(top, found.max(axis=-1))
-        rises = found[..., : left.shape[-1]] < found[..., left.shape[-1] :]
+    if steps < 1:
+        return top
+    width = _GOLDEN * (high - low)
+    left, right = high - width, low + width
+    at_left, at_right = np.split(gain(np.concatenate([left, right], axis=-1)), 2, axis=-1)
+    top = np.maximum(top, np.maximum(at_left, at_right).max(axis=-1))
+    for _ in range(steps - 1):
+        # of the two points inside, the higher one divides what is left in the golden ratio again
+        rises = at_left < at_right
         low, high = np.where(rises, left, low), np.where(rises, high, right)
+        width = _GOLDEN * (high - low)
+        new = np.where(rises, low + width, high - width)
+        at_new = gain(new)
+        top = np.maximum(top, at_new.max(axis=-1))
+        left, right = np.where(rises, right, new), np.where(rises, new, left)
+        at_left, at_right = np.where(rises, at_right, at_new), np.where(rises, at_new, at_left)
     return top
 
 
