@@ -23,7 +23,6 @@ import lastcli
 from benchmarks.machine import machine
 from benchmarks.speed import SIZES, Contest, Size
 from lastcli.cli.compile_cache import VARIABLE, enable_compile_cache
-from lastcli.cli.heap import keep_freed_memory
 
 __all__ = ["QUANTITIES", "draw", "measured"]
 
@@ -126,7 +125,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as programs:
         os.environ[VARIABLE] = programs
         enable_compile_cache()
-        keep_freed_memory()
         for quantity, values in QUANTITIES.items():
             for value in values:
                 point = measured(quantity, value, options.repeats)

@@ -32,7 +32,6 @@ import lastcli
 from benchmarks.machine import machine
 from benchmarks.reference import ReferenceS5, masked_pass
 from lastcli.cli.compile_cache import VARIABLE, enable_compile_cache
-from lastcli.cli.heap import keep_freed_memory
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.sweep import evaluate_candidates
 from lastcli.model.checkpoint import Checkpoint, open_checkpoint
@@ -184,7 +183,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     print(f"# {machine()}")
-    keep_freed_memory()  # as the command line does
     names = list(SIZES) if options.size == "both" else [options.size]
     found = [contest(name, options.repeats) for name in names]
     print("| size | first sweep | sweep again | published passes | times as fast | one pass | floor | pass / floor |")

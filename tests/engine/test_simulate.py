@@ -137,7 +137,7 @@ def test_products_of_a_part_of_the_steps_change_nothing(kind, monkeypatch):
     u = inputs_of(system, 67)
     with jax.enable_x64(True):
         whole = jax.jit(simulate)(system, u)
-        monkeypatch.setattr(scans, "_KEPT_BYTES", 1)  # the fewest steps at a time
+        monkeypatch.setattr(scans, "_KEPT_BYTES", 1)
         parts = jax.jit(lambda system, u: simulate(system, u))
         assert "f64[3," in parts.lower(system, u).compile().as_text()  # 67 steps in 3 blocks
         np.testing.assert_allclose(parts(system, u), whole, rtol=0, atol=1e-11)

@@ -87,14 +87,10 @@ def _command(name: str, options: type, flags: Sequence[Flag] = (), arguments: Se
     return register
 
 
-def _prepare_jax(*, passes: bool) -> None:
-    """Before JAX is imported; `passes` says whether the whole model runs."""
+def _prepare_jax() -> None:
     from lastcli.cli.compile_cache import enable_compile_cache
-    from lastcli.cli.heap import keep_freed_memory
 
     enable_compile_cache()
-    if passes:
-        keep_freed_memory()
 
 
 @_command("inspect", InspectOptions, (_SUGGEST, REPORT, PLOT, FORCE))
@@ -120,7 +116,7 @@ def score(session: Any, console: Console, report: Path | None, plot: Path | None
     """Energy and score of every state, layer by layer."""
     outputs = Outputs(report=report, plot=plot, force=force)
     outputs.check()
-    _prepare_jax(passes=False)
+    _prepare_jax()
     from lastcli.verbs.score import score
 
     result = score(session, anatomy=outputs.draws)
@@ -158,7 +154,7 @@ def prune(
     place = card_place(out, dry_run=dry_run, force=force) if card else None
     outputs, summaries = Outputs(report=report, card=place, force=force), summary_files(summary)
     outputs.check(out)
-    _prepare_jax(passes=session.plan.calibration is not None or session.plan.data is not None)
+    _prepare_jax()
     from lastcli.verbs.prune import prune
 
     result = prune(
@@ -191,7 +187,7 @@ def sweep(session: Any, console: Console, certify: bool, summary: Path | None, *
     """Accuracy against pruning ratio on a held-out split, methods and refits side by side."""
     outputs, summaries = Outputs(**files), summary_files(summary)
     outputs.check()
-    _prepare_jax(passes=True)
+    _prepare_jax()
     from lastcli.verbs.sweep import sweep
 
     result = sweep(session, certify=certify, anatomy=outputs.draws)
@@ -209,7 +205,7 @@ def eval_(session: Any, console: Console, junit: Path | None, summary: Path | No
     """The metric of a checkpoint on a held-out split, with its 95% interval."""
     outputs, summaries = Outputs(junit=junit, force=force), summary_files(summary)
     outputs.check()
-    _prepare_jax(passes=True)
+    _prepare_jax()
     from lastcli.verbs.evaluate import evaluate
 
     result = evaluate(session)
@@ -241,7 +237,7 @@ def verify(
     """Prove that PRUNED is ORIGINAL with those states removed, and say what could not be proved; certify the file."""
     outputs, summaries = Outputs(junit=junit, force=force), summary_files(summary)
     outputs.check()
-    _prepare_jax(passes=True)
+    _prepare_jax()
     from lastcli.verbs.verify import verify
 
     result = verify(session, original, pruned)

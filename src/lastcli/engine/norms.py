@@ -222,7 +222,7 @@ class _Modal:
         """Of a system without D, one with the same singular values and no more inputs or outputs than poles."""
         forward = self.B[self.ahead > 0]  # the backward scan has the same inputs
         basis = np.linalg.qr(forward.conj().T)[0]  # (m, k)
-        B, C = self.B @ basis, np.linalg.qr(self.C, mode="r")
+        B, C = self.B @ basis, np.asarray(np.linalg.qr(self.C, mode="r"))
         return dataclasses.replace(self, B=B, C=C, D=np.zeros((len(C), B.shape[1])))
 
     def single(self) -> _Modal:

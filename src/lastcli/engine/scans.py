@@ -1,7 +1,7 @@
 """The linear recurrence of a `DiagonalSystem` over a sequence: x ↦ λ ∘ x + B u, step by step, and what is read of it.
 
 The products of a MIMO layer, B u and C x, are taken outside of the loop over the steps, for all steps at once where
-they fit the memory; what the loop does is elementwise. On a CPU one long loop wins, in each direction. Elsewhere a step
+they fit a cache; what the loop does is elementwise. On a CPU one long loop wins, in each direction. Elsewhere a step
 costs a launch: the sequence is cut into √L chunks that are scanned side by side, both directions together, and the
 chunk ends are linked by a second scan; 3√L steps in a row instead of L, without the log₂ L passes over memory of an
 associative scan.
@@ -26,9 +26,10 @@ Pair = tuple[Array, Array]  # real and imaginary part
 
 # A GPU multiplies float32 matrices in a shorter format unless told not to; 1e-3 would be lost.
 EXACT = lax.Precision.HIGHEST
-# B u of so many steps is kept at a time on a CPU, and their states: products of many rows are the fastest, and what a
-# loop writes costs little. The loop is not unrolled: that takes long to compile, searches most of all.
-_KEPT_BYTES, _LEAST_STEPS = 64 << 20, 32
+# Up to so many bytes B u of all steps is kept on a CPU, and so are their states: products of many rows are the fastest.
+# What is larger fits no cache, and comes in blocks of a few steps. The loop inside is not unrolled: that takes long to
+# compile, searches most of all.
+_KEPT_BYTES, _BLOCK = 14 << 20, 32
 
 
 def powers(poles: Array, length: int) -> Array:
@@ -62,10 +63,9 @@ def read_out(system: DiagonalSystem, u: Array) -> Array:
         passed = passed_states(system, u)[:, :, 0].reshape(length, n, -1)
         return jnp.dot(passed, jnp.concatenate(weights), precision=EXACT)
 
-    steps = _KEPT_BYTES // max(2 * P * n * u.dtype.itemsize, 1)
-    if steps >= length:
+    if 2 * P * n * length * u.dtype.itemsize <= _KEPT_BYTES:
         return at_once()
-    in_blocks = partial(_read_in_blocks, system, u, weights, max(steps, _LEAST_STEPS))
+    in_blocks = partial(_read_in_blocks, system, u, weights)
     return lax.platform_dependent(cpu=in_blocks, default=at_once)
 
 
@@ -96,10 +96,10 @@ def _chunks(u: Array) -> int:
     return 1 if length < 64 else math.isqrt(length)
 
 
-def _read_in_blocks(system: DiagonalSystem, u: Array, weights: Array, size: int) -> Array:
-    """`read_out` with the products of `size` steps at a time; weights (R, 2P, p) read [Re x, Im x]."""
+def _read_in_blocks(system: DiagonalSystem, u: Array, weights: Array) -> Array:
+    """`read_out` with the products of a block of steps at a time; weights (R, 2P, p) read [Re x, Im x]."""
     n, length, width = u.shape
-    blocks = -(-length // size)
+    blocks = -(-length // _BLOCK)
     size = -(-length // blocks)
     u = jnp.pad(u, [(0, 0), (0, blocks * size - length), (0, 0)])
     u = jnp.swapaxes(u, 0, 1).reshape(blocks, size * n, width)

@@ -23,6 +23,7 @@ from lastcli.evaluation.data import Batch, Batches, Split
 from lastcli.evaluation.fitting import fit_split
 from lastcli.families.base import Forward
 from lastcli.parallel import devices, processes
+from lastcli.parallel.heap import keep_freed_memory
 from lastcli.parallel.threads import cores
 
 __all__ = [
@@ -85,6 +86,8 @@ class Runner:
     def __init__(self, forward: Forward, params: Mapping[str, np.ndarray]) -> None:
         self.forward = forward
         self.mesh = devices.local_mesh()
+        if self.mesh.devices.flat[0].platform == "cpu":
+            keep_freed_memory()
         self.replicated, self.spread = devices.shardings(self.mesh)
         self.params = self.everywhere(computable(forward, params))
 

@@ -11,12 +11,12 @@ from typing import ClassVar
 
 import pytest
 
-from lastcli.cli.heap import keep_freed_memory
+from lastcli.parallel.heap import keep_freed_memory
 
 PAGES = """
 import resource, sys
 import numpy as np
-from lastcli.cli.heap import keep_freed_memory
+from lastcli.parallel.heap import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 sizes = [40 << 20, 24 << 20]

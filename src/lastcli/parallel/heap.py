@@ -1,7 +1,7 @@
 """Memory that a pass over a model lets go of is kept by the process for the next pass.
 
 A pass takes arrays of some megabytes and gives them back, over and over. The C library would return each to the system,
-which fills it with zeros, page by page, when it is asked for again: a third of the time of a small model's pass.
+which fills it with zeros, page by page, when it is asked for again.
 """
 
 from __future__ import annotations
