@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lastcli.engine import norms
+from lastcli.engine.system import DiagonalSystem
 from tests import oracles
 from tests.systems import KINDS, embed, random_system, system_of
 
@@ -131,3 +132,18 @@ def test_states_that_nothing_drives_or_nothing_reads_are_inert():
     expected = np.isin(np.arange(system.states), [1, 3])
     for row in engine_of(system).inert(system.replace(B=B, C=C)):
         np.testing.assert_array_equal(row, expected)
+
+
+@pytest.mark.parametrize(("states", "bidirectional"), [(4, False), (4, True), (20, True)])
+def test_the_peak_of_a_wide_layer_without_D_is_that_of_its_response(states, bidirectional):
+    rng = np.random.default_rng(states)
+
+    def values(*shape):
+        return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+    poles = np.exp(-rng.uniform(0.02, 0.2, (1, states)) + 1j * rng.uniform(0, 3, (1, states)))
+    C = values(1, 2 if bidirectional else 1, 14, states)
+    system = DiagonalSystem(poles=poles, B=values(1, states, 12), C=C, D=None, pairing=2)
+    response = norms.frequency_response(system, np.linspace(0, np.pi, 20_001))[0]
+    highest = np.linalg.norm(response, ord=2, axis=(1, 2)).max()
+    assert norms.h_infinity_norm(system)[0] == pytest.approx(highest, rel=1e-4)
