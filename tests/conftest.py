@@ -62,6 +62,18 @@ def _own_cache(tmp_path_factory):
     os.environ.setdefault("LAST_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _few_looks_at_memory():
+    """Looking at the heap of a process that ran many tests takes long; tests/evaluation/test_memory.py does it."""
+    from lastcli.evaluation import memory
+
+    given = pytest.MonkeyPatch()
+    for name, value in (("LOOKS", 2), ("RUNS", 1), ("SECONDS", 0.0), ("settle", lambda: None)):
+        given.setattr(memory, name, value)
+    yield
+    given.undo()
+
+
 @pytest.fixture
 def short_searches(monkeypatch):
     """Searches of a few steps, where a test asks what becomes of their result and not how good it is."""

@@ -5,6 +5,7 @@ No JAX, flax or orbax is imported here; a command imports what it runs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,12 @@ def _root(version: bool = typer.Option(False, "--version", help="print the versi
         raise typer.Exit
 
 
+@functools.cache
+def _command_line() -> Any:
+    """All commands with their options, made once: a program that calls `main` again does not wait for it again."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in `SystemExit` with one of `ExitCode`."""
     import sys
@@ -327,4 +334,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     typed = list(sys.argv[1:] if arguments is None else arguments)
     COMMAND.set(tuple(typed))
     refuse_logins(typed)
-    app(args=typed, prog_name="last")
+    _command_line()(args=typed, prog_name="last")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lastcli.engine.norms import active_states, frequency_response, h_infinity_norm
+from lastcli.engine.norms import active_states, frequency_response, frobenius_norms, h_infinity_norm
 from lastcli.engine.peaks import peak_gain, pole_grid
 from lastcli.engine.system import DiagonalSystem, feedthrough_of
 
@@ -65,7 +65,8 @@ def certified_h_infinity(system: DiagonalSystem) -> HInfinity:
         return HInfinity(np.inf, True)
     limits = _upper_bounds(system)
     searched = min(system.outputs, system.inputs) <= _NARROW or _effort(system, active) > LARGEST
-    found = h_infinity_norm(system) if searched else _on_a_grid(system)
+    rough = [] if searched else [_Group.of(system, g).on_a_grid() for g in range(system.groups)]
+    found = h_infinity_norm(system) if searched else np.array([peak.gain for peak in rough])
     top = float(found.max(initial=0.0))
     doubtful = np.flatnonzero(limits > top * (1 + TOLERANCE))
     if not len(doubtful):
@@ -75,7 +76,11 @@ def certified_h_infinity(system: DiagonalSystem) -> HInfinity:
     exact = True
     # The highest first: what lies below it everywhere needs one look.
     for g in doubtful[np.argsort(-found[doubtful])]:
-        top, sure = _climb(_Group.of(system, int(g)), top, refine=not searched)
+        group = _Group.of(system, int(g))
+        if not searched and found[g] >= top:
+            # a search around the highest point costs far less than the eigenvalues, which then only confirm it
+            top = max(top, group.refined(rough[g]))
+        top, sure = _climb(group, top, refine=not searched)
         exact &= sure
     if not exact and not searched:  # the coarse grid alone would be a poor lower bound
         top = max(top, float(h_infinity_norm(system).max()))
@@ -85,12 +90,6 @@ def certified_h_infinity(system: DiagonalSystem) -> HInfinity:
 def _effort(system: DiagonalSystem, active: np.ndarray) -> float:
     """Rows of the Hamiltonian matrices of groups with (G, P) active states, cubed and added up."""
     return float(((4.0 * system.directions * active.sum(axis=1)) ** 3).sum())
-
-
-def _on_a_grid(system: DiagonalSystem) -> np.ndarray:
-    """(G,) the highest gains at the angle of every pole, a bandwidth beside it, and on an even grid."""
-    groups = (_Group.of(system, g) for g in range(system.groups))
-    return np.array([group.highest(group.grid())[0] for group in groups])
 
 
 def _upper_bounds(system: DiagonalSystem) -> np.ndarray:
@@ -107,27 +106,31 @@ def _climb(group: _Group, top: float, refine: bool) -> tuple[float, bool]:
     Args:
         group: one group.
         top: a gain that some group reaches.
-        refine: whether the gain this ends at is of a grid or of a midpoint, so up to the tolerance below the maximum:
-            the maximum is then searched for between its neighbours.
+        refine: whether to search for the maximum beside the highest point, where the group raised the level: what it
+            ends at is up to the tolerance below it.
     """
-    ends, sure = group.grid(), False
+    highest, sure = None, False
     for _ in range(_ROUNDS):
         level = top * (1 + TOLERANCE)
         omega, sure = group.crossings(level)
         places = np.unique(np.concatenate([[0.0], omega, [np.pi]]))
         places = np.sort(np.concatenate([places, (places[1:] + places[:-1]) / 2]))
-        best, _ = group.highest(places)
-        top = max(top, best)
-        if best <= level:
+        found = group.highest(places)
+        if found.gain > top:
+            top, highest = found.gain, found
+        if found.gain <= level:
             break
-        ends = places
     else:
         sure = False
-    best, middle = group.highest(ends) if refine else (-np.inf, 0)
-    if best >= top * (1 - TOLERANCE):
-        around = ends[[max(middle - 1, 0), middle, min(middle + 1, len(ends) - 1)]]
-        top = max(top, float(peak_gain(group.gains, around, 1)))
-    return top, sure
+    return (max(top, group.refined(highest)) if refine and highest is not None else top), sure
+
+
+@dataclass(frozen=True)
+class _Peak:
+    """The highest gain at some frequencies, and the frequency there and beside it, ascending."""
+
+    gain: float
+    around: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -170,38 +173,41 @@ class _Group:
         drive, read = np.concatenate([b.real, b.imag]), np.concatenate([c.real, -c.imag], axis=1)
         return cls(single, side, mu, A, drive, read, direct)
 
-    def grid(self) -> np.ndarray:
-        """Frequencies in [0, π]: the angle of every pole, a bandwidth to both sides of it, and an even grid."""
-        return pole_grid(self.system.poles[0], offsets=(-1.0, 0.0, 1.0), real=True)
+    def on_a_grid(self) -> _Peak:
+        """At the angle of every pole, a bandwidth to both sides of it, and on an even grid."""
+        return self.highest(pole_grid(self.system.poles[0], offsets=(-1.0, 0.0, 1.0), real=True))
+
+    def refined(self, peak: _Peak) -> float:
+        """The maximum between the frequencies beside a peak."""
+        return float(peak_gain(self.gains, peak.around, 1))
 
     def gains(self, omega: np.ndarray) -> np.ndarray:
         """Largest singular values at (K,) frequencies."""
-        return np.concatenate([_largest(response) for _, response in self._responses(omega)])
+        return np.concatenate([_largest(response) for response in self._responses(omega)])
 
-    def highest(self, omega: np.ndarray) -> tuple[float, int]:
-        """The largest of these gains, and which it is.
+    def highest(self, omega: np.ndarray) -> _Peak:
+        """The largest of the gains at (K,) ascending frequencies.
 
-        No singular value is above the Frobenius norm of its matrix: those whose norm is below a gain that was found are
-        not decomposed.
+        No singular value is above the Frobenius norm of its matrix, and that is known without the matrix: where it is
+        below a gain that was found, there is none to be made.
         """
         best, where = -np.inf, 0
-        for start, response in self._responses(omega):
-            most = np.linalg.norm(response, axis=(1, 2))
-            order = np.argsort(-most)
-            for first in range(0, len(order), _AT_ONCE):
-                chosen = order[first : first + _AT_ONCE]
-                if most[chosen[0]] < best:
-                    break
-                found = _largest(response[chosen])
-                if found.max() > best:
-                    best, where = float(found.max()), start + int(chosen[found.argmax()])
-        return best, where
+        most = frobenius_norms(self.system, omega)[0]
+        order = np.argsort(-most)
+        for first in range(0, len(order), _AT_ONCE):
+            chosen = order[first : first + _AT_ONCE]
+            if most[chosen[0]] < best:
+                break
+            found = self.gains(omega[chosen])
+            if found.max() > best:
+                best, where = float(found.max()), int(chosen[found.argmax()])
+        return _Peak(best, omega[[max(where - 1, 0), where, min(where + 1, len(omega) - 1)]])
 
-    def _responses(self, omega: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """(first frequency, matrices) of as many frequencies at a time as stay small."""
+    def _responses(self, omega: np.ndarray) -> Iterator[np.ndarray]:
+        """The matrices of as many frequencies at a time as stay small."""
         size = max(1, 2**24 // (self.D.size + self.system.poles.size * self.system.outputs))
         for start in range(0, len(omega), size):
-            yield start, frequency_response(self.system, omega[start : start + size])[0]
+            yield frequency_response(self.system, omega[start : start + size])[0]
 
     def crossings(self, level: float) -> tuple[np.ndarray, bool]:
         """Frequencies in [0, π], all those at which a singular value is `level` among them, and whether that is sure.

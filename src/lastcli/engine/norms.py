@@ -17,6 +17,7 @@ from lastcli.engine.system import DiagonalSystem, feedthrough_of
 __all__ = [
     "active_states",
     "frequency_response",
+    "frobenius_norms",
     "gramians",
     "h2_norm",
     "h_infinity_norm",
@@ -44,6 +45,20 @@ def frequency_response(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
     """
     omega = np.asarray(omega, np.float64)
     return np.stack([_Modal.of(system, g).response(omega) for g in range(system.groups)])
+
+
+def frobenius_norms(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
+    """‖G(e^iω)‖ (Frobenius), with no response computed: a quadratic form in the T factors 1/(1 - λ e^(∓iω)).
+
+    Args:
+        system: the layer, |λ| < 1 wherever B and C are not zero.
+        omega: (K,) radians a step.
+
+    Returns:
+        (G, K), never below the norm: what rounding may have taken off is added.
+    """
+    omega = np.asarray(omega, np.float64)
+    return np.stack([_Modal.of(system, g).frobenius(omega) for g in range(system.groups)])
 
 
 def h2_norm(system: DiagonalSystem) -> np.ndarray:
@@ -183,6 +198,18 @@ class _Modal:
 
     def response(self, omega: np.ndarray) -> np.ndarray:
         return (self.C * self.factors(omega)[:, None]) @ self.B + self.D
+
+    def frobenius(self, omega: np.ndarray) -> np.ndarray:
+        factors = self.factors(omega)
+        # Σ_ij f_i* f_j (c_i·c_j)(b_i·b_j) + 2 Re Σ_j f_j (c_jᵀ D b_j) + ‖D‖²
+        own = (self.C.conj().T @ self.C) * (self.B.conj() @ self.B.T)
+        crossed = np.einsum("tm,tm->t", self.C.T @ self.D, self.B)
+        squares = (factors.conj() * (factors @ own.T)).real.sum(axis=1)
+        squares += 2 * (factors @ crossed).real + (self.D**2).sum()
+        size = np.abs(factors)
+        terms = (size * (size @ np.abs(own).T)).sum(axis=1) + 2 * size @ np.abs(crossed) + (self.D**2).sum()
+        rounding = (len(self.poles) + self.B.shape[1] + self.C.shape[0] + 16) * np.finfo(float).eps
+        return np.sqrt(np.maximum(squares, 0) + 4 * rounding * terms)
 
     def grid(self, offsets: tuple[float, ...]) -> np.ndarray:
         # both directions have the same poles

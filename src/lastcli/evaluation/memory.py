@@ -20,12 +20,12 @@ from typing import Any
 
 import jax
 
-__all__ = ["DEVICE", "PROCESS", "peak_of"]
+__all__ = ["DEVICE", "LOOKS", "PROCESS", "RUNS", "SECONDS", "peak_of", "settle"]
 
 DEVICE, PROCESS = "the device's allocator", "the allocator of the process"
 
 # A run is repeated until the heap was looked at so often, over so many runs and so long.
-_LOOKS, _RUNS, _SECONDS = 30, 3, 0.2
+LOOKS, RUNS, SECONDS = 30, 3, 0.2
 _PAUSE = 0.02
 
 
@@ -58,17 +58,14 @@ def _of_process(run: Callable[[], Any]) -> tuple[int, str] | None:
     in_use = _heap()
     if in_use is None:
         return None
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        # the heap is looked at faster once its free pieces are joined
-        ctypes.CDLL(None).malloc_trim(0)
+    settle()
     before = peak = in_use()
     runs = _Repeated(run)
     begin, looks = time.perf_counter(), 0
     runs.start()
     while runs.is_alive():
         peak, looks = max(peak, in_use()), looks + 1
-        if looks >= _LOOKS and runs.done >= _RUNS and time.perf_counter() - begin >= _SECONDS:
+        if looks >= LOOKS and runs.done >= RUNS and time.perf_counter() - begin >= SECONDS:
             runs.enough = True
         # the run wants the processor too
         time.sleep(0.0005)
@@ -76,6 +73,13 @@ def _of_process(run: Callable[[], Any]) -> tuple[int, str] | None:
     if runs.error is not None:
         raise runs.error
     return (peak - before, PROCESS) if peak > before else None
+
+
+def settle() -> None:
+    """Let go of what nobody refers to any more, which would go during a run; the heap is looked at faster then too."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Repeated(threading.Thread):
