@@ -39,6 +39,36 @@ def test_accumulated_moments_are_weighted_means(kind, monkeypatch):
     assert found.weight == pytest.approx(weights.sum())
 
 
+@pytest.mark.parametrize("weights", ["none", "alike", "padded"])
+@pytest.mark.parametrize("kind", ["mimo", "delay", "bidirectional-real", "oscillators"])
+def test_a_cpu_and_other_devices_find_the_same_moments(kind, weights, monkeypatch):
+    system = system_of(kind, 4)
+    u = inputs_of(system, n=5)
+    target = np.random.default_rng(2).normal(size=(*u.shape[:2], system.outputs))
+    given = None if weights == "none" else np.full(u.shape[:2], 0.25)
+    if weights == "padded":
+        given[1:, -3:] = 0
+    # three chunks, the last of one sequence and one that fills it
+    each = u.shape[1] * system.directions * system.poles.size * 16
+    monkeypatch.setattr(module, "CHUNK_BYTES", 2 * each)
+
+    def both(target):
+        here = accumulate(empty_moments(system), system, u, given, target)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(module.jax, "default_backend", lambda: "gpu")
+            return here, accumulate(empty_moments(system), system, u, given, target)
+
+    for here, there in (both(None), both(target)):
+        for name in ("features", "input_features", "inputs", "cross", "target_inputs", "energy", "weight"):
+            one, other = getattr(here, name), getattr(there, name)
+            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12 * np.abs(other).max(), err_msg=name)
+
+
+@pytest.mark.parametrize(("examples", "most", "size"), [(64, 61, 32), (5, 2, 2), (4, 9, 4), (7, 0, 1), (0, 3, 1)])
+def test_chunks_are_about_as_large(examples, most, size):
+    assert module.even_chunk(examples, most) == size
+
+
 @pytest.mark.parametrize("kind", ["mimo", "multi-bidirectional"])
 def test_a_target_of_its_own_gives_the_own_moments(kind):
     system = system_of(kind, 5)

@@ -2,6 +2,9 @@
 
 Everything is quadratic in the read-out, so the states of any number of examples collapse into a few small matrices.
 They come from real inputs, streamed, or in closed form (`lastcli.engine.white_noise`).
+
+On a CPU the products of a MIMO layer are NumPy's: the second moments of a matrix with itself take it a quarter of the
+time that XLA takes in float64, and the states need not be put in the order of the features first, their moments are.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lastcli.engine.features import feature_count, features_of, readout_of
+from lastcli.engine.features import feature_count, feature_rows, features_of, readout_of
 from lastcli.engine.precision import in_float64
+from lastcli.engine.scans import passed_states
 from lastcli.engine.simulate import states
 from lastcli.engine.system import DiagonalSystem, feedthrough_of
 from lastcli.errors import InputError
 
-__all__ = ["Moments", "accumulate", "empty_moments", "group_signals"]
+__all__ = ["Moments", "accumulate", "empty_moments", "even_chunk", "group_signals"]
 
 Array = Any
 
@@ -78,17 +82,8 @@ def empty_moments(system: DiagonalSystem) -> Moments:
 
 
 def _bare(system: DiagonalSystem, features: Array, input_features: Array, inputs: Array) -> Moments:
-    G, p = system.groups, system.outputs
-    zero = jnp.zeros
-    return Moments(
-        features=features,
-        input_features=input_features,
-        inputs=inputs,
-        cross=zero((G, p, features.shape[1])),
-        target_inputs=zero((G, p, system.inputs)),
-        energy=zero((G, p)),
-        weight=jnp.array(jnp.inf),
-    )
+    """Moments without a target."""
+    return empty_moments(system).replace(features=features, input_features=input_features, inputs=inputs)
 
 
 def _own_target(system: DiagonalSystem, moments: Moments) -> Moments:
@@ -96,8 +91,8 @@ def _own_target(system: DiagonalSystem, moments: Moments) -> Moments:
     W = readout_of(system)
     D = feedthrough_of(system)
     cross = W @ moments.features + D @ moments.input_features
-    target_inputs = W @ jnp.swapaxes(moments.input_features, 1, 2) + D @ moments.inputs
-    energy = jnp.sum(cross * W, axis=2) + jnp.sum(target_inputs * D, axis=2)
+    target_inputs = W @ moments.input_features.swapaxes(1, 2) + D @ moments.inputs
+    energy = (cross * W).sum(axis=2) + (target_inputs * D).sum(axis=2)
     return moments.replace(cross=cross, target_inputs=target_inputs, energy=energy)
 
 
@@ -125,13 +120,24 @@ def accumulate(
     _require_finite(u, y, weights)
     system = jax.tree.map(np.asarray, system)
     per_example = length * system.directions * system.groups * system.poles.shape[1] * 16
-    size = int(min(n, max(1, CHUNK_BYTES // max(per_example, 1))))
+    size = even_chunk(n, CHUNK_BYTES // max(per_example, 1))
     for start in range(0, n, size):
         rows = slice(start, start + size)
-        short = size - len(u[rows])  # the last chunk is filled with weightless rows: one compiled shape
-        part = [_fill(array[rows], short) for array in (u, weights)]
-        moments = _take_in(moments, system, *part, None if y is None else _fill(y[rows], short))
+        examples = len(u[rows])
+        short = size - examples  # the last chunk is filled with weightless rows: one compiled shape
+        driven, counted = _fill(u[rows], short), _fill(weights[rows], short)
+        wanted = None if y is None else _fill(y[rows], short)
+        if not system.multi and jax.default_backend() == "cpu":
+            moments = _mixed(moments, _moments_here(system, driven, counted, wanted, examples))
+        else:
+            moments = _take_in(moments, system, driven, counted, wanted)
     return jax.tree.map(np.asarray, moments)
+
+
+def even_chunk(examples: int, most: int) -> int:
+    """Examples of a chunk, up to `most`, so that all chunks are about as large: the last one is filled up."""
+    chunks = -(-examples // max(most, 1))
+    return -(-examples // max(chunks, 1)) or 1
 
 
 def _fill(array: np.ndarray, rows: int) -> np.ndarray:
@@ -146,9 +152,14 @@ def _require_finite(u: np.ndarray, y: np.ndarray | None, weights: np.ndarray) ->
 
 @jax.jit
 def _take_in(moments: Moments, system: DiagonalSystem, u: Array, weights: Array, y: Array | None) -> Moments:
-    new = _batch_moments(system, u, weights, y)
+    return _mixed(moments, _batch_moments(system, u, weights, y))
+
+
+def _mixed(moments: Moments, new: Moments) -> Moments:
+    """The weighted mean of what was seen before and now."""
+    xp = np if isinstance(new.weight, np.ndarray) else jnp
     weight = moments.weight + new.weight
-    share = jnp.where(weight > 0, new.weight / jnp.where(weight > 0, weight, 1), 0)
+    share = xp.where(weight > 0, new.weight / xp.where(weight > 0, weight, 1), 0)
     mixed = jax.tree.map(lambda old, add: old + share * (add - old), moments, new)
     return mixed.replace(weight=weight)
 
@@ -168,6 +179,52 @@ def _batch_moments(system: DiagonalSystem, u: Array, weights: Array, y: Array | 
     zT = jnp.swapaxes(z * share[None, :, None], 1, 2)
     energy = jnp.einsum("gpt,gtp->gp", zT, z)
     return bare.replace(cross=zT @ f, target_inputs=zT @ v, energy=energy, weight=weight)
+
+
+def _moments_here(
+    system: DiagonalSystem, u: np.ndarray, weights: np.ndarray, y: np.ndarray | None, examples: int
+) -> Moments:
+    """`_batch_moments` of a MIMO layer by NumPy; after `examples` come rows that fill the batch, all zero."""
+    counted = weights[:examples]
+    weight = np.asarray(counted.sum())
+    share = weights / weight if weight > 0 else np.zeros_like(weights)
+    rows = [np.asarray(_rows(system, u)), _in_time(u)]
+    if y is not None:
+        rows.append(_in_time(np.where(weights[..., None] > 0, y, 0)))
+    # weights that are all alike are one factor; rows of zeros add nothing
+    alike = bool(weight > 0 and (counted == counted[0, 0]).all())
+    if not alike:
+        rows = [part * np.sqrt(share).T.reshape(-1, 1) for part in rows]
+    factor = share[0, 0] if alike else 1.0
+    x, v, *z = rows
+    # of what is symmetric either side is rows
+    features = feature_rows(feature_rows(factor * (x.T @ x)[None], system).swapaxes(1, 2), system)
+    bare = _bare(system, features, _by_feature(factor * (v.T @ x), system), factor * (v.T @ v)[None])
+    if y is None:
+        return _own_target(system, bare).replace(weight=weight)
+    return bare.replace(
+        cross=_by_feature(factor * (z[0].T @ x), system),
+        target_inputs=factor * (z[0].T @ v)[None],
+        energy=factor * (z[0] ** 2).sum(axis=0)[None],
+        weight=weight,
+    )
+
+
+@jax.jit
+def _rows(system: DiagonalSystem, u: Array) -> Array:
+    """(L·n, R·2·N·modes) states in the order of time: direction, (real, imaginary), mode."""
+    passed = passed_states(system, u)
+    return passed.reshape(passed.shape[0] * passed.shape[1], -1)
+
+
+def _in_time(signal: np.ndarray) -> np.ndarray:
+    """(n, L, c) as (L·n, c)."""
+    return signal.swapaxes(0, 1).reshape(-1, signal.shape[2])
+
+
+def _by_feature(products: np.ndarray, system: DiagonalSystem) -> np.ndarray:
+    """(c, R·2·N·modes) as (1, c, F)."""
+    return feature_rows(np.ascontiguousarray(products.T)[None], system).swapaxes(1, 2)
 
 
 def group_signals(signal: Array, groups: int, multi: bool) -> Array:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lastcli.engine.moments import even_chunk
 from lastcli.engine.precision import in_float64
 from lastcli.engine.selective.mixer import along, inner_of, mix
 from lastcli.engine.selective.pytrees import S6System, SSDSystem
@@ -133,7 +134,7 @@ def accumulate(
         raise InputError("The calibration data give a layer inputs or outputs that are not finite; check the data.")
     layer = wide(system)
     each = 8 * min(length, STEPS) * system.channels * (2 * system.states + 4) + 8 * length * 8 * system.channels
-    size = int(min(n, max(1, CHUNK_BYTES // each)))
+    size = even_chunk(n, int(CHUNK_BYTES // each))
     for start in range(0, n, size):
         rows = slice(start, start + size)
         short = size - len(u[rows])
