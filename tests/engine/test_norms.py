@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lastcli.engine import norms
+from lastcli.engine.peaks import peak_gain, pole_grid
 from lastcli.engine.system import DiagonalSystem
 from tests import oracles
 from tests.systems import KINDS, embed, random_system, system_of
@@ -147,3 +148,42 @@ def test_the_peak_of_a_wide_layer_without_D_is_that_of_its_response(states, bidi
     response = norms.frequency_response(system, np.linspace(0, np.pi, 20_001))[0]
     highest = np.linalg.norm(response, ord=2, axis=(1, 2)).max()
     assert norms.h_infinity_norm(system)[0] == pytest.approx(highest, rel=1e-4)
+
+
+@pytest.mark.parametrize("feedthrough", ["none", "full", "diagonal"])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_peak_that_is_climbed_is_that_of_the_decomposed_response(seed, directions, feedthrough):
+    system = random_system(
+        seed,
+        states=30,
+        inputs=12,
+        outputs=12 if feedthrough == "diagonal" else 10,
+        pairing=2,
+        directions=directions,
+        feedthrough=feedthrough,
+    )
+    rng = np.random.default_rng(seed)
+    distance, angle = 10 ** rng.uniform(-3, -0.7, system.poles.shape), rng.uniform(0, 3.1, system.poles.shape)
+    system = system.replace(poles=np.exp(-distance + 1j * angle))
+    grid = pole_grid(system.poles[0], real=True)
+
+    def gain(omega):
+        return np.linalg.svd(norms.frequency_response(system, omega)[0], compute_uv=False)[:, 0]
+
+    expected = peak_gain(gain, grid, 5)
+    found = norms.h_infinity_norm(system)[0]
+    assert found == pytest.approx(expected, rel=1e-7)
+    assert found <= expected * (1 + 1e-9)
+
+
+def test_where_a_reduced_response_is_highest_lies_between_the_ends():
+    system = random_system(5, states=6, inputs=4, outputs=3, pairing=2, feedthrough="full")
+    modal = norms._Modal.of(system, 0)
+    left, right = np.eye(3)[:, :2], np.eye(4)[:, 1:]
+    omega, highest = modal.reduced_peak(left, right, 0.2, 1.1)
+    at = np.linspace(0.2, 1.1, 40_001)
+    values = np.linalg.svd(norms.frequency_response(system, at)[0][:, :2, 1:], compute_uv=False)[:, 0]
+    assert 0.2 <= omega <= 1.1
+    assert highest == pytest.approx(values.max(), rel=1e-7)
+    assert omega == pytest.approx(at[values.argmax()], abs=1e-3)

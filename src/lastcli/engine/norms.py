@@ -29,8 +29,10 @@ __all__ = [
 # Up to this size of its smaller side, a response matrix is decomposed as it is; beyond it, iterated on.
 _EXACT_SIZE = 8
 _CANDIDATES = 5
-# Golden sections where every look costs products with the whole layer: a gain to the share 1e-8.
-_SECTIONS = 20
+# Looks at a bracket of a reduced response, times of doing so around the highest, and how often the subspaces grow.
+_LOOKS, _ZOOMS, _GROWTHS = 17, 5, 8
+# A maximum this near to what is reached, relatively, is reached.
+_REACHED = 1e-9
 
 
 def frequency_response(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
@@ -222,28 +224,59 @@ class _Modal:
         return float(peak_gain(gain, self.grid((-1.0, 0.0, 1.0)), _CANDIDATES))
 
     def peak_iterated(self) -> float:
-        """As `peak_exact`, by power iteration in factored form: rank the grid roughly, then refine the best."""
+        """As `peak_exact`, by power iteration in factored form: rank the grid roughly, then climb from the best."""
         if not self.D.any():
             self = self.narrow()
         grid = self.grid((0.0,) if len(self.poles) > 256 else (-1.0, 0.0, 1.0))
-        rng = np.random.default_rng(0)
-        rough, _ = self.single().iterate(grid, rng.normal(size=(len(grid), self.B.shape[1], 1)), 5)
+        rng, single = np.random.default_rng(0), self.single()
+        rough, _ = single.iterate(grid, rng.normal(size=(len(grid), self.B.shape[1], 1)), 5)
         chosen = np.argsort(-rough)[: 8 * _CANDIDATES]
-        better, blocks = self.iterate(grid[chosen], rng.normal(size=(len(chosen), self.B.shape[1], 4)), 12)
-        best = np.argsort(-better)[:_CANDIDATES]
-        middle, start = chosen[best], blocks[best]
-        brackets = grid[np.stack([np.maximum(middle - 1, 0), middle, np.minimum(middle + 1, len(grid) - 1)], axis=1)]
+        better, blocks = single.iterate(grid[chosen], rng.normal(size=(len(chosen), self.B.shape[1], 4)), 12)
+        return max(
+            self.climbed(grid[max(middle - 1, 0)], grid[middle], grid[min(middle + 1, len(grid) - 1)], block)
+            for middle, block in ((chosen[k], blocks[k]) for k in np.argsort(-better)[:_CANDIDATES])
+        )
 
-        def gain(omega: np.ndarray) -> np.ndarray:
-            # Every iteration begins where the last one on this bracket ended, so few steps do.
-            nonlocal start
-            each = omega.shape[1]
-            values, found = self.iterate(omega.ravel(), np.repeat(start, each, axis=0), 4)
-            values = values.reshape(-1, each)
-            start = found.reshape(len(values), each, *found.shape[1:])[np.arange(len(values)), values.argmax(axis=1)]
-            return values
+    def climbed(self, low: float, omega: float, high: float, block: np.ndarray) -> float:
+        """The highest gain in a bracket, from below, by greedy subspaces.
 
-        return float(max(better.max(), peak_gain(gain, brackets, 1, _SECTIONS).max()))
+        What the singular vectors found so far span is a response of a few inputs and outputs. Its gain is never above
+        that of the whole one, and touches it where they were found; so its maximum, which costs little, is where to
+        look next (Aliyev, Benner, Mengi, Schwerdtner and Voigt, SIAM J. Matrix Anal. Appl. 38, 2017).
+
+        Args:
+            low, high: the ends, radians.
+            omega: where to begin.
+            block: (m, b) what the iteration there begins with.
+        """
+        rights: list[np.ndarray] = []
+        lefts: list[np.ndarray] = []
+        top = 0.0
+        for _ in range(_GROWTHS):
+            value, found = self.iterate(np.array([omega]), block[None], 4)
+            block, top = found[0], max(top, float(value[0]))
+            factors = self.factors(np.array([omega])).T
+            rights.append(block)
+            lefts.append(self.C @ (factors * (self.B @ block)) + self.D @ block)
+            omega, reduced = self.reduced_peak(_basis(lefts), _basis(rights), low, high)
+            if reduced <= top * (1 + _REACHED):
+                break
+            top = reduced
+        return top
+
+    def reduced_peak(self, left: np.ndarray, right: np.ndarray, low: float, high: float) -> tuple[float, float]:
+        """Where leftᴴ G right is largest between two frequencies, and how large it is there."""
+        read, driven, direct = left.conj().T @ self.C, self.B @ right, left.conj().T @ self.D @ right
+        best, top = low, 0.0
+        for _ in range(_ZOOMS):
+            omega = np.linspace(low, high, _LOOKS)
+            responses = (read * self.factors(omega)[:, None]) @ driven + direct
+            values = np.linalg.svd(responses, compute_uv=False)[:, 0]
+            highest = int(values.argmax())
+            if values[highest] > top:
+                best, top = float(omega[highest]), float(values[highest])
+            low, high = float(omega[max(highest - 1, 0)]), float(omega[min(highest + 1, _LOOKS - 1)])
+        return best, top
 
     def narrow(self) -> _Modal:
         """Of a system without D, one with the same singular values and no more inputs or outputs than poles."""
@@ -266,18 +299,27 @@ class _Modal:
         # a real matrix would be made complex for every product
         D = self.D.astype(self.B.dtype)
         B_adjoint, C_adjoint, D_adjoint = (matrix.conj().T.copy() for matrix in (self.B, self.C, D))
+        alone = np.count_nonzero(D) == np.count_nonzero(np.diagonal(D)) and D.shape[0] == D.shape[1]
+
+        def through(matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
+            return np.diagonal(matrix)[:, None, None] * v if alone else _times(matrix, v)
 
         def apply(block: np.ndarray) -> np.ndarray:
             v = block.swapaxes(0, 1)
             image = _times(self.C, factors * _times(self.B, v))
-            return (image + _times(D, v) if direct else image).swapaxes(0, 1)
+            return (image + through(D, v) if direct else image).swapaxes(0, 1)
 
         def adjoint(image: np.ndarray) -> np.ndarray:
             v = image.swapaxes(0, 1)
             block = _times(B_adjoint, conjugates * _times(C_adjoint, v))
-            return (block + _times(D_adjoint, v) if direct else block).swapaxes(0, 1)
+            return (block + through(D_adjoint, v) if direct else block).swapaxes(0, 1)
 
         return largest_singular_values(apply, adjoint, start, iterations)
+
+
+def _basis(columns: list[np.ndarray]) -> np.ndarray:
+    """Orthonormal columns that span those of all matrices."""
+    return np.linalg.qr(np.concatenate(columns, axis=1))[0]
 
 
 def _times(matrix: np.ndarray, blocks: np.ndarray) -> np.ndarray:
