@@ -35,12 +35,9 @@ def impulse(system: DiagonalSystem, group: int = 0, length: int = 400) -> np.nda
     """Two-sided impulse response of one group at lags -length..length, (2·length+1, p, m), by the recurrence."""
     single = _group(system, group)
     m, middle = single.inputs, length
-    response = []
-    for j in range(m):
-        u = np.zeros((1, 2 * length + 1, m))
-        u[0, middle, j] = 1.0
-        response.append(recurrence(single, u)[0])
-    return np.stack(response, axis=-1)
+    u = np.zeros((m, 2 * length + 1, m))  # one example for each input
+    u[:, middle] = np.eye(m)
+    return np.moveaxis(recurrence(single, u), 0, -1)
 
 
 def h2_of(system: DiagonalSystem, group: int = 0, length: int = 400) -> float:

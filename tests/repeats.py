@@ -12,7 +12,8 @@ __all__ = ["REPEATS", "mark"]
 REPEATS = {
     # the elimination of s5 and the ranking and projection of s4d are matched and their poles refitted, one pair each
     "tests/contract/test_methods.py::test_the_compact_model_answers_as_the_masked_one": (
-        "s5-obs-poles+match", "s4d-last-match", "s4d-last-poles+match", "s4d-last-poles", "s4d-balanced-match",
+        "s5-obs-poles+match", "s4d-last-match", "s4d-last-poles+match", "s4d-balanced-poles+match",
+        "s4d-last-poles", "s4d-balanced-match",
         "s5-obs-poles", "s4d-balanced-poles",
     ),
     # of every pair without the matching; with it one ranking and one elimination
@@ -22,13 +23,13 @@ REPEATS = {
     ),
     # s5 and s4d; both directions in the moments of padded batches
     "tests/recording/test_capture.py::test_the_moments_are_those_of_the_tools_own_calibration_pass": (
-        "s5 both ways-False", "s4d-False", "s5-True", "s5-False",
+        "s5 both ways-False", "s4d-False", "s4d-True", "s5-True", "s5-False",
     ),
     "tests/recording/test_capture.py::test_the_moments_of_the_same_batches_are_the_same_to_float64_rounding": (
         "s5 both ways", "s4d",
     ),
     "tests/recording/test_capture.py::test_pruned_it_is_what_calibration_gives_and_verify_computes_it_anew": (
-        "s5 both ways-last", "s5 both ways-obs", "s5-obs", "s4d-last",
+        "s5 both ways-last", "s5 both ways-obs", "s5-obs", "s4d-last", "s4d-obs",
     ),
     # one alteration of the matched file is enough: the others are found in the files of every other kind
     "tests/verbs/test_verify.py::test_a_layer_that_was_altered_is_found": tuple(
@@ -46,7 +47,9 @@ REPEATS = {
         for pair in pairs
     ),
     # the same machine reads both containers
-    "tests/containers/test_hostile.py::test_refused_in_one_sentence": ("TORCH-operations_without_end",),
+    "tests/containers/test_hostile.py::test_refused_in_one_sentence": (
+        "TORCH-operations_without_end", "PICKLE-operations_without_end",
+    ),
     # the calls of an orbax output are those of the one with the exchange, and two
     "tests/fuzz/test_faults.py::test_every_call_fails_once": ("orbax-True-False",),
     "tests/reduction/test_match_output.py::test_outputs_come_closer_on_data_not_seen": ("True",),
@@ -54,13 +57,23 @@ REPEATS = {
     "tests/engine/test_poles.py::test_disturbed_poles_and_inputs_are_found_again": (
         "multi", "delay", "mimo", "bidirectional",
     ),
+    "tests/engine/test_poles.py::test_a_state_that_was_allowed_to_be_unstable_stays_as_it_is": ("multi",),
+    "tests/engine/test_poles.py::test_the_read_out_has_the_ridge_of_a_calibrated_refit": ("multi",),
+    "tests/engine/test_elimination.py::test_cutting_the_arrays_down_on_the_way_changes_nothing": ("multi",),
+    "tests/engine/test_elimination.py::test_scores_of_clustered_poles_are_the_errors_of_the_ridge_solutions": (
+        "none", "diagonal",
+    ),
+    # interrupted before the first and after the last of what is kept on the way
+    "tests/reduction/test_match_output.py::test_what_was_interrupted_goes_on_to_the_very_same_systems": ("30", "110"),
+    "tests/verbs/test_verify.py::test_calibration_inputs_given_again_make_a_fit_recomputed": ("last + poles",),
+    "tests/docs/test_jax_families.py::test_minimal_lru": ("batch-True-mean",),
     "tests/engine/test_poles.py::test_gradients_agree_with_finite_differences": (
         "paired", "multi-bidirectional", "bidirectional-real",
     ),
     "tests/engine/test_unstable.py::test_h2_elimination_exchange_and_refit_keep_them_and_certify_the_rest": (
         "1.0-paired", "1.0-multi-bidirectional", "1.0-tied",
     ),
-    "tests/families/test_mamba.py::test_refits_of_the_whole_model": ("sequential-1",),
+    "tests/families/test_mamba.py::test_refits_of_the_whole_model": ("matched-1",),
     "tests/families/test_mega_models.py::test_padding_reaches_nothing": ("softmax-None-2", "laplace-4-2"),
     "tests/engine/test_poles.py::test_a_reduced_layer_gets_better_on_data_it_has_not_seen": ("multi",),
     "tests/engine/test_poles.py::test_a_real_read_out_stays_real": ("<lambda>",),
@@ -69,13 +82,15 @@ REPEATS = {
     "tests/families/test_s4_sequence_model.py::test_the_command_line_prunes_evaluates_and_sweeps": (
         "DSS", "V0, batch norm after", "low rank",
     ),
-    "tests/families/test_mamba_hybrids.py::test_hybrids_are_scored_pruned_and_load_again": ("Zamba",),
-    "tests/families/test_mamba_transformers.py::test_transformers_loads_and_generates": (
-        "as it is-mamba", "as it is-mamba2", "refitted-mamba2", "uniform-mamba",
+    "tests/families/test_mamba_hybrids.py::test_hybrids_are_scored_pruned_and_load_again": (
+        "Zamba", "FalconH1", "GraniteMoeHybrid",
     ),
-    "tests/docs/test_jax_families.py::test_s5": ("both ways", "layer norm, after", "bilinear"),
-    "tests/docs/test_jax_families.py::test_event_ssm": ("batch norm, after", "dirac"),
-    "tests/docs/test_jax_families.py::test_annotated_s4": ("False-s4d", "True-dss"),
+    "tests/families/test_mamba_transformers.py::test_transformers_loads_and_generates": (
+        "as it is-mamba", "as it is-mamba2", "refitted-mamba", "refitted-mamba2", "uniform-mamba",
+    ),
+    "tests/docs/test_jax_families.py::test_s5": ("zoh", "joint C", "both ways", "layer norm, after", "bilinear"),
+    "tests/docs/test_jax_families.py::test_event_ssm": ("async", "batch norm, after", "dirac"),
+    "tests/docs/test_jax_families.py::test_annotated_s4": ("True-s4d", "False-s4d", "True-dss"),
     "tests/model/test_flax.py::test_a_compact_file_loads_into_the_flax_module_and_answers_as_last_does": (
         "options1-ragged",
     ),

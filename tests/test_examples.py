@@ -110,6 +110,7 @@ def test_a_gate_that_passes_leaves_the_smaller_model(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"small.safetensors", "gates.xml", "verify.xml"}
 
 
+@pytest.mark.slow  # gates are asked in tests/verbs/test_gates.py
 def test_a_gate_that_fails_writes_no_model(tmp_path):
     done = gate(tmp_path, FAIL_OVER="-1")
     assert done.returncode == 1, done.stderr

@@ -41,6 +41,16 @@ def test_refused_in_one_sentence(case, tmp_path):
     assert str(tmp_path) in message or str(path) in message.replace("\\x00", "\0")
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if "operations_without_end" in str(case)])
+def test_operations_are_counted(case, tmp_path, monkeypatch):
+    """As above, which takes as many operations as it says."""
+    if case in hostile.TORCH:
+        pytest.importorskip("torch")
+    monkeypatch.setattr("lastcli.containers.pickle.limits.MAX_OPERATIONS", 10_000)
+    with pytest.raises(InputError, match="more than 10,000 operations"):
+        read_all(case.build(tmp_path))
+
+
 def test_safetensors_cut_at_every_8_bytes(tmp_path):
     path = tmp_path / "whole.safetensors"
     put(path, {"a": np.arange(20.0), "b": np.ones((3, 4), np.float32)}, {"k": "v"})

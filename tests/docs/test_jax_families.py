@@ -200,6 +200,7 @@ def test_event_ssm(name, last, monkeypatch):
     same(scope["logits"], whole.apply(masked, *inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:When `eqx.nn.BatchNorm")
 def test_linoss(last, monkeypatch):
     eqx = pytest.importorskip("equinox")

@@ -31,6 +31,7 @@ def test_mamba(tmp_path, last):
     agrees(follow("docs/families/mamba.md", {}, last), "mamba-130m-n8")
 
 
+@pytest.mark.slow  # the page is that of test_mamba with other names
 @pytest.mark.filterwarnings("ignore")
 def test_mamba2(tmp_path, last):
     made("mamba2", tmp_path / "mamba2-130m")

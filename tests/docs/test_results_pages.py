@@ -47,6 +47,7 @@ def shape(text: str) -> str:
     return " ".join(re.sub(r"[\d.,e−-]+|[▁▂▃▄▅▆▇█★─]+", "#", text).split())
 
 
+@pytest.mark.slow  # the commands are those of the README and of the pages of their own
 def test_the_tour_is_followed_and_prints_what_it_shows(folder, last):
     page = (ROOT / "docs/tour.md").read_text()
 

@@ -168,6 +168,7 @@ def test_score_and_sweep_take_recorded_inputs(tiny, data, last):
     assert "Poles refitted layer by layer on the recorded sample" in " ".join(json.loads(out)["notes"])
 
 
+@pytest.mark.slow
 def test_poles_fitted_to_the_sample_are_no_worse_than_the_read_out_alone(tiny):
     with lastcli.open(tiny) as checkpoint:
         split = split_for(checkpoint, n=60)

@@ -51,6 +51,7 @@ def test_the_torch_example(folder):
         lastcli.prune("model.pth", dry_run=True, method="obs", ratio=0.5, calibration="x.npz")
 
 
+@pytest.mark.slow  # tests/recording/test_capture.py records a flax model in every run
 def test_the_flax_example(folder):
     module, run, by_hand = snippets("JAX")
     (folder / "tagger.py").write_text(module)

@@ -25,6 +25,7 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_searches")
 def test_a_gradual_pruning_that_was_stopped_goes_on(files, monkeypatch):
     options = {"ratio": "0.75", "method": "obs", "refit": "match", "steps": 2, "calibration": "c.npz"}
