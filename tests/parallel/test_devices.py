@@ -51,7 +51,7 @@ def rows():
     return [shard.data.shape[0] for shard in placed[0].addressable_shards]
 
 
-moments = both(lambda: collect_moments(forward, params, layers, split.batches(5)))
+moments = both(lambda: list(collect_moments(forward, params, layers, split.batches(5))))
 print(json.dumps({"rows": both(rows), "apart": apart(*moments)}))
 """
 

@@ -22,6 +22,7 @@ from lastcli.evaluation.data import Batch, Batches
 from lastcli.evaluation.passes import Runner, memory_errors, own_batches, padded, precision_of
 from lastcli.families.base import Forward
 from lastcli.parallel import processes
+from lastcli.reduction.layer_moments import LayerMoments
 
 __all__ = [
     "Progress",
@@ -51,8 +52,8 @@ def collect_moments(
     batches: Iterable[Batch],
     *,
     progress: Progress | None = None,
-) -> list[Any]:
-    """Moments of every layer of the model as it is, in one pass over the batches.
+) -> Sequence[Any]:
+    """Moments of every layer of the model as it is, in one pass over the batches; in memory as far as they fit.
 
     Args:
         forward: the architecture.
@@ -65,19 +66,22 @@ def collect_moments(
         InputError: no batches, or inputs that drive a layer to values that are not finite.
     """
 
-    def own() -> list[Any]:
-        moments = [engine_of(system).empty_moments(system) for system in systems]
+    moments = LayerMoments(len(systems), lambda layer: engine_of(systems[layer]).empty_moments(systems[layer]))
+
+    def own() -> None:
         model = _Inputs(forward, params)
         placed = model.runner.systems(systems)
         for batch in _counted(_own(batches), progress):
             batch, inputs = model.of(placed, batch)
             for i, u in enumerate(inputs):
                 weights = counted_steps(batch, u.shape[0], u.shape[1], systems)
-                moments[i] = engine_of(systems[i]).accumulate(moments[i], systems[i], np.asarray(u), weights)
-        return moments
+                moments.put(i, engine_of(systems[i]).accumulate(moments[i], systems[i], np.asarray(u), weights))
 
-    moments = [_whole(parts) for parts in zip(*processes.together(own))]
-    if moments and not moments[0].weight > 0:
+    processes.together(own)
+    if processes.count() > 1:
+        for i in range(len(systems)):
+            moments.put(i, _whole(processes.exchange(moments[i])))
+    if len(moments) and not moments[0].weight > 0:
         raise InputError("The calibration split holds no examples; give at least one batch of inputs.")
     return moments
 

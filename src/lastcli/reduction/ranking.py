@@ -71,7 +71,7 @@ class Ranking:
         self.decisions: list[str] = []
         self._energies: dict[Any, list[np.ndarray]] = {}
         self._eliminated: dict[str, list[Elimination]] = {}
-        self._moments: dict[str, list[Any]] = {}
+        self._moments: dict[str, Sequence[Any]] = {}
 
     def decide(self, sentence: str) -> None:
         """Say what was decided, once."""
@@ -150,14 +150,18 @@ class Ranking:
         """Score of every state, comparable over all layers, (sets, N) a layer."""
         return allocation.scores(self.energies(method), allocation_of(method))
 
-    def moments(self, source: str) -> list[Any]:
+    def moments(self, source: str) -> Sequence[Any]:
         """Second moments of every layer: "h2" under white noise, "calibrated" on the calibration inputs."""
         if source not in self._moments:
             if source == "h2":
                 require_norms(self.checkpoint, self.plan)
                 from lastcli.engine.white_noise import white_noise_moments
+                from lastcli.reduction.layer_moments import LayerMoments
 
-                self._moments[source] = [white_noise_moments(diagonal(s), allow_unstable=True) for s in self.systems]
+                self._moments[source] = LayerMoments(
+                    len(self.systems),
+                    lambda layer: white_noise_moments(diagonal(self.systems[layer]), allow_unstable=True),
+                )
             elif self.recorded is not None:
                 self._moments[source] = list(self.recorded.moments)
             else:
@@ -219,10 +223,13 @@ class Ranking:
         """The order in which the states of every layer go, and what is lost with each; processes divide the layers."""
         source = self.moment_source(refit)
         if source not in self._eliminated:
-            layers = list(zip(self.systems, self.moments(source)))
-            self._eliminated[source] = processes.divided(
-                lambda layer: engine_of(layer[0]).eliminate(layer[0], layer[1]), layers
-            )
+            moments = self.moments(source)
+
+            def eliminated(layer: int) -> Elimination:
+                system = self.systems[layer]
+                return engine_of(system).eliminate(system, moments[layer])
+
+            self._eliminated[source] = processes.divided(eliminated, range(len(self.systems)))
         return self._eliminated[source]
 
     def _energy(self, method: Method, index: int) -> np.ndarray:

@@ -75,7 +75,7 @@ class Task:
     moved: bool
     reselect: bool
     pinned: Sequence[np.ndarray] | None
-    moments: Callable[[str], list[Any]]
+    moments: Callable[[str], Sequence[Any]]
     batches: Callable[[], Batches]
     lessons: Callable[[], Lessons]
     progress: Progress = None
