@@ -92,8 +92,9 @@ REPEATS = {
     "tests/docs/test_jax_families.py::test_event_ssm": ("async", "batch norm, after", "dirac"),
     "tests/docs/test_jax_families.py::test_annotated_s4": ("True-s4d", "False-s4d", "True-dss"),
     "tests/model/test_flax.py::test_a_compact_file_loads_into_the_flax_module_and_answers_as_last_does": (
-        "options1-ragged",
+        "options0-ragged", "options1-ragged",
     ),
+    "tests/verbs/test_recipes.py::test_the_bundled_model_is_not_spoken_of_where_others_are_named": ("bench",),
     "tests/evaluation/test_ranking.py::test_a_model_of_one_logit_is_measured_and_gated": ("auroc", "average_precision"),
     "tests/verbs/test_tasks.py::test_models_with_a_log_softmax_give_logits_of_independent_labels": ("minimal-lru",),
 }  # fmt: skip

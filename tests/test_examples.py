@@ -50,6 +50,7 @@ def test_s5_in_flax(run):
     assert numbers(r"in flax: ([\d.]+)", out) == [pytest.approx(obs, abs=0.05)]
 
 
+@pytest.mark.slow
 def test_s4d_in_torch(run):
     out = run("s4d_torch")
     assert "96 → 48 states" in out

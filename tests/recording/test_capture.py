@@ -151,6 +151,7 @@ def test_pruned_it_is_what_calibration_gives_and_verify_computes_it_anew(kind, m
     assert found["read-out"] == "recomputed"
 
 
+@pytest.mark.slow  # pruning with them is asked in every run
 def test_score_and_sweep_take_recorded_inputs(tiny, data, last):
     with lastcli.open(tiny) as checkpoint:
         split = split_for(checkpoint)

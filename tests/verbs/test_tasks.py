@@ -56,6 +56,7 @@ def labelled(tmp_path, monkeypatch):
     return y, z, steps, classes
 
 
+@pytest.mark.slow
 def test_the_page_of_tasks_is_followed(labelled, last):
     blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     for line in "".join(blocks).splitlines():
