@@ -63,7 +63,7 @@ REPEATS = {
     "tests/engine/test_elimination.py::test_scores_of_clustered_poles_are_the_errors_of_the_ridge_solutions": (
         "none", "diagonal",
     ),
-    # interrupted before the first and after the last of what is kept on the way
+    # two places to stop at are asked about in every run
     "tests/reduction/test_match_output.py::test_what_was_interrupted_goes_on_to_the_very_same_systems": ("30", "110"),
     "tests/verbs/test_verify.py::test_calibration_inputs_given_again_make_a_fit_recomputed": ("last + poles",),
     "tests/docs/test_jax_families.py::test_minimal_lru": ("batch-True-mean",),

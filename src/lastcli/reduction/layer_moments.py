@@ -29,10 +29,10 @@ class LayerMoments(Sequence[Any]):
 
     Args:
         layers: how many there are.
-        make: computes those of a layer when they are first asked for, where they are not put here before.
+        make: gives those of a layer when they are first asked for, unless others were put here before.
     """
 
-    def __init__(self, layers: int, make: Callable[[int], Any] | None = None) -> None:
+    def __init__(self, layers: int, make: Callable[[int], Any]) -> None:
         self._layers, self._make = layers, make
         self._here: dict[int, Any] = {}
         self._forms: dict[int, Any] = {}
@@ -48,8 +48,6 @@ class LayerMoments(Sequence[Any]):
             return self._here[layer]
         if layer in self._forms:
             return self._read(layer)
-        if self._make is None:
-            raise KeyError(layer)
         moments = self._make(layer)
         self.put(layer, moments)
         return moments
