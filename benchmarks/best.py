@@ -15,7 +15,7 @@ from pathlib import Path
 
 import lastcli
 from benchmarks.machine import machine
-from lastcli.results.models import PruneResult
+from lastcli.results import PruneResult
 
 __all__ = ["found"]
 

@@ -5,6 +5,7 @@ No JAX, flax or orbax is imported here; a command imports what it runs.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -322,9 +323,17 @@ def _root(version: bool = typer.Option(False, "--version", help="print the versi
 
 
 @functools.cache
-def _command_line() -> Any:
-    """All commands with their options, made once: a program that calls `main` again does not wait for it again."""
-    return typer.main.get_command(app)
+def _command_line(name: str | None) -> Any:
+    """All commands with their options, or the one of this name alone, which is what a run waits for.
+
+    Made once: a program that calls `main` again does not wait for it again.
+    """
+    if name is None:
+        return typer.main.get_command(app)
+    one = copy.copy(app)
+    one.registered_commands = [command for command in app.registered_commands if command.name == name]
+    one.registered_groups = []
+    return typer.main.get_command(one)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -334,4 +343,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     typed = list(sys.argv[1:] if arguments is None else arguments)
     COMMAND.set(tuple(typed))
     refuse_logins(typed)
-    _command_line()(args=typed, prog_name="last")
+    known = {command.name for command in app.registered_commands}
+    first = typed[0] if typed and typed[0] in known else None
+    _command_line(first)(args=typed, prog_name="last")

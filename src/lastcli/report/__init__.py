@@ -5,49 +5,53 @@ Rich and Matplotlib are imported only where something is drawn.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, cast
 
 from lastcli.errors import UsageError
 from lastcli.report.blocks import Block
 from lastcli.report.files import as_csv, as_json
 from lastcli.report.files import as_markdown as _markdown
-from lastcli.report.measures import bench_blocks, eval_blocks, verify_blocks
-from lastcli.report.models import convert_blocks, inspect_blocks, prune_blocks, score_blocks
-from lastcli.report.recipes import check_blocks, show_blocks
-from lastcli.report.sketch import curve_sketch, layer_sketch
-from lastcli.report.sweeps import sweep_blocks
 from lastcli.report.terminal import as_text as _text
 from lastcli.report.terminal import print_text, terminal_width
 from lastcli.report.text import safe_text
-from lastcli.results import Result, SuggestResult, SweepResult
+
+if TYPE_CHECKING:
+    from lastcli.results import Result, SuggestResult, SweepResult
 
 __all__ = ["FORMATS", "as_csv", "as_json", "as_markdown", "as_text", "blocks_of", "print_result", "render", "safe_text"]
 
 FORMATS = ("table", "json", "csv", "markdown")
 
-_BLOCKS: dict[str, Callable[[Any], list[Block]]] = {
-    "inspect": inspect_blocks,
-    "score": score_blocks,
-    "prune": prune_blocks,
-    "eval": eval_blocks,
-    "verify": verify_blocks,
-    "convert": convert_blocks,
-    "bench": bench_blocks,
-    "recipe-check": check_blocks,
-    "recipe-show": show_blocks,
+# where the blocks of a command's result are made: a command loads the reports of its own kind alone
+_BLOCKS = {
+    "inspect": "models",
+    "score": "models",
+    "prune": "models",
+    "convert": "models",
+    "eval": "measures",
+    "verify": "measures",
+    "bench": "measures",
+    "recipe-check": "recipes",
+    "recipe-show": "recipes",
 }
 
 
 def blocks_of(result: Result, width: int | None = None) -> list[Block]:
     """The report of a result; `width` is the terminal's, None where there is none."""
-    if isinstance(result, SweepResult):
-        return _sweep_blocks(result, width)
-    return _BLOCKS[result.command](result)
+    if result.command == "sweep":
+        return _sweep_blocks(cast("SweepResult", result), width)
+    module = importlib.import_module(f"lastcli.report.{_BLOCKS[result.command]}")
+    made: list[Block] = getattr(module, f"{result.command.removeprefix('recipe-')}_blocks")(result)
+    return made
 
 
 def _sweep_blocks(result: SweepResult, width: int | None) -> list[Block]:
     """The tables, and on a terminal the drawings before the notes."""
+    from lastcli.report.sketch import curve_sketch, layer_sketch
+    from lastcli.report.sweeps import sweep_blocks
+
     blocks = sweep_blocks(result, width)
     if width is None:
         return blocks
@@ -68,7 +72,7 @@ def print_result(result: Result, stream: IO[str] | None = None, form: str = "tab
     import sys
 
     stream = sys.stdout if stream is None else stream
-    if form == "table" and not isinstance(result, SuggestResult):
+    if form == "table" and result.command != "suggest":
         text = print_text(blocks_of(result, terminal_width(stream)), stream)
     else:
         text = render(result, form)
@@ -104,10 +108,10 @@ def render(result: Result, form: str) -> str:
     }
     if form not in makers:
         raise UsageError(f"There is no output format {form!r}; known: {', '.join(FORMATS)}.")
-    if isinstance(result, SuggestResult) and form != "json":
+    if result.command == "suggest" and form != "json":
         if form != "table":
             raise UsageError("A description is YAML, or with --json part of a JSON document; it has no rows.")
         from lastcli.report.suggestions import as_yaml
 
-        return as_yaml(result)
+        return as_yaml(cast("SuggestResult", result))
     return makers[form](result)

@@ -5,25 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lastcli.report.blocks import Block, Grid, Line
 from lastcli.report.text import escaped
-from lastcli.results import (
-    BenchResult,
-    InspectResult,
-    PruneResult,
-    RecipeCheckResult,
-    RecipeShowResult,
-    Result,
-    ScoreResult,
-    SweepResult,
-    VerifyResult,
-    plain,
-)
+from lastcli.results import plain
+
+if TYPE_CHECKING:
+    from lastcli.results import InspectResult, PruneResult, RecipeShowResult, Result, ScoreResult, SweepResult
 
 __all__ = ["as_csv", "as_json", "as_markdown", "markdown_text"]
 
@@ -52,22 +44,28 @@ def _safe(value: Any) -> Any:
 
 
 def _rows(result: Result) -> Iterable[Mapping[str, Any]]:
-    if isinstance(result, ScoreResult):
-        return _score_rows(result)
-    if isinstance(result, SweepResult):
-        return [_sweep_row(result, index) for index in range(len(result.rows))]
-    if isinstance(result, InspectResult | PruneResult):
-        return [_flat(plain(layer)) for layer in result.layers]
-    if isinstance(result, RecipeShowResult):
-        parts = (("option", result.options), ("model", result.model))
-        return [_flat({"of": of, "key": key, **plain(one)}) for of, values in parts for key, one in values.items()]
-    if isinstance(result, RecipeCheckResult):
-        return [{"recipe": one.recipe} | plain(problem) for one in result.recipes for problem in one.problems]
-    if isinstance(result, VerifyResult):
-        return [plain(check) for check in result.checks]
-    if isinstance(result, BenchResult):
-        return [{"model": name} | plain(getattr(result, name)) for name in ("original", "pruned")]
-    return [_flat(result.to_json())]
+    makers: dict[str, Callable[[Any], Iterable[Mapping[str, Any]]]] = {
+        "score": _score_rows,
+        "sweep": lambda result: [_sweep_row(result, index) for index in range(len(result.rows))],
+        "inspect": _layer_rows,
+        "prune": _layer_rows,
+        "recipe-show": _plan_rows,
+        "recipe-check": lambda result: [
+            {"recipe": one.recipe} | plain(problem) for one in result.recipes for problem in one.problems
+        ],
+        "verify": lambda result: [plain(check) for check in result.checks],
+        "bench": lambda result: [{"model": name} | plain(getattr(result, name)) for name in ("original", "pruned")],
+    }
+    return makers.get(result.command, lambda result: [_flat(result.to_json())])(result)
+
+
+def _layer_rows(result: InspectResult | PruneResult) -> Iterable[Mapping[str, Any]]:
+    return [_flat(plain(layer)) for layer in result.layers]
+
+
+def _plan_rows(result: RecipeShowResult) -> Iterable[Mapping[str, Any]]:
+    parts = (("option", result.options), ("model", result.model))
+    return [_flat({"of": of, "key": key, **plain(one)}) for of, values in parts for key, one in values.items()]
 
 
 def _score_rows(result: ScoreResult) -> Iterable[Mapping[str, Any]]:

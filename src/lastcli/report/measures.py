@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid, notes_lines
 from lastcli.report.text import (
@@ -19,7 +20,9 @@ from lastcli.report.text import (
     seconds_text,
     shrinkage,
 )
-from lastcli.results import BenchResult, BenchRun, EvalResult, LayerCertificate, VerifyResult
+
+if TYPE_CHECKING:
+    from lastcli.results import BenchResult, BenchRun, EvalResult, LayerCertificate, VerifyResult
 
 __all__ = [
     "bench_blocks",

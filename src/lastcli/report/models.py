@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,16 +27,18 @@ from lastcli.report.text import (
     sparkline,
     times_text,
 )
-from lastcli.results import (
-    ConvertResult,
-    InspectResult,
-    LayerInfo,
-    LayerScore,
-    Measured,
-    PruneResult,
-    ScoreResult,
-    SearchResult,
-)
+
+if TYPE_CHECKING:
+    from lastcli.results import (
+        ConvertResult,
+        InspectResult,
+        LayerInfo,
+        LayerScore,
+        Measured,
+        PruneResult,
+        ScoreResult,
+        SearchResult,
+    )
 
 __all__ = ["convert_blocks", "inspect_blocks", "prune_blocks", "score_blocks"]
 

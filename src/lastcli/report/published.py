@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lastcli.report.blocks import Line
 from lastcli.report.measures import metric_text
 from lastcli.report.text import name_text, ratio_text, safe_text
-from lastcli.results import PublishedRow, SweepResult
+
+if TYPE_CHECKING:
+    from lastcli.results import PublishedRow, SweepResult
 
 __all__ = ["PublishedColumn"]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lastcli.report.blocks import Block, Cell, Column, Line, grid, notes_lines
 from lastcli.report.text import name_text, safe_text
-from lastcli.results import ConfigValue, DraftOption, DraftRecipe, RecipeCheckResult, RecipeShowResult
+
+if TYPE_CHECKING:
+    from lastcli.results import ConfigValue, DraftOption, DraftRecipe, RecipeCheckResult, RecipeShowResult
 
 __all__ = ["MODELINE", "check_blocks", "draft_yaml", "show_blocks"]
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from string import ascii_uppercase
+from typing import TYPE_CHECKING
 
 from lastcli.report.blocks import Cell, Drawing
 from lastcli.report.measures import metric_text
 from lastcli.report.sweeps import Variant, label_of, variants
 from lastcli.report.text import count, name_text, ratio_text
-from lastcli.results import SweepResult, SweepRow
+
+if TYPE_CHECKING:
+    from lastcli.results import SweepResult, SweepRow
 
 __all__ = ["curve_sketch", "layer_sketch"]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lastcli.report.text import name_text, safe_text
-from lastcli.results import SuggestResult
+
+if TYPE_CHECKING:
+    from lastcli.results import SuggestResult
 
 __all__ = ["as_yaml"]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lastcli.report.blocks import Block, Cell, Column, Grid, Line, grid, notes_lines
 from lastcli.report.measures import certificates, drop_text, drop_title, interval_text, metric_text
 from lastcli.report.published import PublishedColumn
 from lastcli.report.text import count, error_text, name_text, points_text, ratio_text, relative_text, sparkline
-from lastcli.results import SweepResult, SweepRow
+
+if TYPE_CHECKING:
+    from lastcli.results import SweepResult, SweepRow
 
 __all__ = ["Variant", "best_rows", "label_of", "profile", "sweep_blocks", "variants"]
 

@@ -3,51 +3,35 @@
 `verbs` fills them, `report` shows them. `to_json()` gives the documented document of `last <command> --json`:
 plain Python types, `"schema": "last.<command>/1"` first, numbers that are not finite as null. Accuracies, drops and
 ratios are fractions; sizes are in bytes, times in seconds. Fields may be added to a schema; none changes its meaning.
+
+A command loads the classes of its own results alone: each name is imported when it is first used.
 """
 
 from __future__ import annotations
 
-from lastcli.results.anatomy import Anatomy, Costs, LayerAnatomy, Origin, SourceFile
-from lastcli.results.base import Result, UnstableStates, plain
-from lastcli.results.gates import Gate
-from lastcli.results.measures import (
-    BenchResult,
-    BenchRun,
-    Check,
-    EvalResult,
-    LayerCertificate,
-    PublishedNumbers,
-    PublishedRow,
-    StepSpeedup,
-    StepTime,
-    SweepResult,
-    SweepRow,
-    VerifyResult,
-)
-from lastcli.results.models import (
-    Attempt,
-    ConfigValue,
-    ConvertResult,
-    InspectResult,
-    LayerInfo,
-    LayerPruned,
-    LayerScore,
-    LikelyTensor,
-    Measured,
-    PruneResult,
-    ScoreResult,
-    SearchResult,
-    SearchStep,
-    SuggestResult,
-)
-from lastcli.results.recipes import (
-    CheckedRecipe,
-    DraftOption,
-    DraftRecipe,
-    RecipeCheckResult,
-    RecipeProblem,
-    RecipeShowResult,
-)
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lastcli.results.anatomy import Anatomy, Costs, LayerAnatomy, Origin, SourceFile
+    from lastcli.results.base import Result, UnstableStates, plain
+    from lastcli.results.bench import BenchResult, BenchRun, StepSpeedup, StepTime
+    from lastcli.results.certificates import LayerCertificate
+    from lastcli.results.convert import ConvertResult
+    from lastcli.results.evaluate import EvalResult
+    from lastcli.results.gates import Gate
+    from lastcli.results.inspect import ConfigValue, InspectResult, LayerInfo, LikelyTensor, SuggestResult
+    from lastcli.results.prune import Attempt, LayerPruned, Measured, PruneResult, SearchResult, SearchStep
+    from lastcli.results.recipes import (
+        CheckedRecipe,
+        DraftOption,
+        DraftRecipe,
+        RecipeCheckResult,
+        RecipeProblem,
+        RecipeShowResult,
+    )
+    from lastcli.results.score import LayerScore, ScoreResult
+    from lastcli.results.sweep import PublishedNumbers, PublishedRow, SweepResult, SweepRow
+    from lastcli.results.verify import Check, VerifyResult
 
 __all__ = [
     "Anatomy",
@@ -92,3 +76,40 @@ __all__ = [
     "VerifyResult",
     "plain",
 ]
+
+_NAMES = {
+    "anatomy": ("Anatomy", "Costs", "LayerAnatomy", "Origin", "SourceFile"),
+    "base": ("Result", "UnstableStates", "plain"),
+    "bench": ("BenchResult", "BenchRun", "StepSpeedup", "StepTime"),
+    "certificates": ("LayerCertificate",),
+    "convert": ("ConvertResult",),
+    "evaluate": ("EvalResult",),
+    "gates": ("Gate",),
+    "inspect": ("ConfigValue", "InspectResult", "LayerInfo", "LikelyTensor", "SuggestResult"),
+    "prune": ("Attempt", "LayerPruned", "Measured", "PruneResult", "SearchResult", "SearchStep"),
+    "recipes": (
+        "CheckedRecipe",
+        "DraftOption",
+        "DraftRecipe",
+        "RecipeCheckResult",
+        "RecipeProblem",
+        "RecipeShowResult",
+    ),
+    "score": ("LayerScore", "ScoreResult"),
+    "sweep": ("PublishedNumbers", "PublishedRow", "SweepResult", "SweepRow"),
+    "verify": ("Check", "VerifyResult"),
+}
+_WHERE = {name: f"lastcli.results.{module}" for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'lastcli.results' has no attribute {name!r}")
+    import importlib
+
+    found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

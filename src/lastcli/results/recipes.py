@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lastcli.results.base import Result, plain
-from lastcli.results.models import ConfigValue
+from lastcli.results.inspect import ConfigValue
 
 __all__ = [
     "CheckedRecipe",

@@ -7,8 +7,7 @@ from collections import Counter
 from lastcli import containers
 from lastcli.engine.engines import engine_of
 from lastcli.model.checkpoint import Checkpoint
-from lastcli.results import ConfigValue, InspectResult, LayerInfo
-from lastcli.verbs.shared.anatomy import full_anatomy
+from lastcli.results import Anatomy, ConfigValue, InspectResult, LayerInfo
 
 __all__ = ["inspect"]
 
@@ -56,8 +55,14 @@ def inspect(checkpoint: Checkpoint, *, anatomy: bool = False) -> InspectResult:
         dtypes=dict(Counter(info.dtype for info in tensors.values())),
         provenance=dict(checkpoint.provenance) or None,
         notes=tuple(notes),
-        anatomy=full_anatomy(checkpoint) if anatomy else None,
+        anatomy=_anatomy(checkpoint) if anatomy else None,
     )
+
+
+def _anatomy(checkpoint: Checkpoint) -> Anatomy:
+    from lastcli.verbs.shared.anatomy import full_anatomy  # with the reductions, which nothing else here needs
+
+    return full_anatomy(checkpoint)
 
 
 def _layer(checkpoint: Checkpoint, index: int) -> LayerInfo:
