@@ -72,3 +72,26 @@ def test_progress_counts_the_steps():
     minimise(watched(rosenbrock), np.array([[-1.2, 1.0]]), steps=5,
              progress=lambda done, total: seen.append((done, total)))  # fmt: skip
     assert seen == [(k, 5) for k in range(1, 6)]
+
+
+def held_by_step(values):
+    """A valley that is walked down a step at a time, with these held-back values on the way."""
+    left = iter(values)
+
+    def evaluate(z):
+        return (1e6 + z[:, 0]), np.ones((1, 1)), np.array([next(left)])
+
+    return evaluate
+
+
+def test_held_back_values_that_are_lost_end_it_before_patience_does():
+    path = [10.0, 9.0, 8.0, 8.2, 8.3, 8.4, *[8.5] * 50]
+    found = minimise(held_by_step(path), np.zeros((1, 1)), steps=50, patience=40)
+    assert (found.steps, found.held[0]) == (5, 8.0)
+
+
+def test_held_back_values_that_waver_and_go_on_falling_do_not():
+    path = [10.0, 9.0, 8.0, 8.2, 8.3, 8.05, 8.06, 8.07, 8.05, 7.9, *[7.9] * 50]
+    found = minimise(held_by_step(path), np.zeros((1, 1)), steps=30, patience=20)
+    assert found.held[0] == 7.9
+    assert found.steps > 20

@@ -20,6 +20,8 @@ Objective = Callable[[np.ndarray], Found]
 _MEMORY = 20
 _ARMIJO = 1e-4
 _HALVINGS = 8
+# Held-back values so far above their best do not come back; those that go on falling waver by less.
+_LOST, _LOST_STEPS = 0.01, 3
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ def minimise(
     """Minimise S independent objectives from `z` (S, dim), stopping early on held-back data.
 
     It stops after `steps` iterations, or once the held-back values together have not fallen by the share `tolerance`
-    within `patience` iterations, or when no problem moves any more.
+    within `patience` iterations or are `_LOST` above their best `_LOST_STEPS` times in a row, or when no problem moves
+    any more.
     """
     value, gradient, now = objective(z)
     best, best_held = z.copy(), now
     start, mark, marked = now, now.sum(), 0
     history: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    done = 0
+    done = lost = 0
     for done in range(1, steps + 1):
         direction = -_two_loops(gradient, history)
         slope = (direction * gradient).sum(axis=1)
@@ -77,7 +80,8 @@ def minimise(
             mark, marked = best_held.sum(), done
         if progress is not None:
             progress(done, steps)
-        if done - marked >= patience:
+        lost = lost + 1 if now.sum() > (1 + _LOST) * best_held.sum() else 0
+        if done - marked >= patience or lost >= _LOST_STEPS:
             break
     return Descent(best=best, held=best_held, start=start, steps=done)
 

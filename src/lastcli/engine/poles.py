@@ -8,7 +8,7 @@ changes the output about equally; without that the poles near the unit circle wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from lastcli.engine.features import readout_of, readout_to_C
 from lastcli.engine.levenberg import levenberg_marquardt
 from lastcli.engine.pole_variables import Anchor, anchor_of, moved_system
 from lastcli.engine.poles_linearised import linearise
+from lastcli.engine.poles_projected import Projected, Rows, own_error, read_out
 from lastcli.engine.precision import in_float64
 from lastcli.engine.readout import direct_part, row_errors, solve_readout
 from lastcli.engine.signals import (
@@ -94,9 +95,16 @@ def refit_poles(
             progress=_scaled(progress, steps),
         )
     else:
-        found = minimise(partial(_on_host, _evaluate, model), z, steps=steps, progress=progress)
+        evaluate = Projected(**model) if _by_numpy(start) else partial(_on_host, _evaluate, model)
+        found = minimise(evaluate, z, steps=steps, progress=progress)
+        del evaluate  # and its copies of the signals
     refitted = _closed_form(found.best, anchor, start, D, with_ridge(everything, start), direct)
     return _better(reduction, refitted, everything)
+
+
+def _by_numpy(system: DiagonalSystem) -> bool:
+    """Whether the layer is searched by `poles_projected`."""
+    return not system.multi and jax.default_backend() == "cpu"
 
 
 @partial(jax.jit, static_argnames="direct")
@@ -132,31 +140,41 @@ def _closed_form(
     z: np.ndarray, anchor: Anchor, start: DiagonalSystem, D: np.ndarray, signals: Signals, direct: str
 ) -> DiagonalSystem:
     """The system at z with the read-out that fits all signals."""
-    moved = jax.tree.map(np.asarray, _moved_jit(z, anchor, start))
-    moments = jax.tree.map(np.asarray, _moments_jit(moved, D, signals))
-    W, change = solve_readout(moments, direct)
-    D_new = start.D if direct == "none" else D + change
-    return moved.replace(C=readout_to_C(W, start), D=D_new)
+    moved = moved_system(z, anchor, start)
+    if _by_numpy(start):
+        C, change = read_out(moved, Rows.of(signals, D), direct)
+    else:
+        W, change = solve_readout(jax.tree.map(np.asarray, _moments_jit(moved, D, signals)), direct)
+        C = readout_to_C(W, start)
+    return moved.replace(C=C, D=start.D if direct == "none" else D + change)
 
 
-_moved_jit = jax.jit(moved_system)
 _moments_jit = jax.jit(signal_moments)
+
+
+def _errors(systems: Sequence[DiagonalSystem], signals: Signals) -> list[np.ndarray]:
+    """E‖y - ŷ‖² of every set (S,), one array a system; all of one form."""
+    none = np.zeros_like(np.asarray(feedthrough_of(systems[0])))
+    if _by_numpy(systems[0]):
+        rows = Rows.of(signals, none)
+        return [np.array([own_error(system, rows, none)]) for system in systems]
+    found = []
+    for system in systems:
+        moments = jax.tree.map(np.asarray, _moments_jit(system, none, signals))
+        errors = row_errors(moments, readout_of(system), np.asarray(feedthrough_of(system)))
+        found.append(np.asarray(sum_by_set(errors.sum(axis=1), system.sets)))
+    return found
 
 
 def _better(reduction: Reduction, refitted: DiagonalSystem, signals: Signals) -> Reduction:
     """Per set, whichever of the two systems leaves the smaller error."""
     start = reduction.system
-    S, groups = start.sets, np.arange(start.groups)
-
-    def errors(system: DiagonalSystem) -> np.ndarray:
-        D = np.asarray(feedthrough_of(system))
-        left = jax.tree.map(np.asarray, _moments_jit(system, np.zeros_like(D), signals))
-        return np.asarray(sum_by_set(row_errors(left, readout_of(system), D).sum(axis=1), S))
-
-    improved = errors(refitted) < errors(start)
+    groups = np.arange(start.groups)
+    found, before = _errors([refitted, start], signals)
+    improved = found < before
     if not improved.any():
         return reduction
-    pick = improved[groups % S]
+    pick = improved[groups % start.sets]
 
     def choose(new: Any, old: Any) -> Any:
         return np.where(pick.reshape(-1, *[1] * (np.ndim(new) - 1)), new, old)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lastcli.engine import loops
 from lastcli.engine.features import feature_count, features_of
 from lastcli.engine.moments import Moments, group_signals
 from lastcli.engine.readout import excluding, one_observation
@@ -116,8 +117,9 @@ def with_ridge(signals: Signals, start: DiagonalSystem) -> Signals:
 
     It stays what it is while a search moves the states, so that error and ridge together have an exact gradient.
     """
-    x = jax.tree.map(np.asarray, _moments_of(start, signals).features)
-    variance = np.diagonal(x, axis1=1, axis2=2).mean(axis=1)
+    x = loops.passed(start, loops.in_time(signals.u))
+    squares = x.real**2 if start.real_readout else (x.real**2 + x.imag**2) / 2
+    variance = np.einsum("lnrgk,ln->grk", squares, signals.root.T**2).mean(axis=(1, 2))
     return dataclasses.replace(signals, epsilon=one_observation(signals.weight, start.groups), variance=variance)
 
 
@@ -152,12 +154,6 @@ def feature_moments(features: Array, system: DiagonalSystem, D: Array, signals: 
         features=left.features + ridge[:, :, None] * jnp.eye(f.shape[2])[None],
         inputs=left.inputs * (1 + signals.epsilon * jnp.eye(v.shape[2]))[None],
     )
-
-
-@jax.jit
-def _moments_of(system: DiagonalSystem, signals: Signals) -> Moments:
-    zero = jnp.zeros((system.groups, system.outputs, system.inputs))
-    return signal_moments(system, zero, signals)
 
 
 def relative_errors(errors: Array, energy: Array, sets: int) -> Array:
