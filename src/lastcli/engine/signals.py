@@ -21,11 +21,13 @@ from lastcli.engine.system import DiagonalSystem, sum_by_set
 from lastcli.errors import InputError
 
 __all__ = [
+    "SIGNAL_BYTES",
     "Signals",
     "divide_signals",
     "feature_moments",
     "load_signals",
     "relative_errors",
+    "sequence_bytes",
     "signal_moments",
     "with_ridge",
 ]
@@ -69,7 +71,7 @@ def load_signals(start: DiagonalSystem, signals: Iterable[tuple[np.ndarray, np.n
     parts: list[tuple[np.ndarray, ...]] = []
     room = SIGNAL_BYTES
     for u, y, weights in signals:
-        each = 16 * u.shape[1] * start.directions * start.poles.size
+        each = sequence_bytes(start, u.shape[1])
         take = np.flatnonzero(weights.sum(axis=1) > 0)[: max(room // each, 0 if parts else 1)]
         if len(take):
             parts.append((np.asarray(u)[take], np.asarray(y)[take], np.asarray(weights)[take]))
@@ -84,6 +86,11 @@ def load_signals(start: DiagonalSystem, signals: Iterable[tuple[np.ndarray, np.n
         raise InputError("The calibration data give a layer inputs or outputs that are not finite; check the data.")
     root = np.sqrt(weights / weights.sum())
     return Signals(u, y, root, np.asarray(weights.sum()), np.zeros(()), np.zeros(start.groups))
+
+
+def sequence_bytes(start: DiagonalSystem, length: int) -> int:
+    """What the complex states of one sequence take."""
+    return 16 * length * start.directions * int(start.poles.size)
 
 
 def divide_signals(signals: Signals, held_back: float) -> tuple[Signals, Signals]:
