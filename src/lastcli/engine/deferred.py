@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ KEPT_BYTES = 2**26
 """Values of so many bytes in all are kept between two uses, those used last."""
 
 # In the order of their last use. What is dropped is computed again when it is used again.
+# Threads share it.
+_LOCK = threading.Lock()
 _kept: weakref.WeakKeyDictionary[Deferred, np.ndarray] = weakref.WeakKeyDictionary()
 
 
@@ -50,13 +53,15 @@ class Deferred:
         return np.asarray(self)[index]
 
     def _values(self) -> np.ndarray:
-        array = _kept.pop(self, None)
+        with _LOCK:
+            array = _kept.pop(self, None)
         if array is None:
             array = self._load()
-        _kept[self] = array
-        total = sum(kept.nbytes for kept in _kept.values())
-        while total > KEPT_BYTES and len(_kept) > 1:
-            total -= _kept.pop(next(iter(_kept.keys()))).nbytes
+        with _LOCK:
+            _kept[self] = array
+            total = sum(kept.nbytes for kept in _kept.values())
+            while total > KEPT_BYTES and len(_kept) > 1:
+                total -= _kept.pop(next(iter(_kept.keys()))).nbytes
         return array
 
 

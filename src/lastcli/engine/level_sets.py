@@ -205,7 +205,7 @@ class _Group:
 
     def _responses(self, omega: np.ndarray) -> Iterator[np.ndarray]:
         """The matrices of as many frequencies at a time as stay small."""
-        size = max(1, 2**24 // (self.D.size + self.system.poles.size * self.system.outputs))
+        size = max(1, 2**23 // (self.D.size + self.system.poles.size * self.system.outputs))
         for start in range(0, len(omega), size):
             yield frequency_response(self.system, omega[start : start + size])[0]
 

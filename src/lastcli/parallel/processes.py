@@ -161,14 +161,15 @@ def together(function: Callable[[], T]) -> list[T]:
     return found
 
 
-def divided(function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
-    """`function` of every item, each computed by one process."""
+def divided(function: Callable[[Any], T], items: Sequence[Any], each: Callable[..., list[T]] | None = None) -> list[T]:
+    """`function` of every item, each computed by one process; `each(function, items)` computes those of one process."""
+    compute = each or (lambda function, items: [function(item) for item in items])
     if count() == 1:
-        return [function(item) for item in items]
+        return compute(function, items)
 
     def own() -> dict[int, T]:
         with alone():
-            return {number: function(items[number]) for number in numbers}
+            return dict(zip(numbers, compute(function, [items[number] for number in numbers])))
 
     numbers = list(share(range(len(items))))
     found = {number: one for part in together(own) for number, one in part.items()}

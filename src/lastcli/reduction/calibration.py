@@ -21,7 +21,7 @@ from lastcli.errors import InputError
 from lastcli.evaluation.data import Batch, Batches
 from lastcli.evaluation.passes import Runner, memory_errors, own_batches, padded, precision_of
 from lastcli.families.base import Forward
-from lastcli.parallel import processes
+from lastcli.parallel import layers, processes
 from lastcli.reduction.layer_moments import LayerMoments
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
 
 Array = Any
 Systems = Sequence[System]
+# What a batch takes to be boiled down: a chunk of signals and features, and products of them.
+_TAKING_BYTES = 256 << 20
 # progress(done, total), called after every batch.
 Progress = Callable[[int, int], None]
 
@@ -68,14 +70,17 @@ def collect_moments(
 
     moments = LayerMoments(len(systems), lambda layer: engine_of(systems[layer]).empty_moments(systems[layer]))
 
+    def taken(batch: Batch, inputs: Sequence[Any], i: int) -> None:
+        u, engine = inputs[i], engine_of(systems[i])
+        weights = counted_steps(batch, u.shape[0], u.shape[1], systems)
+        moments.put(i, engine.accumulate(moments[i], systems[i], np.asarray(u), weights))
+
     def own() -> None:
         model = _Inputs(forward, params)
         placed = model.runner.systems(systems)
         for batch in _counted(_own(batches), progress):
             batch, inputs = model.of(placed, batch)
-            for i, u in enumerate(inputs):
-                weights = counted_steps(batch, u.shape[0], u.shape[1], systems)
-                moments.put(i, engine_of(systems[i]).accumulate(moments[i], systems[i], np.asarray(u), weights))
+            layers.each(partial(taken, batch, inputs), range(len(inputs)), _TAKING_BYTES)
 
     processes.together(own)
     if processes.count() > 1:

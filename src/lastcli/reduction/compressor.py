@@ -20,7 +20,7 @@ from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import Reduction, System
 from lastcli.engine.system import diagonal
 from lastcli.errors import LastError, UsageError
-from lastcli.parallel import processes
+from lastcli.parallel import layers, processes
 from lastcli.plan import REFITS, Method, Refit
 from lastcli.reduction import refits
 from lastcli.reduction.feasible import check, require_exact
@@ -98,10 +98,10 @@ class Compressor(Ranking):
         ranks, moments, pinned = self.ranks(method, refit), self.moments("calibrated"), self.pinned(method, refit)
         error = OutputError(self.checkpoint, self.systems, ranks, moments, self.calibration, pinned)
         counts = tuple(keep.shape[1] for keep in kept)
-        layers = error.layers(self.plan.min_states)
+        errors = error.layers(self.plan.min_states)
         with contextlib.nullcontext() if self.progress is None else self.progress("Exchanging states", None) as bar:
             advance = None if bar is None else bar.advance
-            found = exchange_between_layers(counts, layers, error, progress=advance)
+            found = exchange_between_layers(counts, errors, error, progress=advance)
         if found.counts != counts:
             shown = " ".join(map(str, found.counts))
             self.decide(
@@ -115,8 +115,12 @@ class Compressor(Ranking):
         moments = self.moments(self.moment_source(refit))
         pinned = self.pinned(method, refit)
         held = [None] * len(kept) if pinned is None else list(pinned)
-        layers = zip(self.systems, kept, moments, held)
-        return [engine_of(system).exchange(system, keep, moment, pin) for system, keep, moment, pin in layers]
+
+        def exchanged(layer: int) -> np.ndarray:
+            system = self.systems[layer]
+            return engine_of(system).exchange(system, kept[layer], moments[layer], held[layer])
+
+        return layers.each(exchanged, range(len(kept)), self.working_bytes)
 
     def check(self, method: Method, refit: Refit) -> None:
         """Refuse what cannot run, before anything is computed; see `lastcli.reduction.feasible`."""
@@ -200,8 +204,8 @@ class Compressor(Ranking):
             from lastcli.reduction.stages import Stages
 
             def reduce(systems: Sequence[System], states: int) -> list[Reduction]:
-                layers = None if systems is first else systems
-                stage = Compressor(self.checkpoint, self.plan, self.calibration, self.progress, systems=layers)
+                own = None if systems is first else systems
+                stage = Compressor(self.checkpoint, self.plan, self.calibration, self.progress, systems=own)
                 stage._before, stage.unfinished, stage.decisions = self, self.unfinished, self.decisions
                 return stage.reduce_at_once(method, refit, states=states)
 
@@ -216,15 +220,15 @@ class Compressor(Ranking):
         """
         from lastcli.engine.reductions import residual
 
-        layers = list(enumerate(zip(self.systems, reductions)))
+        numbered = list(enumerate(zip(self.systems, reductions)))
         if self.recorded is not None:
-            return [self.recorded.error(i, diagonal(system), reduction) for i, (system, reduction) in layers]
+            return [self.recorded.error(i, diagonal(system), reduction) for i, (system, reduction) in numbered]
         moments = self._moments.get("calibrated")
         return [
             None
             if moments is None or reduction.changed == "all" or not system.time_invariant
             else residual(diagonal(system), reduction, moments[i]) ** 0.5
-            for i, (system, reduction) in layers
+            for i, (system, reduction) in numbered
         ]
 
     @cached_property
@@ -268,9 +272,9 @@ class Compressor(Ranking):
 
         if method.name not in self._balanced_layers:
             mode = "perturbation" if method.settles else "truncation"
-            layers = list(zip(map(diagonal, self.systems), self.names))
+            named = list(zip(map(diagonal, self.systems), self.names))
             self._balanced_layers[method.name] = processes.divided(
-                lambda layer: balance(layer[0], layer[1], mode), layers
+                lambda layer: balance(layer[0], layer[1], mode), named, layers.each
             )
         return self._balanced_layers[method.name]
 

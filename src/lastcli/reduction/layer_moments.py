@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from lastcli.errors import OutputError
 
-__all__ = ["KEPT_BYTES", "LayerMoments"]
+__all__ = ["KEPT_BYTES", "LayerMoments", "size_of"]
 
 # What stays in memory, of all layers together.
 KEPT_BYTES = 512 << 20
@@ -26,6 +27,8 @@ KEPT_BYTES = 512 << 20
 
 class LayerMoments(Sequence[Any]):
     """Moments by the number of the layer; what an engine calls its moments is a pytree of arrays.
+
+    Threads may ask for those of different layers at a time.
 
     Args:
         layers: how many there are.
@@ -37,6 +40,7 @@ class LayerMoments(Sequence[Any]):
         self._here: dict[int, Any] = {}
         self._forms: dict[int, Any] = {}
         self._folder: Path | None = None
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self._layers
@@ -61,21 +65,24 @@ class LayerMoments(Sequence[Any]):
         Raises:
             OutputError: they do not fit into memory, and the temporary folder cannot take them.
         """
-        self._here.pop(layer, None)
-        if _size(moments) + sum(map(_size, self._here.values())) <= KEPT_BYTES:
-            self._here[layer] = moments
-            return
-        arrays, self._forms[layer] = jax.tree.flatten(moments)
+        with self._lock:
+            self._here.pop(layer, None)
+            if size_of(moments) + sum(map(size_of, self._here.values())) <= KEPT_BYTES:
+                self._here[layer] = moments
+                return
+            place = self._file(layer)
+        arrays, form = jax.tree.flatten(moments)
         try:
-            with self._file(layer).open("wb") as file:
+            with place.open("wb") as file:
                 for array in arrays:
                     np.save(file, np.asarray(array), allow_pickle=False)
         except OSError as error:
             raise OutputError(
                 f"The second moments of {self._layers} layers do not fit into memory and cannot be kept in "
                 f"{tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a folder with room for "
-                f"{self._layers * _size(moments) >> 20} MiB."
+                f"{self._layers * size_of(moments) >> 20} MiB."
             ) from error
+        self._forms[layer] = form
 
     def _read(self, layer: int) -> Any:
         form = self._forms[layer]
@@ -89,5 +96,6 @@ class LayerMoments(Sequence[Any]):
         return self._folder / str(layer)
 
 
-def _size(moments: Any) -> int:
+def size_of(moments: Any) -> int:
+    """Bytes of the arrays of moments."""
     return sum(np.asarray(array).nbytes for array in jax.tree.leaves(moments))

@@ -6,7 +6,7 @@ Energies come from norms, from the parameters, or from elimination on second mom
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from lastcli.engine.protocol import System
 from lastcli.engine.system import diagonal
 from lastcli.errors import UsageError
 from lastcli.model.checkpoint import Checkpoint
-from lastcli.parallel import processes
+from lastcli.parallel import layers, processes
 from lastcli.plan import METHODS, REFITS, Method, Plan, Refit
 from lastcli.reduction.feasible import require_norms
 from lastcli.reduction.refits import done_bar
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Ranking", "allocation_of"]
 
 _BATCH = 64
+# Matrices as large as the moments that an elimination holds at a time.
+_MATRICES = 8
 # |λ| - 1 of a state that turns without growing, in the rounding of a float32 checkpoint.
 _ON_THE_CIRCLE = 1e-6
 
@@ -216,8 +218,8 @@ class Ranking:
         methods = self.plan.methods or ((self.plan.method,) if self.plan.method is not None else ())
         measured = self.calibrated and bool(methods) and all(method.eliminates for method in methods)
         masks = unstable(self.systems, _ON_THE_CIRCLE if measured else 0.0)
-        layers = zip(self.names, masks, self.systems)
-        return [(name, mask, engine_of(system).largest_pole(system)) for name, mask, system in layers if mask.any()]
+        named = zip(self.names, masks, self.systems)
+        return [(name, mask, engine_of(system).largest_pole(system)) for name, mask, system in named if mask.any()]
 
     def eliminations(self, refit: Refit) -> list[Elimination]:
         """The order in which the states of every layer go, and what is lost with each; processes divide the layers."""
@@ -229,8 +231,17 @@ class Ranking:
                 system = self.systems[layer]
                 return engine_of(system).eliminate(system, moments[layer])
 
-            self._eliminated[source] = processes.divided(eliminated, range(len(self.systems)))
+            each = partial(layers.each, bytes_each=self.working_bytes)
+            self._eliminated[source] = processes.divided(eliminated, range(len(self.systems)), each)
         return self._eliminated[source]
+
+    @property
+    def working_bytes(self) -> int:
+        """About what an elimination or an exchange of states of one layer takes, which is matrices of its features."""
+        from lastcli.reduction.layer_moments import size_of
+
+        moments = (engine_of(system).empty_moments(system) for system in self.systems)
+        return _MATRICES * max(map(size_of, moments), default=0)
 
     def _energy(self, method: Method, index: int) -> np.ndarray:
         """Energies of one layer; the stored parameters, which only the family knows, are read where they count."""

@@ -127,11 +127,13 @@ def calibrated_drive(task: Task) -> list[Reduction]:
 
 
 def _on_moments(task: Task, source: str) -> list[Reduction]:
-    layers = enumerate(zip(task.systems, task.kept, task.moments(source)))
-    return [
-        engine_of(system).refit(system, keep, moment, partial(_inputs_again, task, index))
-        for index, (system, keep, moment) in layers
-    ]
+    kept, moments = task.kept, task.moments(source)
+
+    def refitted(layer: int) -> Reduction:
+        system = task.systems[layer]
+        return engine_of(system).refit(system, kept[layer], moments[layer], partial(_inputs_again, task, layer))
+
+    return [refitted(layer) for layer in range(len(kept))]
 
 
 def _inputs_again(task: Task, index: int) -> Iterable[Any]:

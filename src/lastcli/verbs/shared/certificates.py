@@ -15,6 +15,7 @@ from lastcli.engine.protocol import Reduction, System
 from lastcli.engine.system import diagonal
 from lastcli.errors import UnsupportedModelError
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.parallel import layers
 from lastcli.plan import Method
 from lastcli.results import LayerCertificate
 from lastcli.verbs.shared.rebuilding import Rebuilt, as_checkpoint
@@ -33,6 +34,8 @@ __all__ = [
 _USELESS = 1.0
 # Above this, `prune` writes nothing that no data has shown to work.
 HOPELESS = 10.0
+# Responses at the frequencies that are looked at together, with what they are made of.
+_CERTIFYING_BYTES = 128 << 20
 # Rounding of a response to constant inputs in float32.
 _CONSTANT = 1e-4
 # A change of 1 - |λ| by this share is worth a word.
@@ -62,28 +65,29 @@ def certificates(
     """
     from lastcli.engine.certificates import certify
 
-    found = []
     measured = data_errors or [None] * len(names)
-    for name, system, reduction, data_error in zip(names, systems, reductions, measured):
+
+    def certified(layer: int) -> LayerCertificate:
+        system, reduction = systems[layer], reductions[layer]
+        own = {
+            "name": names[layer],
+            "states_before": system.states,
+            "states_after": reduction.system.states,
+            "data_error": measured[layer],
+        }
         if not system.time_invariant:
-            counts = {"states_before": system.states, "states_after": reduction.system.states}
-            found.append(LayerCertificate(name=name, data_error=data_error, **counts))
-            continue
+            return LayerCertificate(**own)
         certificate = certify(diagonal(system), reduction)
-        found.append(
-            LayerCertificate(
-                name=name,
-                states_before=system.states,
-                states_after=reduction.system.states,
-                hinf_error_bound=certificate.hinf_error_bound,
-                hinf_error=certificate.hinf_error,
-                hinf_exact=certificate.hinf_exact,
-                h2_error=certificate.h2_error,
-                dc_error=certificate.dc_error,
-                data_error=data_error,
-            )
+        return LayerCertificate(
+            hinf_error_bound=certificate.hinf_error_bound,
+            hinf_error=certificate.hinf_error,
+            hinf_exact=certificate.hinf_exact,
+            h2_error=certificate.h2_error,
+            dc_error=certificate.dc_error,
+            **own,
         )
-    return tuple(found)
+
+    return tuple(layers.each(certified, range(len(names)), _CERTIFYING_BYTES))
 
 
 def error_notes(found: Sequence[LayerCertificate], *, calibrated: bool) -> list[str]:
