@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.containers import TensorSource, atomic, boxes, flushing, inputs, readback
+from lastcli.containers import TensorSource, atomic, boxes, flushing, inputs, readback, safetensors
+from lastcli.containers.safetensors.reader import Stretch
 from lastcli.errors import InputError, OutputError
 from tests.containers.samples import contents, copy, put, same_bits
 
@@ -21,8 +22,9 @@ ARRAYS = {"w": np.arange(50, dtype=np.float32), "b": np.arange(7, dtype=np.uint8
 
 @pytest.fixture(params=["x.safetensors", "x"])
 def source(request, tmp_path, monkeypatch):
-    """A file, and a folder of shards, read in pieces of 64 bytes."""
+    """A file, and a folder of shards, read and compared in pieces of 64 bytes."""
     monkeypatch.setattr(inputs, "PIECE", 64)
+    monkeypatch.setattr(safetensors.reader, "COMPARED", 64)
     put(tmp_path / request.param, ARRAYS, shard_bytes=None if "." in request.param else 100)
     return tmp_path / request.param
 
@@ -99,6 +101,68 @@ def test_a_copy_is_read_back_without_its_sha256(source, tmp_path, monkeypatch):
         copy(reader, tmp_path / "y.safetensors")
     assert hashed == []
     same_bits(contents(tmp_path / "y.safetensors"), ARRAYS)
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 128, 129])
+def test_stretches_of_two_files_are_compared_to_the_last_byte(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(safetensors.reader, "COMPARED", 64)
+
+    def stretch(name, begin, data):
+        (tmp_path / name).write_bytes(bytes(begin) + data + b"x")
+        return Stretch(inputs.RandomAccess(tmp_path / name), begin, len(data), "tensor")
+
+    data = bytes(range(1, count + 1))
+    one = stretch("one", 3, data)
+    assert one.same(stretch("two", 5, data))
+    assert not one.same(stretch("two", 5, data + b"x"))
+    for position in range(count):
+        other = bytearray(data)
+        other[position] ^= 128
+        assert not one.same(stretch("two", 5, other))
+    assert b"".join(one) == data
+
+
+def test_a_stretch_of_a_file_that_was_cut_short_is_an_error(tmp_path):
+    (tmp_path / "x").write_bytes(bytes(9))
+    whole, short = (Stretch(inputs.RandomAccess(tmp_path / "x"), 0, count, "tensor 'w'") for count in (10, 10))
+    with pytest.raises(InputError, match="ends inside tensor 'w'"):
+        whole.same(short)
+
+
+@pytest.mark.parametrize("shard_bytes", [None, 100])
+def test_shards_are_compared_once_and_before_late_metadata_are_waited_for(source, tmp_path, monkeypatch, shard_bytes):
+    # the metadata are as long before they are known
+    put(source, ARRAYS, {"k": "???"}, shard_bytes=None if source.is_file() else 100, force=True)
+    compared, real = [], readback._is_copy
+
+    def is_copy(reader, source):
+        compared.append(source.info.name)
+        return real(reader, source)
+
+    def late():
+        assert sorted(compared) == (sorted(ARRAYS) if shard_bytes else [])
+        return {"k": "now"}
+
+    monkeypatch.setattr(readback, "_is_copy", is_copy)
+    out = tmp_path / ("y" if shard_bytes else "y.safetensors")
+    with containers.open_reader(source) as reader:
+        copy(reader, out, late=late, shard_bytes=shard_bytes)
+    assert sorted(compared) == sorted(ARRAYS)
+    same_bits(contents(out), ARRAYS)
+    with containers.open_reader(out) as reader:
+        assert reader.metadata == {"k": "now"}
+
+
+@pytest.mark.parametrize(("name", "position"), [("w", 0), ("w", 199), ("b", 6)])
+def test_a_damaged_shard_is_found_whose_metadata_come_late(source, tmp_path, monkeypatch, name, position):
+    put(source, ARRAYS, {"k": "???"}, shard_bytes=None if source.is_file() else 100, force=True)
+    monkeypatch.setattr(atomic.Stage, "flush", damaged(name, position))
+    with (
+        containers.open_reader(source) as reader,
+        pytest.raises(OutputError, match=f"tensor '{name}' read back differs from what was written"),
+    ):
+        copy(reader, tmp_path / "y", late=lambda: {"k": "now"}, shard_bytes=100)
+    assert {item.name for item in tmp_path.iterdir()} == {source.name}
 
 
 def test_a_large_file_is_flushed_while_it_is_written(source, tmp_path, monkeypatch):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,18 @@ from lastcli.containers.extras import STRUCTURE_KEY, dumps
 from lastcli.containers.hashing import THREADS, fingerprint_of
 from lastcli.containers.inputs import same_bytes, shown
 from lastcli.containers.jobs import Job
+from lastcli.containers.safetensors.reader import SafetensorsReader, Stretch
 from lastcli.containers.structure import of
 from lastcli.errors import InputError, OutputError
 
-__all__ = ["compare"]
+__all__ = ["compare", "compare_shards"]
 
 
-def compare(temp: Path, job: Job, container: Container) -> None:
+def compare(temp: Path, job: Job, container: Container, done: Collection[str] = ()) -> None:
     """Read the output back and compare it with what was given.
+
+    Args:
+        done: tensors that `compare_shards` has compared; the files that hold them are the same since.
 
     Raises:
         OutputError: they differ.
@@ -33,9 +38,7 @@ def compare(temp: Path, job: Job, container: Container) -> None:
         with container.open(temp, name) if container.reopen is None else container.reopen(temp, job) as reader:
             if dict(reader.tensors) != job.infos():
                 raise OutputError(f"{job.where}: the file read back lists other tensors than were written.")
-            for name, same in _compared(reader, job):
-                if not same:
-                    raise OutputError(f"{job.where}: tensor '{shown(name)}' read back differs from what was written.")
+            _refuse_other(job, [(reader, info) for name, info in reader.tensors.items() if name not in done])
             if _text(reader.extras, held) != _text(job.extras, held):
                 raise OutputError(f"{job.where}: the leaves that are no tensors read back differ from what was given.")
             if keeps and (dict(reader.metadata) != dict(job.metadata) or dict(reader.digests) != job.digests):
@@ -44,22 +47,53 @@ def compare(temp: Path, job: Job, container: Container) -> None:
         raise OutputError(f"{job.where}: what was written cannot be read back ({error}).") from error
 
 
-def _compared(reader: Reader, job: Job) -> Iterator[tuple[str, bool]]:
-    """Of every tensor whether it is what was written; several at once where the reader's bytes may be read so."""
-    if not reader.in_pieces:
-        yield from ((name, fingerprint(reader.load(name)) == job.digests[name]) for name in reader.tensors)
+def compare_shards(folder: Path, job: Job) -> frozenset[str]:
+    """Read back and compare the tensors of the shards in a folder that has no index yet.
+
+    Returns:
+        The names of those that are what was written; of any other shape or dtype none.
+
+    Raises:
+        OutputError: they differ.
+    """
+    infos = job.infos()
+    with ExitStack() as stack:
+        try:
+            shards = [stack.enter_context(SafetensorsReader(file)) for file in sorted(folder.glob("*.safetensors"))]
+            found = [
+                (shard, info) for shard in shards for name, info in shard.tensors.items() if infos.get(name) == info
+            ]
+            _refuse_other(job, found)
+        except InputError as error:
+            raise OutputError(f"{job.where}: what was written cannot be read back ({error}).") from error
+    return frozenset(info.name for _, info in found)
+
+
+def _refuse_other(job: Job, found: Sequence[tuple[Reader, TensorInfo]]) -> None:
+    for name, same in _compared(job, found):
+        if not same:
+            raise OutputError(f"{job.where}: tensor '{shown(name)}' read back differs from what was written.")
+
+
+def _compared(job: Job, found: Sequence[tuple[Reader, TensorInfo]]) -> Iterator[tuple[str, bool]]:
+    """Of every tensor whether it is what was written; several at once where the readers' bytes may be read so."""
+    if not all(reader.in_pieces for reader, _ in found):
+        yield from (
+            (info.name, fingerprint(reader.load(info.name)) == job.digests[info.name]) for reader, info in found
+        )
         return
     sources = {source.info.name: source for source in job.sources}
 
-    def same(info: TensorInfo) -> bool:
+    def same(at: tuple[Reader, TensorInfo]) -> bool:
         # what was copied is compared with what it was copied of, byte by byte, which is much faster than its sha256;
         # that decides where the input is another one by now
+        reader, info = at
         return _is_copy(reader, sources[info.name]) or fingerprint_of(reader, info) == job.digests[info.name]
 
     # the largest first, so that no thread comes to it when the others are done
-    infos = sorted(reader.tensors.values(), key=lambda info: -info.nbytes)
+    found = sorted(found, key=lambda at: -at[1].nbytes)
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from zip((info.name for info in infos), pool.map(same, infos), strict=True)
+        yield from zip((info.name for _, info in found), pool.map(same, found), strict=True)
 
 
 def _is_copy(reader: Reader, source: TensorSource) -> bool:
@@ -67,8 +101,10 @@ def _is_copy(reader: Reader, source: TensorSource) -> bool:
     if source.pieces is None:
         return False
     try:
-        pieces = zip(reader.load_pieces(source.info.name), source.pieces(), strict=True)
-        return all(same_bytes(found, given) for found, given in pieces)
+        found, given = reader.load_pieces(source.info.name), source.pieces()
+        if isinstance(found, Stretch) and isinstance(given, Stretch):
+            return found.same(given)
+        return all(same_bytes(one, other) for one, other in zip(found, given, strict=True))
     except (InputError, ValueError):
         return False
 

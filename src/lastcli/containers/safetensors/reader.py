@@ -24,10 +24,13 @@ from lastcli.containers.structure import take_metadata
 from lastcli.errors import InputError
 from lastcli.mappings import parse_json
 
-__all__ = ["MAX_HEADER", "Header", "SafetensorsReader", "looks_like_safetensors", "read_header"]
+__all__ = ["COMPARED", "MAX_HEADER", "Header", "SafetensorsReader", "Stretch", "looks_like_safetensors", "read_header"]
 
 MAX_HEADER = 100_000_000
 """The longest header, as in the reference implementation."""
+
+COMPARED = 2**18
+"""Bytes of two files that are compared at once: both pieces fit the cache of one processor core."""
 
 _NAME_OF_CODE = {code: name for name, code in SAFETENSORS_CODES.items()}
 
@@ -45,6 +48,44 @@ class Header:
     tensors: dict[str, TensorInfo]
     offsets: dict[str, int]
     metadata: dict[str, str]
+
+
+class Stretch(Iterator[memoryview]):
+    """The bytes of a tensor of an open file, in order, in pieces.
+
+    Args:
+        file: the file.
+        offset: where they begin in it.
+        count: how many they are.
+        what: whose they are, for messages.
+    """
+
+    def __init__(self, file: RandomAccess, offset: int, count: int, what: str) -> None:
+        self._file, self._offset, self._count, self._what = file, offset, count, what
+        self._pieces = file.read_pieces(offset, count, what)
+
+    def __next__(self) -> memoryview:
+        return next(self._pieces)
+
+    def same(self, other: Stretch) -> bool:
+        """Whether all bytes are those of another stretch, whatever was iterated over; several threads may ask.
+
+        Raises:
+            InputError: one of the files ends before.
+        """
+        if self._count != other._count:
+            return False
+        mine, theirs = bytearray(min(COMPARED, self._count)), bytearray(min(COMPARED, self._count))
+        for start in range(0, self._count, COMPARED):
+            left = self._count - start
+            if left < len(mine):
+                mine, theirs = bytearray(left), bytearray(left)
+            self._file.read_into(memoryview(mine), self._offset + start, self._what)
+            other._file.read_into(memoryview(theirs), other._offset + start, other._what)
+            # of two arrays of bytes one call in C looks at the memory; memoryviews would be compared item by item
+            if mine != theirs:
+                return False
+        return True
 
 
 class SafetensorsReader(Reader):
@@ -74,9 +115,9 @@ class SafetensorsReader(Reader):
         what = f"tensor '{shown(name)}'"
         return self._file.read_array(self._offsets[name], info.shape, dtype_of(info.dtype), what)
 
-    def load_pieces(self, name: str) -> Iterator[memoryview]:
+    def load_pieces(self, name: str) -> Stretch:
         """See `Reader.load_pieces`."""
-        return self._file.read_pieces(self._offsets[name], self.tensors[name].nbytes, f"tensor '{shown(name)}'")
+        return Stretch(self._file, self._offsets[name], self.tensors[name].nbytes, f"tensor '{shown(name)}'")
 
     def close(self) -> None:
         """Release the file."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.companions import is_companion
 from lastcli.containers.inputs import read_small, shown
-from lastcli.containers.safetensors.reader import MAX_HEADER, SafetensorsReader
+from lastcli.containers.safetensors.reader import MAX_HEADER, SafetensorsReader, Stretch
 from lastcli.containers.structure import take_metadata
 from lastcli.errors import InputError
 from lastcli.mappings import parse_json
@@ -107,7 +106,7 @@ class ShardedReader(Reader):
         """See `Reader.load`."""
         return self._shards[self._weight_map[name]].load(name)
 
-    def load_pieces(self, name: str) -> Iterator[memoryview]:
+    def load_pieces(self, name: str) -> Stretch:
         """See `Reader.load_pieces`."""
         return self._shards[self._weight_map[name]].load_pieces(name)
 
