@@ -7,11 +7,13 @@ and mamba2: a language model of as many layers as it takes, width 2048), then ru
 as processes of their own, and by turns a plain copy that is put on the disk as well, and a prune of the layers without
 the rest (mamba, mamba2: of one layer): what starts up, compiles and certifies, whatever the size of the file. Memory is
 the peak resident memory of the process above that of `import lastcli, jax`. All that is generated is removed again.
+The last line says what the two sha256 of every byte and the copy itself take at least.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +28,7 @@ import numpy as np
 from benchmarks.commands import Run, imports_alone, run
 from lastcli import demo
 
-__all__ = ["copied", "generate", "main", "measure"]
+__all__ = ["copied", "floor", "generate", "hash_rate", "main", "measure"]
 
 GIB = 2**30
 SHARD = GIB
@@ -35,6 +37,7 @@ SMALL = "last prune, the layers alone"
 # The largest matrix is as large as a shard.
 LARGE = (GIB // 4, GIB // 4, GIB // 2, GIB)
 BLOCK = 2**22
+PIECE = 2**20
 WIDTH = 2048
 
 Tensors = Iterator[tuple[str, tuple[int, ...], np.ndarray | None]]
@@ -140,6 +143,29 @@ def copied(source: Path, target: Path) -> Run:
     return Run(time.perf_counter() - begin, time.process_time() - busy, 0)
 
 
+def hash_rate() -> float:
+    """Bytes that one processor core takes into a sha256 in a second of its own time; the best of five."""
+    piece, rates = memoryview(bytes(PIECE)), []
+    for _ in range(5):
+        digest, busy = hashlib.sha256(), time.process_time()
+        for _ in range(256):
+            digest.update(piece)
+        rates.append(256 * PIECE / (time.process_time() - busy))
+    return max(rates)
+
+
+def floor(nbytes: int, rate: float, copy: float, cores: int) -> float:
+    """Seconds that a copy which computes two sha256 of all its bytes takes at least, however well it is spread.
+
+    Args:
+        nbytes: how much is copied.
+        rate: what a core hashes in a second.
+        copy: processor seconds of the plain copy.
+        cores: that there are; each sha256 runs on one of them.
+    """
+    return max(nbytes / rate, (2 * nbytes / rate + copy) / cores)
+
+
 def measure(folder: Path, model: str, size: int, repeats: int) -> list[str]:
     """The lines of the table."""
     source, small, out = folder / "model", folder / "small", folder / "out"
@@ -181,6 +207,14 @@ def measure(folder: Path, model: str, size: int, repeats: int) -> list[str]:
     timed = zip(runs["last prune"], starts, runs[COPY], strict=True)
     ratios = ", ".join(f"{(prune.seconds - start) / copy.seconds:.2f}" for prune, start, copy in timed)
     lines += ["", f"`last prune` less that of the small folder, over the copy made before it: {ratios}."]
+    rate, cores = hash_rate(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    seconds, busy = (statistics.median(getattr(one, name) for one in runs[COPY]) for name in ("seconds", "busy"))
+    least = floor(bytes_, rate, busy, cores)
+    lines += [
+        "",
+        f"Two sha256 of every byte, at {rate / GIB:.2f} GiB/s a core, take {2 * bytes_ / rate:.1f} processor seconds; "
+        f"with those of the copy, on {cores} cores, {least:.1f} seconds, {least / seconds:.2f} times the copy.",
+    ]
     return lines
 
 
