@@ -7,7 +7,7 @@ from lastcli.engine import exchange
 from lastcli.engine.elimination import eliminate_blocks
 from lastcli.engine.embedding import kept_indices
 from lastcli.engine.regression import Regression
-from lastcli.engine.swaps import Fit
+from lastcli.engine.swaps import Fit, Offers
 
 GROUPS, OUTPUTS, STATES = 3, 4, 9
 
@@ -88,3 +88,21 @@ def test_a_fit_that_rounding_has_spoilt_is_solved_anew(monkeypatch):
     monkeypatch.setattr(Fit, "of", classmethod(lambda cls, *given: solved.append(1) or of(*given)))
     np.testing.assert_array_equal(exchange.exchange_blocks(problem, 2, start), wanted)
     assert len(solved) > 1
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_what_a_swap_would_change_is_what_it_changes(size, diagonal):
+    """Of every kept state and every dropped one, against the error of a fit of the new choice."""
+    problem, rng = problem_of(size, diagonal), np.random.default_rng(2)
+    kept = np.stack([np.sort(rng.permutation(STATES)[:4]) for _ in range(GROUPS)])
+    fit = Fit.of(problem, kept_indices(kept, GROUPS, size), size)
+    dropped = np.stack([np.setdiff1d(np.arange(STATES), kept[g]) for g in range(GROUPS)])
+    offers = Offers.of(fit, dropped)
+    for position in range(4):
+        changes = offers.changes(np.full(GROUPS, position))
+        for offered in range(STATES - 4):
+            swapped = kept.copy()
+            swapped[:, position] = dropped[:, offered]
+            after = Fit.of(problem, kept_indices(swapped, GROUPS, size), size)
+            np.testing.assert_allclose(changes[:, offered], fit.explained - after.explained, rtol=1e-9, atol=1e-12)

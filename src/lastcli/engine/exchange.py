@@ -13,7 +13,7 @@ from lastcli.engine.embedding import kept_indices
 from lastcli.engine.features import block_size
 from lastcli.engine.moments import Moments
 from lastcli.engine.regression import Regression, regression_of
-from lastcli.engine.swaps import Fit
+from lastcli.engine.swaps import Fit, Offers
 from lastcli.engine.system import DiagonalSystem, sum_by_set
 
 __all__ = ["exchange", "exchange_blocks", "select_states"]
@@ -99,13 +99,15 @@ def _best_swaps(
     inside = np.zeros((sets, states), dtype=bool)
     np.put_along_axis(inside, kept, True, axis=1)
     member = np.arange(len(fit.A)) % sets
+    dropped = np.nonzero(~inside)[1].reshape(sets, states - kept.shape[1])
+    offers = Offers.of(fit, dropped[member])
     out, new, best = np.zeros(sets, int), np.zeros(sets, int), np.zeros(sets)
     for position in np.argsort(cost, axis=1)[:, :_OFFERED].T:
-        change = sum_by_set(fit.swaps(position[member]), sets)
-        blocked = inside | ~np.isfinite(change) | ~np.isfinite(cost[rows, position])[:, None]
+        change = sum_by_set(offers.changes(position[member]), sets)
+        blocked = ~np.isfinite(change) | ~np.isfinite(cost[rows, position])[:, None]
         change = np.where(blocked, np.inf, change)
         state = change.argmin(axis=1)
         better = change[rows, state] < best
-        out, new = np.where(better, position, out), np.where(better, state, new)
+        out, new = np.where(better, position, out), np.where(better, dropped[rows, state], new)
         best = np.where(better, change[rows, state], best)
     return out, new, best

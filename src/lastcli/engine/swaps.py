@@ -14,7 +14,7 @@ import numpy as np
 
 from lastcli.engine.regression import Regression
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "Offers"]
 
 Array = Any
 
@@ -74,33 +74,15 @@ class Fit:
         K = self.V.shape[2]
         every = np.arange(K)
         inverse = np.linalg.inv(self.A[:, every, :, every].swapaxes(0, 1))
-        cost = _form(self.V, inverse, self.V)
+        V = _by_state(self.V)
+        cost = (inverse * (V @ V.swapaxes(2, 3))).sum(axis=(2, 3))
         if self.direct is None:
-            return cost.sum(axis=1)
-        Z, _, s, r = (value[..., None] if value.ndim == 2 else value for value in self.direct)
-        s_new, r_new = s + _form(Z, inverse, Z), r + _form(self.V, inverse, Z)
-        return (cost + r**2 / s - r_new**2 / s_new).sum(axis=1)
-
-    def swaps(self, i: np.ndarray) -> np.ndarray:
-        """Change of the error (G, N) if the kept state at position i (G,) gives its place to each other state."""
-        at = np.arange(len(i))
-        inverse = np.linalg.inv(self.A[at, i, :, i])
-        L = self.L[at, :, :, i]  # (G, N, b, b)
-        L_inverse = L @ inverse[:, None]
-        V, G_N = self.V[at, :, i], np.linalg.inv(self.P + L_inverse @ L.swapaxes(2, 3))
-        C = self.C + np.einsum("gpk,gnjk->gpnj", V, L_inverse)
-        lost = np.einsum("gpk,gkl,gpl->gp", V, inverse, V)[..., None]
-        change = lost - _form(C, G_N, C)
-        if self.direct is not None:
-            Z, Q, s, r = self.direct
-            Z = Z[at, :, i]
-            Q = Q + np.einsum("gpk,gnjk->gpnj", Z, L_inverse)
-            s_out = s + np.einsum("gpk,gkl,gpl->gp", Z, inverse, Z)
-            r_out = r + np.einsum("gpk,gkl,gpl->gp", V, inverse, Z)
-            s_in = np.maximum(s_out[..., None] - _form(Q, G_N, Q), 1e-12 * s_out[..., None])
-            r_in = r_out[..., None] - _form(C, G_N, Q)
-            change = change + (r**2 / s)[..., None] - r_in**2 / s_in
-        return change.sum(axis=1)
+            return cost
+        Z, _, s, r = self.direct
+        Z = _by_state(Z)
+        inverse_Z = inverse @ Z
+        s_new, r_new = s[:, None] + _over_features(Z, inverse_Z), r[:, None] + _over_features(V, inverse_Z)
+        return cost + (r**2 / s).sum(axis=1)[:, None] - (r_new**2 / s_new).sum(axis=2)
 
     def exchanged(
         self, problem: Regression, kept: np.ndarray, groups: np.ndarray, i: np.ndarray, new: np.ndarray
@@ -122,6 +104,56 @@ class Fit:
         kept[groups, i] = new
         part.enter(problem, kept[groups], i, new)
         return part.back_in(self, problem, kept)
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What states that are not kept would say in the place of a kept one."""
+
+    fit: Fit
+    L: np.ndarray  # (G, n, b, K, b)
+    P: np.ndarray  # (G, n, b, b)
+    C: np.ndarray  # (G, n, b, p)
+    Q: np.ndarray | None  # (G, n, b, p)
+
+    @classmethod
+    def of(cls, fit: Fit, states: np.ndarray) -> Offers:
+        """Of the dropped states (G, n), as many in every group."""
+        at = np.arange(len(states))[:, None]
+
+        def of_states(left: np.ndarray) -> np.ndarray:
+            return _by_state(np.take_along_axis(left, states[:, None, :, None], axis=2))
+
+        Q = None if fit.direct is None else of_states(fit.direct[1])
+        return cls(fit, fit.L[at, states], fit.P[at, states], of_states(fit.C), Q)
+
+    def changes(self, i: np.ndarray) -> np.ndarray:
+        """Change of the error (G, n) if the kept state at position i (G,) gives its place to each of the states."""
+        fit, at = self.fit, np.arange(len(i))
+        inverse = np.linalg.inv(fit.A[at, i, :, i])
+        L = self.L[at, :, :, i]  # (G, n, b, b)
+        L_inverse = L @ inverse[:, None]
+        inside = np.linalg.inv(self.P + L_inverse @ L.swapaxes(2, 3))
+
+        def without(left: np.ndarray, read: np.ndarray) -> np.ndarray:
+            """What is left of the products of the states with a target, (G, n, b, p), once state i is gone."""
+            G, n, b, _ = L.shape
+            return left + (L_inverse.reshape(G, n * b, b) @ read.swapaxes(1, 2)).reshape(left.shape)
+
+        V = fit.V[at, :, i]  # (G, p, b)
+        C = without(self.C, V)
+        # summed over the outputs, a form needs no more than the products of the features with each other
+        change = ((V @ inverse) * V).sum(axis=(1, 2))[:, None] - (inside * (C @ C.swapaxes(2, 3))).sum(axis=(2, 3))
+        if fit.direct is None or self.Q is None:
+            return change
+        Z, _, s, r = fit.direct
+        Z = Z[at, :, i]
+        Q = without(self.Q, Z)
+        inside_Q = inside @ Q
+        s_out, r_out = s + ((Z @ inverse) * Z).sum(axis=2), r + ((V @ inverse) * Z).sum(axis=2)
+        s_in = np.maximum(s_out[:, None] - _over_features(Q, inside_Q), 1e-12 * s_out[:, None])
+        r_in = r_out[:, None] - _over_features(C, inside_Q)
+        return change + (r**2 / s).sum(axis=1)[:, None] - (r_in**2 / s_in).sum(axis=2)
 
 
 @dataclass
@@ -229,7 +261,11 @@ class _Part:
         return np.arange(len(i))[:, None, None], i[:, None] * self.size + np.arange(self.size)
 
 
-def _form(left: np.ndarray, inverse: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """left_n inverse_n right_nᵀ of every output and state: (G, p, n, b), (G, n, b, b) → (G, p, n)."""
-    weighted = (left.swapaxes(1, 2) @ inverse).swapaxes(1, 2)
-    return (weighted * right).sum(axis=-1)
+def _by_state(values: np.ndarray) -> np.ndarray:
+    """(G, p, n, b) → (G, n, b, p): a product with the small blocks of n states is then one with rows of p numbers."""
+    return np.ascontiguousarray(np.moveaxis(values, 1, 3))
+
+
+def _over_features(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Products summed over the features of a state, (G, n, b, p) → (G, n, p)."""
+    return np.einsum("gnbp,gnbp->gnp", left, right)
