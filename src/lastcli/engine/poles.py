@@ -79,27 +79,33 @@ def refit_poles(
     if start.states == 0:
         return reduction
     everything = load_signals(start, signals)
+    direct, D = direct_part(system), np.asarray(feedthrough_of(system))
+    z, anchor = _search(start, D, everything, held_back, steps, direct, progress)
+    refitted = _closed_form(z, anchor, start, D, with_ridge(everything, start), direct)
+    return _better(reduction, refitted, everything)
+
+
+def _search(
+    start: DiagonalSystem,
+    D: np.ndarray,
+    everything: Signals,
+    held_back: float,
+    steps: int,
+    direct: str,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[np.ndarray, Anchor]:
+    """The search variables (S, dim) with the smallest held-back error, and what they are variables of."""
     fit, held = divide_signals(everything, held_back)
     fit = with_ridge(fit, start)
     anchor = anchor_of(start, fit)
-    direct = direct_part(system)
-    D = np.asarray(feedthrough_of(system))
-    model = {"anchor": anchor, "base": start, "D": D, "fit": fit, "held": held, "direct": direct}
+    model: dict[str, Any] = {"anchor": anchor, "base": start, "D": D, "fit": fit, "held": held, "direct": direct}
     z = np.zeros(anchor.shape)
     if anchor.by_B is None:
         # Few variables a channel and no B: the Gauss-Newton matrix comes from second moments.
-        found = levenberg_marquardt(
-            partial(_on_host, linearise, model),
-            z,
-            steps=max(steps // _STEP_SHARE, 1),
-            progress=_scaled(progress, steps),
-        )
-    else:
-        evaluate = Projected(**model) if _by_numpy(start) else partial(_on_host, _evaluate, model)
-        found = minimise(evaluate, z, steps=steps, progress=progress)
-        del evaluate  # and its copies of the signals
-    refitted = _closed_form(found.best, anchor, start, D, with_ridge(everything, start), direct)
-    return _better(reduction, refitted, everything)
+        most, told = max(steps // _STEP_SHARE, 1), _scaled(progress, steps)
+        return levenberg_marquardt(partial(_on_host, linearise, model), z, steps=most, progress=told).best, anchor
+    evaluate = Projected(**model) if _by_numpy(start) else partial(_on_host, _evaluate, model)
+    return minimise(evaluate, z, steps=steps, progress=progress).best, anchor
 
 
 def _by_numpy(system: DiagonalSystem) -> bool:
