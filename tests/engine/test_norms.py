@@ -177,6 +177,17 @@ def test_a_peak_that_is_climbed_is_that_of_the_decomposed_response(seed, directi
     assert found <= expected * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("power", [-25, -10, 12, 25])
+def test_a_peak_that_is_climbed_does_not_depend_on_the_unit(power):
+    """Directions are found in single precision, whose numbers end at 1e38: gains here reach 1e56."""
+    system = random_system(1, states=30, inputs=12, outputs=12, pairing=2, directions=2, feedthrough="diagonal")
+    system = system.replace(poles=system.poles / np.abs(system.poles) * (1 - 1e-6))
+    unit = 10.0**power
+    larger = system.replace(B=system.B * unit, C=system.C * unit, D=system.D * unit**2)
+    expected = norms.h_infinity_norm(system)[0] * unit**2
+    assert norms.h_infinity_norm(larger)[0] == pytest.approx(expected, rel=1e-9)
+
+
 def test_where_a_reduced_response_is_highest_lies_between_the_ends():
     system = random_system(5, states=6, inputs=4, outputs=3, pairing=2, feedthrough="full")
     modal = norms._Modal.of(system, 0)
