@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lastcli.engine.ahead import Ahead
 from lastcli.engine.downdating import Inverse, Probe
 from lastcli.engine.embedding import kept_indices
 from lastcli.engine.features import block_size
@@ -110,11 +111,11 @@ def eliminate_blocks(
     steps: list[np.ndarray] = []
     values: list[np.ndarray] = []
     left = np.tile(np.arange(states), (sets, 1))
-    while n := left.shape[1]:
-        # Once three quarters are gone the arrays are cut down: less work.
-        count = n if n <= _SMALLEST_STAGE else n - n // 4
+    for n, count in _stages(states):
+        _STAGE.begin(*_shapes(problem, sets, size, n), sets=sets, count=count)
+    for n, count in _stages(states):
         part = _restrict(problem, kept_indices(left, len(problem.M), size), size)
-        local, value = (np.asarray(found) for found in _stage(part, held, sets=sets, count=count))
+        local, value = _STAGE(part, held, sets=sets, count=count)
         steps.append(np.take_along_axis(left, local, axis=1))
         values.append(value)
         gone = np.zeros(left.shape, dtype=bool)
@@ -124,6 +125,37 @@ def eliminate_blocks(
     most = sum_by_set(problem.energy, sets)[:, None]
     errors, objectives = np.clip(np.concatenate(values, axis=2), 0, most)
     return curve(np.concatenate(steps, axis=1), errors, objectives, scale)
+
+
+def _stages(states: int) -> list[tuple[int, int]]:
+    """(states, how many of them go) of every stage."""
+    stages = []
+    while states:
+        # Once three quarters are gone the arrays are cut down: less work.
+        count = states if states <= _SMALLEST_STAGE else states - states // 4
+        stages.append((states, count))
+        states -= count
+    return stages
+
+
+def _shapes(problem: Regression, sets: int, size: int, states: int) -> tuple[Regression, Array]:
+    """Shapes and dtypes of what `_stage` is given once so many states are left: `_restrict`, and what is held."""
+
+    def shape(array: np.ndarray, *axes: int) -> Array:
+        return jax.ShapeDtypeStruct(axes or array.shape, array.dtype)
+
+    def columns(array: np.ndarray | None) -> Array:
+        return None if array is None else shape(array, *array.shape[:2], size, states)
+
+    whole = jax.tree.map(lambda array: shape(np.asarray(array)), problem)
+    part = dataclasses.replace(
+        whole,
+        M=shape(problem.M, len(problem.M), size * states, size * states),
+        X=columns(problem.X),
+        Y=columns(problem.Y),
+        absorbs=columns(problem.absorbs),
+    )
+    return part, jax.ShapeDtypeStruct((sets, states), np.dtype(bool))
 
 
 def curve(order: np.ndarray, errors: np.ndarray, objectives: np.ndarray, scale: np.ndarray) -> Elimination:
@@ -211,10 +243,8 @@ def _stage(problem: Regression, held: Array, *, sets: int, count: int) -> tuple[
         A, fit = jax.lax.cond(stale, lambda: _solved(problem, alive, sets), lambda: (A, fit))
         here = jnp.tile(alive[member], (1, b))
         inverse, probe = Inverse.of(A, b, together), Probe.of(problem.M, here, b)
-        q, cost = pick(fit, alive)
-        since = jnp.where(stale, 0, since)
-        start = (fit, inverse, probe, alive, since, 0, q, cost, inverse.column(q[member]), chosen, values, False)
-        fit, inverse, _, alive, since, taken, *_, chosen, values, stale = jax.lax.while_loop(
+        start = (fit, inverse, probe, alive, jnp.where(stale, 0, since), 0, chosen, values, False)
+        fit, inverse, _, alive, since, taken, chosen, values, stale = jax.lax.while_loop(
             lambda carry: ~carry[-1] & (carry[5] < together) & (done + carry[5] < count),
             lambda carry: step(carry, done),
             start,
@@ -222,18 +252,28 @@ def _stage(problem: Regression, held: Array, *, sets: int, count: int) -> tuple[
         return inverse.settled(), fit, alive, stale, since, done + taken, chosen, values
 
     def step(carry: tuple, done: Array) -> tuple:
-        """Take the picked state away, and pick the next."""
-        fit, inverse, probe, alive, since, taken, q, cost, column, chosen, values, _ = carry
-        fit, row = _downdated(fit, column, q[member], cost)
-        inverse = inverse.changed(taken, column, row)
-        probe = probe.without(problem.M, q[member])
-        value = jnp.stack([fit.objective - sum_by_set(_ridge_share(problem, fit), sets), fit.objective])
-        alive, since = alive.at[rows, q].set(False), since + 1
-        chosen, values = chosen.at[:, done + taken].set(q), values.at[:, :, done + taken].set(value)
+        """Take the cheapest state away, unless rounding has spoilt what is known about it."""
+        fit, inverse, probe, alive, since, taken, chosen, values, _ = carry
         q, cost = pick(fit, alive)
         column = inverse.column(q[member])
         stale = (since > shortest) & (probe.drift(column, alive[member], q[member]) > _DRIFT)
-        return fit, inverse, probe, alive, since, taken + 1, q, cost, column, chosen, values, stale
+
+        def taken_away() -> tuple:
+            less, row = _downdated(fit, column, q[member], cost)
+            value = jnp.stack([less.objective - sum_by_set(_ridge_share(problem, less), sets), less.objective])
+            return (
+                less,
+                inverse.changed(taken, column, row),
+                probe.without(problem.M, q[member]),
+                alive.at[rows, q].set(False),
+                since + 1,
+                taken + 1,
+                chosen.at[:, done + taken].set(q),
+                values.at[:, :, done + taken].set(value),
+                False,
+            )
+
+        return jax.lax.cond(stale, lambda: (*carry[:-1], True), taken_away)
 
     everything = jnp.ones((sets, n), bool)
     chosen, values = jnp.zeros((sets, count), int), jnp.zeros((2, sets, count))
@@ -244,6 +284,9 @@ def _stage(problem: Regression, held: Array, *, sets: int, count: int) -> tuple[
     start = (*nothing, everything, True, 0, 0, chosen, values)
     *_, chosen, values = jax.lax.while_loop(lambda carry: carry[5] < count, some, start)
     return chosen, values
+
+
+_STAGE = Ahead(_stage)
 
 
 def _solved(problem: Regression, alive: Array, sets: int) -> tuple[Array, _Fit]:
