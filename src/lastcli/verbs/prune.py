@@ -93,6 +93,9 @@ def prune(
     if out is not None:
         shard_bytes = shards_for(checkpoint, out, shard_bytes)
         processes.first_only(partial(_check_places, checkpoint, out, shard_bytes, plan, force=force or dry_run))
+    if not dry_run and processes.index() == 0:
+        # the record wants the sha256 of the input: a thread begins with it while JAX loads and layers are certified
+        _ = checkpoint.hashing
     compressor, goal = _reduce(session)
     rebuilt = rebuild(checkpoint, goal.reductions, compressor.layout)
     stored = as_stored(checkpoint, rebuilt, goal.reductions)
