@@ -28,6 +28,7 @@ def measured(repeats: int) -> list[str]:
             run("-m", "lastcli", "convert", "bundled", str(target), "--quiet")
         commands = {
             "python -c pass": ("-c", "pass"),
+            "python -c 'import numpy'": ("-c", "import numpy"),
             "python -c 'import jax'": ("-c", "import jax"),
             "last --help": ("-m", "lastcli", "--help"),
             "last prune --help": ("-m", "lastcli", "prune", "--help"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
@@ -9,6 +10,10 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from lastcli.parallel import layers, processes
+
+
+# Accelerate, which NumPy's wheels for macOS use, can be told nothing and needs not be.
+told = pytest.mark.skipif(sys.platform == "darwin", reason="Accelerate shares its cores itself")
 
 
 def products() -> list[int]:
@@ -57,6 +62,7 @@ def test_the_context_of_the_caller_holds_in_the_threads(monkeypatch: pytest.Monk
         assert layers.each(lambda _: processes.count(), range(3)) == [1, 1, 1]
 
 
+@told
 def test_products_run_on_one_core_inside_and_as_before_after() -> None:
     before = products()
     assert before, "NumPy's products come from a library that can be told"
@@ -68,6 +74,7 @@ def test_products_run_on_one_core_inside_and_as_before_after() -> None:
     assert products() == before
 
 
+@told
 def test_an_error_gives_the_cores_back() -> None:
     before = products()
 
@@ -79,6 +86,7 @@ def test_an_error_gives_the_cores_back() -> None:
     assert products() == before
 
 
+@told
 def test_threads_that_overlap_give_the_cores_back_with_the_last() -> None:
     before, entered, leave = products(), threading.Event(), threading.Event()
 
