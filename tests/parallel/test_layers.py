@@ -11,7 +11,6 @@ from threadpoolctl import threadpool_info
 
 from lastcli.parallel import layers, processes
 
-
 # Accelerate, which NumPy's wheels for macOS use, can be told nothing and needs not be.
 told = pytest.mark.skipif(sys.platform == "darwin", reason="Accelerate shares its cores itself")
 
