@@ -5,25 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from lastcli.containers.pickle.holders import HOLDERS
 from lastcli.containers.pickle.meaning import fields_of
 from lastcli.containers.pickle.values import Record
 
-__all__ = ["HOLDERS", "settings_in"]
-
-HOLDERS = (
-    "hyper_parameters",
-    "hparams",
-    "config",
-    "cfg",
-    "conf",
-    "args",
-    "model_config",
-    "model_args",
-    "model_kwargs",
-    "model_params",
-    "settings",
-)
-"""The keys under which training code keeps them, beside the model."""
+__all__ = ["settings_in"]
 
 _MAX_DEPTH = 12
 _MAX_NODES = 20_000
