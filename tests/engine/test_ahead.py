@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from functools import partial
 from typing import Any
@@ -68,3 +70,35 @@ def test_what_could_not_be_compiled_is_tried_again() -> None:
     with pytest.raises(MemoryError, match="no room"):
         programs(np.ones(2))
     np.testing.assert_array_equal(programs(np.ones(2)), [2, 2])
+
+
+TWO_AT_ONCE = """
+import subprocess
+import sys
+import threading
+import numpy as np
+from lastcli.engine.elimination import eliminate_blocks
+from lastcli.engine.regression import Regression
+
+groups, size, states = 4, 16, 16
+F = size * states
+factor = np.random.default_rng(0).normal(size=(groups, F + 3, 3 * F))
+joint = factor @ factor.swapaxes(1, 2) / F
+energy = joint[:, F:, F:][:, range(3), range(3)].sum(axis=1)
+problem = Regression(M=joint[:, :F, :F], X=joint[:, F:, :F], energy=energy, ridge=np.zeros(()))
+
+def eliminated():
+    for _ in range(20):
+        eliminate_blocks(problem, size, 1, np.ones(1))
+
+threads = [threading.Thread(target=eliminated) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print("over")
+"""
+
+
+def test_programs_with_many_decompositions_do_not_wait_for_each_other_for_ever() -> None:
+    """Two at a time would, on two cores: each with a thread of XLA's pool that the other needs."""
+    found = subprocess.run([sys.executable, "-c", TWO_AT_ONCE], capture_output=True, text=True, timeout=180, check=True)
+    assert found.stdout == "over\n"

@@ -2,6 +2,9 @@
 
 Compiling keeps one core busy for seconds. What a computation calls one after the other, and what several threads call
 for layers of one shape, would otherwise be compiled one after the other, or once in each thread.
+
+They are compiled side by side, but run one at a time. A decomposition of many matrices (jaxlib 0.10) holds a thread of
+XLA's pool while it waits for others of that pool: two programs with one may hold what the other waits for, for ever.
 """
 
 from __future__ import annotations
@@ -52,7 +55,9 @@ class Ahead:
     def __call__(self, *arrays: Any, **static: Any) -> Any:
         """The function of these arrays, in NumPy's arrays; waits for its program."""
         shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), arrays)
-        return jax.tree.map(np.asarray, self.begin(*shapes, **static).result()(*arrays))
+        program = self.begin(*shapes, **static).result()
+        with _RUNNING:
+            return jax.tree.map(np.asarray, program(*arrays))  # the arrays are there once it is over
 
 
 def _failed(program: Future[Any]) -> bool:
@@ -65,4 +70,5 @@ def _compiled(function: Any, shapes: tuple[Any, ...], static: dict[str, Any]) ->
     return found
 
 
+_RUNNING = threading.Lock()
 _COMPILERS = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="last-compile")

@@ -18,6 +18,7 @@ from lastcli.engine.engines import engine_of
 from lastcli.engine.protocol import Reduction, System
 from lastcli.engine.system import diagonal
 from lastcli.model.checkpoint import Checkpoint
+from lastcli.parallel import layers
 from lastcli.plan import Refit
 from lastcli.plan.methods import function_at
 
@@ -45,6 +46,9 @@ __all__ = [
 # Iterations at most; both searches stop earlier where a held-back part of the calibration split says so.
 POLE_STEPS = 200
 MATCH_STEPS = 800
+
+# Matrices as large as the moments that a refit of one layer holds at a time.
+_MATRICES = 4
 
 Progress = Callable[..., Any] | None
 
@@ -133,7 +137,11 @@ def _on_moments(task: Task, source: str) -> list[Reduction]:
         system = task.systems[layer]
         return engine_of(system).refit(system, kept[layer], moments[layer], partial(_inputs_again, task, layer))
 
-    return [refitted(layer) for layer in range(len(kept))]
+    if not all(system.time_invariant for system in task.systems):
+        return [refitted(layer) for layer in range(len(kept))]  # each may run the model again
+    from lastcli.reduction.layer_moments import size_of
+
+    return layers.each(refitted, range(len(kept)), _MATRICES * size_of(moments[0]))
 
 
 def _inputs_again(task: Task, index: int) -> Iterable[Any]:
