@@ -7,7 +7,7 @@ imported when first used, so that `import lastcli` is cheap.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lastcli.api import bench, capture, convert, evaluate, inspect, open, prune, score, suggest, sweep, verify
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lastcli.plan import Method, Refit
 
 from lastcli._version import __version__
+from lastcli.lazily import named
 
 __all__ = [
     "Checkpoint",
@@ -36,20 +37,18 @@ __all__ = [
     "verify",
 ]
 
-_WHERE = {
-    "Checkpoint": "lastcli.model.checkpoint",
-    "LastError": "lastcli.errors",
-    "Method": "lastcli.plan",
-    "Refit": "lastcli.plan",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'lastcli' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_WHERE.get(name, "lastcli.api")), name)
+__getattr__ = named(
+    __name__,
+    {
+        "api": (
+            *("bench", "capture", "convert", "evaluate", "inspect", "open", "prune", "score", "suggest", "sweep"),
+            "verify",
+        ),
+        "errors": ("LastError",),
+        "model.checkpoint": ("Checkpoint",),
+        "plan": ("Method", "Refit"),
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -44,9 +44,9 @@ def test_help_loads_no_numpy() -> None:
     assert not loaded("prune", "--help") & {"numpy", "jax", "lastcli.containers", "lastcli.results"}
 
 
-@pytest.mark.parametrize("package", [lastcli.results, lastcli.containers])
+@pytest.mark.parametrize("package", [lastcli, lastcli.results, lastcli.containers])
 def test_every_name_is_there_when_it_is_asked_for(package) -> None:
-    assert sorted(package.__all__) == dir(package) == sorted(package._WHERE)
+    assert sorted(package.__all__) == dir(package)
     for name in package.__all__:
         getattr(package, name)
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):

@@ -11,7 +11,9 @@ Each name below is imported when it is first used: who reads one kind of file lo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lastcli.lazily import named
 
 if TYPE_CHECKING:
     from lastcli.containers.atomic import write_file
@@ -60,32 +62,25 @@ __all__ = [
     "write_file",
 ]
 
-_NAMES = {
-    "atomic": ("write_file",),
-    "base": ("MODEL_KEY", "Reader", "TensorInfo", "TensorSource"),
-    "companions": ("CONFIG", "companion_names", "companions_of"),
-    "container": ("Container",),
-    "digests": ("DIGESTS_KEY", "fingerprint"),
-    "inputs": ("is_file", "stored_bytes"),
-    "outputs": ("check_output", "check_resume", "config_place"),
-    "pickle.holders": ("HOLDERS",),
-    "place": ("check_place",),
-    "registry": ("CONTAINERS", "kind_for", "kind_of", "open_reader"),
-    "sidecar": ("DESCRIPTION_KEY", "sidecar_path"),
-    "signals": ("terminable",),
-    "structure": ("sharing",),
-    "writing": ("Receipt", "write"),
-}
-_WHERE = {name: f"lastcli.containers.{module}" for module, names in _NAMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'lastcli.containers' has no attribute {name!r}")
-    import importlib
-
-    found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
-    return found
+__getattr__ = named(
+    __name__,
+    {
+        "atomic": ("write_file",),
+        "base": ("MODEL_KEY", "Reader", "TensorInfo", "TensorSource"),
+        "companions": ("CONFIG", "companion_names", "companions_of"),
+        "container": ("Container",),
+        "digests": ("DIGESTS_KEY", "fingerprint"),
+        "inputs": ("is_file", "stored_bytes"),
+        "outputs": ("check_output", "check_resume", "config_place"),
+        "pickle.holders": ("HOLDERS",),
+        "place": ("check_place",),
+        "registry": ("CONTAINERS", "kind_for", "kind_of", "open_reader"),
+        "sidecar": ("DESCRIPTION_KEY", "sidecar_path"),
+        "signals": ("terminable",),
+        "structure": ("sharing",),
+        "writing": ("Receipt", "write"),
+    },
+)
 
 
 def __dir__() -> list[str]:

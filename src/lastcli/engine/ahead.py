@@ -44,12 +44,11 @@ class Ahead:
         leaves, form = jax.tree.flatten(shapes)
         key = (form, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves), tuple(sorted(static.items())))
         with self._lock:
-            if key not in self._programs:
-                self._programs[key] = _COMPILERS.submit(_compiled, self._function, shapes, static)
-            program = self._programs[key]
-        # one that failed, for lack of memory or time, is tried again by whoever wants it next
-        program.add_done_callback(lambda done: self._programs.pop(key, None) if _failed(done) else None)
-        return program
+            program = self._programs.get(key)
+            if program is None or (program.done() and program.exception() is not None):
+                # one that failed, for lack of memory say, is tried again by whoever wants it next
+                program = self._programs[key] = _COMPILERS.submit(_compiled, self._function, shapes, static)
+            return program
 
     @in_float64
     def __call__(self, *arrays: Any, **static: Any) -> Any:
@@ -58,10 +57,6 @@ class Ahead:
         program = self.begin(*shapes, **static).result()
         with _RUNNING:
             return jax.tree.map(np.asarray, program(*arrays))  # the arrays are there once it is over
-
-
-def _failed(program: Future[Any]) -> bool:
-    return program.cancelled() or program.exception() is not None
 
 
 @in_float64

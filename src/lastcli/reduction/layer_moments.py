@@ -1,7 +1,7 @@
 """The second moments of all layers, of which no more are in memory than fit.
 
 Those of a layer grow with the square of its states: 64 layers of 1,024 take gigabytes. Beyond `KEPT_BYTES` they lie in
-a temporary folder, and one layer at a time is read back.
+a temporary folder, and those of a layer are read back when its turn comes.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ A command loads the classes of its own results alone: each name is imported when
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lastcli.lazily import named
 
 if TYPE_CHECKING:
     from lastcli.results.anatomy import Anatomy, Costs, LayerAnatomy, Origin, SourceFile
@@ -77,38 +79,31 @@ __all__ = [
     "plain",
 ]
 
-_NAMES = {
-    "anatomy": ("Anatomy", "Costs", "LayerAnatomy", "Origin", "SourceFile"),
-    "base": ("Result", "UnstableStates", "plain"),
-    "bench": ("BenchResult", "BenchRun", "StepSpeedup", "StepTime"),
-    "certificates": ("LayerCertificate",),
-    "convert": ("ConvertResult",),
-    "evaluate": ("EvalResult",),
-    "gates": ("Gate",),
-    "inspect": ("ConfigValue", "InspectResult", "LayerInfo", "LikelyTensor", "SuggestResult"),
-    "prune": ("Attempt", "LayerPruned", "Measured", "PruneResult", "SearchResult", "SearchStep"),
-    "recipes": (
-        "CheckedRecipe",
-        "DraftOption",
-        "DraftRecipe",
-        "RecipeCheckResult",
-        "RecipeProblem",
-        "RecipeShowResult",
-    ),
-    "score": ("LayerScore", "ScoreResult"),
-    "sweep": ("PublishedNumbers", "PublishedRow", "SweepResult", "SweepRow"),
-    "verify": ("Check", "VerifyResult"),
-}
-_WHERE = {name: f"lastcli.results.{module}" for module, names in _NAMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'lastcli.results' has no attribute {name!r}")
-    import importlib
-
-    found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
-    return found
+__getattr__ = named(
+    __name__,
+    {
+        "anatomy": ("Anatomy", "Costs", "LayerAnatomy", "Origin", "SourceFile"),
+        "base": ("Result", "UnstableStates", "plain"),
+        "bench": ("BenchResult", "BenchRun", "StepSpeedup", "StepTime"),
+        "certificates": ("LayerCertificate",),
+        "convert": ("ConvertResult",),
+        "evaluate": ("EvalResult",),
+        "gates": ("Gate",),
+        "inspect": ("ConfigValue", "InspectResult", "LayerInfo", "LikelyTensor", "SuggestResult"),
+        "prune": ("Attempt", "LayerPruned", "Measured", "PruneResult", "SearchResult", "SearchStep"),
+        "recipes": (
+            "CheckedRecipe",
+            "DraftOption",
+            "DraftRecipe",
+            "RecipeCheckResult",
+            "RecipeProblem",
+            "RecipeShowResult",
+        ),
+        "score": ("LayerScore", "ScoreResult"),
+        "sweep": ("PublishedNumbers", "PublishedRow", "SweepResult", "SweepRow"),
+        "verify": ("Check", "VerifyResult"),
+    },
+)
 
 
 def __dir__() -> list[str]:
