@@ -7,7 +7,6 @@ numbers are converted where their type is known (`convert`).
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -200,6 +199,8 @@ def _value(node: Any, where: str, *, top: bool = False) -> Any:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`" Did you mean X?"`, or the known words where nothing is near."""
+    import difflib
+
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."

@@ -5,8 +5,10 @@ No JAX, flax or orbax is imported here; a command imports what it runs.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import functools
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -340,6 +342,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in `SystemExit` with one of `ExitCode`."""
     import sys
 
+    # an interpreter that ends looks for cycles once more, among all that was imported
+    atexit.register(gc.disable)
     typed = list(sys.argv[1:] if arguments is None else arguments)
     COMMAND.set(tuple(typed))
     refuse_logins(typed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +21,8 @@ def refuse_logins(typed: Sequence[str]) -> None:
         return
     first = typed[0].partition("=")[0]
     if first in _USERS or _MEANT.fullmatch(first):
+        import shlex
+
         sentence = (
             "Error: This last makes state space models smaller (last --help); the one that lists logins is that of "
             f"util-linux, usually: /usr/bin/last {shlex.join(typed)[:60]}"

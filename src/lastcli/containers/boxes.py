@@ -19,13 +19,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
-import platform
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -80,6 +77,8 @@ class Box:
 
     def __init__(self, folder: Path) -> None:
         """Make one in the folder and lock it."""
+        import secrets
+
         name = f".last-{_host()}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(6)}.new"
         self.path = folder / name
         _IN_USE.add(self.path)
@@ -273,6 +272,10 @@ def _is_dead(box: Path) -> bool:
 
 
 def _host() -> str:
+    # boxes are looked for whenever a file is read, and made where one is written
+    import hashlib
+    import platform
+
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
-from lastcli.containers.jobs import Job
+
+if TYPE_CHECKING:
+    from lastcli.containers.jobs import Job
 
 __all__ = ["Container", "Folder", "IsModel"]
 
@@ -17,8 +19,7 @@ IsModel = Callable[[Mapping[str, TensorInfo]], bool]
 """Whether there is a model among tensors, as one who knows models says."""
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(NamedTuple):
     """How a folder of a container is known.
 
     Attributes:

@@ -6,7 +6,6 @@ is found as well. A file of somebody else's has none and is read without.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -40,6 +39,9 @@ class Running:
     """
 
     def __init__(self, dtype: str, shape: Iterable[int]) -> None:
+        # loading OpenSSL takes a while, and reading headers needs no digest
+        import hashlib
+
         self._digest = hashlib.sha256(f"{dtype}{list(shape)}".encode())
 
     def update(self, piece: memoryview) -> None:

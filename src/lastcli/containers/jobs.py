@@ -6,18 +6,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
 from lastcli.containers.digests import Running, digests_text, fingerprint, raw
 from lastcli.containers.extras import EXTRAS_KEY, dumps
-from lastcli.containers.hashing import Hasher
 from lastcli.containers.inputs import shown
 from lastcli.containers.structure import without
 from lastcli.containers.tree import build
 from lastcli.errors import OutputError
+
+if TYPE_CHECKING:
+    from lastcli.containers.hashing import Hasher
 
 __all__ = ["Job"]
 

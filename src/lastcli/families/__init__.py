@@ -8,16 +8,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError, UsageError
 from lastcli.families.base import Family, Match
-from lastcli.families.mapped.map import Map, parse_map
-from lastcli.families.mapped.vocabulary import looks_like_states
+from lastcli.families.mapped import MAP_KEYS
 from lastcli.families.refused import refusal
 
-__all__ = ["FAMILIES", "MODEL_TYPES", "detect", "family_named", "mapped", "read_config", "successor"]
+if TYPE_CHECKING:
+    from lastcli.families.mapped.map import Map
+
+__all__ = ["FAMILIES", "MAP_KEYS", "MODEL_TYPES", "detect", "family_named", "mapped", "read_config", "successor"]
 
 # family name → (module, class). The order breaks ties of equally good matches.
 FAMILIES: dict[str, tuple[str, str]] = {
@@ -80,6 +82,8 @@ def successor(family: Family, name: str, tensors: Collection[str]) -> Family:
     Raises:
         UsageError: no such family.
     """
+    from lastcli.families.mapped.map import parse_map
+
     said = family.described(tensors)
     return mapped(family_named(name), parse_map(said, "the map") if said else None)
 
@@ -121,6 +125,8 @@ _SUGGEST = "if it is one of them under other names, `last inspect FILE --suggest
 
 def _like_states(tensors: Mapping[str, TensorInfo]) -> str:
     """The tensors that look like a state space layer, those of the first path, as a clause; empty where none do."""
+    from lastcli.families.mapped.vocabulary import looks_like_states
+
     found = looks_like_states(tensors)
     if not found:
         return ""

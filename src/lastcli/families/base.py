@@ -215,6 +215,8 @@ class Family(abc.ABC):
     default_methods: tuple[str, str] = ("last", "last")
     # Of selective layers: what ranking them by norms at their mean step cost where it was measured, as a sentence.
     frozen_figures: str = ""
+    # Whether it is asked in the names of the file itself, whatever those of its code are.
+    in_names_of_file: bool = False
     # Options that follow from the state counts, so that a reduced model has others.
     sized: frozenset[str] = frozenset()
     # Where a stored tensor carries its states: role → (axis of the index sets or None, axis of the states). Roles

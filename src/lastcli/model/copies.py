@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from lastcli.containers.base import TensorInfo
 from lastcli.containers.inputs import shown
@@ -26,8 +27,7 @@ Path = tuple[str, ...]
 Tensors = Mapping[str, TensorInfo]
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(NamedTuple):
     """One model of a file.
 
     Attributes:
@@ -39,12 +39,11 @@ class Chosen:
 
     name: str | None = None
     replaced: tuple[tuple[Path, Path], ...] = ()
-    others: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    others: Mapping[str, frozenset[str]] = MappingProxyType({})
     at: Path = ()
 
 
-@dataclass(frozen=True)
-class _Pair:
+class _Pair(NamedTuple):
     """A model and its averaged copy, by path."""
 
     plain: Path

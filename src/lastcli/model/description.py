@@ -11,15 +11,18 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lastcli.containers import DESCRIPTION_KEY, HOLDERS, Reader
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.families.base import Family, Tensors
-from lastcli.families.mapped.map import MAP_KEYS, Map, parse_map
+from lastcli.families.mapped import MAP_KEYS
 from lastcli.mappings import convert, load_mapping, parse_mapping, suggestion
 from lastcli.model.hyperparameters import understand
 from lastcli.model.sidecar import RECORD_KEY, Beside, files_beside
+
+if TYPE_CHECKING:
+    from lastcli.families.mapped.map import Map
 
 __all__ = [
     "PROVENANCE_KEY",
@@ -37,8 +40,7 @@ __all__ = [
 PROVENANCE_KEY = RECORD_KEY
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """A value and its source: one of flag, recipe, file, sidecar, tensors, assumed, idle.
 
     Idle are the options that say nothing about the checkpoint (`Family.idle`).
@@ -83,6 +85,10 @@ class Description:
             InputError: a file does, or no source names the family that it could be a map of.
         """
         for _, where, mapping in self.layers:
+            if not mapping.keys() & set(MAP_KEYS):
+                continue
+            from lastcli.families.mapped.map import parse_map
+
             try:
                 found = parse_map(mapping, where)
             except InputError as error:

@@ -8,7 +8,6 @@ and less than everything said to `last`; what tensors prove it cannot change. Al
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -161,4 +160,6 @@ def _is_value(option: Option, value: Any) -> bool:
 
 
 def _is_near(key: str, options: Mapping[str, Option]) -> bool:
+    import difflib
+
     return bool(difflib.get_close_matches(key.lower(), [*options], n=1, cutoff=0.8))

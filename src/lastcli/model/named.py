@@ -33,6 +33,8 @@ class Named(Family):
         repeated: layers that the model runs again under another name, and which layer each is; both as in the file.
     """
 
+    in_names_of_file = True
+
     def __init__(self, family: Family, naming: Naming, repeated: Mapping[str, str] = MappingProxyType({})) -> None:
         self.family, self.naming, self.repeated = family, naming, repeated
         for attribute in (*_SAME, *_SAID, *_SIZES):

@@ -17,7 +17,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lastcli.containers.base import TensorInfo
 
@@ -60,6 +60,8 @@ class Naming:
     kept: frozenset[str] = frozenset()
     doubled: tuple[tuple[str, str], ...] = ()
     known: frozenset[str] = frozenset()
+    # names are asked for again and again, by every family and for every layer
+    _plain: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -100,8 +102,11 @@ class Naming:
 
     def plain(self, name: str) -> str:
         """A name, or the path of a layer, as families see it."""
-        if name in self.kept:
-            return name
+        if name not in self._plain:
+            self._plain[name] = name if name in self.kept else self._seen_as(name)
+        return self._plain[name]
+
+    def _seen_as(self, name: str) -> str:
         tokens = _tokens(name)
         tokens = [token for token in tokens[:-1] if token[0] not in _WRAPPERS] + tokens[-1:]
         tokens = self._stood_in(tokens)

@@ -12,7 +12,6 @@ from lastcli.containers.base import MODEL_KEY, Reader
 from lastcli.containers.inputs import shown
 from lastcli.errors import LastError, UnsupportedModelError, UsageError
 from lastcli.families.base import Family, Tensors
-from lastcli.families.mapped.family import Mapped
 from lastcli.model.aliases import Aliases, find_aliases
 from lastcli.model.copies import Chosen, choose
 from lastcli.model.description import Description, Setting
@@ -47,9 +46,7 @@ class View:
 
     def over(self, family: Family) -> Family:
         """A family asked in the names of the file; a map has the file's names already."""
-        if isinstance(family, (Named, Mapped)):
-            return family
-        return Named(family, self.naming, self.aliases.repeated)
+        return family if family.in_names_of_file else Named(family, self.naming, self.aliases.repeated)
 
 
 def look(reader: Reader, *, keep_others: bool = False) -> View:

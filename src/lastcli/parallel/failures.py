@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lastcli.parallel import processes
 
@@ -24,8 +24,7 @@ NOTICE_SECONDS = 2.0
 """Within these, the word of a process that failed has reached all others."""
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """What ended another process.
 
     Attributes:

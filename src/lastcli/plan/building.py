@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lastcli.errors import UsageError
 from lastcli.mappings import suggestion
@@ -20,8 +19,7 @@ _PLURALS = {"method": "methods", "refit": "refits", "ratio": "ratios"}
 _GOALS = ("ratio", "states", "max_drop")
 
 
-@dataclass(frozen=True)
-class Resolved:
+class Resolved(NamedTuple):
     """A plan, and the source of every field that is not at its default: "flag" or "recipe"."""
 
     plan: Plan

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from lastcli.errors import LastError, UsageError
 from lastcli.mappings import convert, suggestion
@@ -27,8 +27,7 @@ __all__ = ["Published", "PublishedValue", "parse_published"]
 _KEYS = ("source", "metric", "full", "methods")
 
 
-@dataclass(frozen=True)
-class PublishedValue:
+class PublishedValue(NamedTuple):
     """The metric that a paper gives for a method, without a refit, at a ratio."""
 
     method: str

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.mappings import convert, load_mapping, suggestion
@@ -24,8 +23,7 @@ __all__ = ["FIELDS", "Mistake", "load_recipe", "read_recipe", "read_value"]
 FIELDS = {item.name: item for item in dataclasses.fields(Plan)}
 
 
-@dataclass(frozen=True)
-class Mistake:
+class Mistake(NamedTuple):
     """What is wrong with one key of a recipe, as a sentence that does not name the file."""
 
     key: str

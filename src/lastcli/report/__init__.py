@@ -1,28 +1,29 @@
 """Results for people and for programs: Rich tables, JSON, CSV, Markdown and plots. Computes nothing.
 
-Rich and Matplotlib are imported only where something is drawn.
+Rich and Matplotlib are imported only where something is drawn, and what makes files only for them.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, cast
 
 from lastcli.errors import UsageError
+from lastcli.lazily import named
 from lastcli.report.blocks import Block
-from lastcli.report.files import as_csv, as_json
-from lastcli.report.files import as_markdown as _markdown
 from lastcli.report.terminal import as_text as _text
 from lastcli.report.terminal import print_text, terminal_width
 from lastcli.report.text import safe_text
 
 if TYPE_CHECKING:
+    from lastcli.report.files import as_csv, as_json
     from lastcli.results import Result, SuggestResult, SweepResult
 
 __all__ = ["FORMATS", "as_csv", "as_json", "as_markdown", "as_text", "blocks_of", "print_result", "render", "safe_text"]
 
 FORMATS = ("table", "json", "csv", "markdown")
+
+__getattr__ = named(__name__, {"files": ("as_csv", "as_json")})
 
 # where the blocks of a command's result are made: a command loads the reports of its own kind alone
 _BLOCKS = {
@@ -91,7 +92,9 @@ def as_text(result: Result, width: int | None = None, ascii_only: bool = False) 
 
 def as_markdown(result: Result) -> str:
     """The report as GitHub-flavoured Markdown."""
-    return _markdown(blocks_of(result))
+    from lastcli.report.files import as_markdown
+
+    return as_markdown(blocks_of(result))
 
 
 def render(result: Result, form: str) -> str:
@@ -100,13 +103,7 @@ def render(result: Result, form: str) -> str:
     Raises:
         UsageError: no such format.
     """
-    makers: dict[str, Callable[[Result], str]] = {
-        "table": as_text,
-        "json": as_json,
-        "csv": as_csv,
-        "markdown": as_markdown,
-    }
-    if form not in makers:
+    if form not in FORMATS:
         raise UsageError(f"There is no output format {form!r}; known: {', '.join(FORMATS)}.")
     if result.command == "suggest" and form != "json":
         if form != "table":
@@ -114,4 +111,10 @@ def render(result: Result, form: str) -> str:
         from lastcli.report.suggestions import as_yaml
 
         return as_yaml(cast("SuggestResult", result))
-    return makers[form](result)
+    if form == "table":
+        return as_text(result)
+    if form == "markdown":
+        return as_markdown(result)
+    from lastcli.report import files
+
+    return files.as_json(result) if form == "json" else files.as_csv(result)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lastcli.report.text import safe_text
 
 __all__ = ["Block", "Cell", "Column", "Drawing", "Grid", "Line", "grid", "notes_lines"]
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One cell. `tone`: good, bad, mark or dim; what it means is also said by the text, never by colour alone."""
 
     text: str
     tone: str = ""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column. `spare`: 0 is always shown; on a narrow terminal the highest go first."""
 
     title: str
@@ -27,8 +25,7 @@ class Column:
     spare: int = 0
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """A table. `rule_after`: rows followed by a line."""
 
     columns: tuple[Column, ...]
@@ -37,16 +34,14 @@ class Grid:
     rule_after: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One sentence."""
 
     text: str
     tone: str = ""
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(NamedTuple):
     """Lines of characters for a terminal, each made of cells; no other form of a report shows it."""
 
     lines: tuple[tuple[Cell, ...], ...]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lastcli.results.convert import ConvertResult
     from lastcli.results.evaluate import EvalResult
     from lastcli.results.gates import Gate
-    from lastcli.results.inspect import ConfigValue, InspectResult, LayerInfo, LikelyTensor, SuggestResult
+    from lastcli.results.inspect import ConfigValue, InspectResult, LayerInfo
     from lastcli.results.prune import Attempt, LayerPruned, Measured, PruneResult, SearchResult, SearchStep
     from lastcli.results.recipes import (
         CheckedRecipe,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         RecipeShowResult,
     )
     from lastcli.results.score import LayerScore, ScoreResult
+    from lastcli.results.suggest import LikelyTensor, SuggestResult
     from lastcli.results.sweep import PublishedNumbers, PublishedRow, SweepResult, SweepRow
     from lastcli.results.verify import Check, VerifyResult
 
@@ -89,7 +90,7 @@ __getattr__ = named(
         "convert": ("ConvertResult",),
         "evaluate": ("EvalResult",),
         "gates": ("Gate",),
-        "inspect": ("ConfigValue", "InspectResult", "LayerInfo", "LikelyTensor", "SuggestResult"),
+        "inspect": ("ConfigValue", "InspectResult", "LayerInfo"),
         "prune": ("Attempt", "LayerPruned", "Measured", "PruneResult", "SearchResult", "SearchStep"),
         "recipes": (
             "CheckedRecipe",
@@ -100,6 +101,7 @@ __getattr__ = named(
             "RecipeShowResult",
         ),
         "score": ("LayerScore", "ScoreResult"),
+        "suggest": ("LikelyTensor", "SuggestResult"),
         "sweep": ("PublishedNumbers", "PublishedRow", "SweepResult", "SweepRow"),
         "verify": ("Check", "VerifyResult"),
     },

@@ -1,15 +1,17 @@
-"""Results of `inspect`: what is in a checkpoint, and a description to begin with."""
+"""Results of `inspect`: what is in a checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lastcli.results.anatomy import Anatomy
-from lastcli.results.base import UNDOCUMENTED, OfModel, Result, plain
+from lastcli.results.base import UNDOCUMENTED, OfModel, plain
 
-__all__ = ["ConfigValue", "InspectResult", "LayerInfo", "LikelyTensor", "SuggestResult"]
+if TYPE_CHECKING:
+    from lastcli.results.anatomy import Anatomy
+
+__all__ = ["ConfigValue", "InspectResult", "LayerInfo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,31 +71,3 @@ class InspectResult(OfModel):
     provenance: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     anatomy: Anatomy | None = field(default=None, metadata={UNDOCUMENTED: True})
-
-
-@dataclass(frozen=True, kw_only=True)
-class LikelyTensor:
-    """A tensor that looks like part of a state space layer."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuggestResult(Result):
-    """A model description to begin with, of `last inspect --suggest`.
-
-    Attributes:
-        description: what a sidecar says: the family, its options or a map; None where no family fits by itself.
-        check: what it assumes, as a clause; empty where it assumes nothing.
-        tensors: the tensors that it was made from; empty where the model is known.
-    """
-
-    command: ClassVar[str] = "suggest"
-
-    checkpoint: str
-    description: Mapping[str, Any] | None
-    check: str = ""
-    tensors: tuple[LikelyTensor, ...] = ()
-    notes: tuple[str, ...] = ()

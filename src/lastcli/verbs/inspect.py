@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from lastcli import containers
 from lastcli.engine.engines import engine_of
 from lastcli.model.checkpoint import Checkpoint
-from lastcli.results import Anatomy, ConfigValue, InspectResult, LayerInfo
+from lastcli.results import ConfigValue, InspectResult, LayerInfo
+
+if TYPE_CHECKING:
+    from lastcli.results import Anatomy
 
 __all__ = ["inspect"]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
 from lastcli.containers.container import Container
-from lastcli.containers.jobs import Job
+
+if TYPE_CHECKING:
+    from lastcli.containers.jobs import Job
 
 __all__ = ["CONTAINER"]
 

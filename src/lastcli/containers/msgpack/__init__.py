@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lastcli.containers.base import Reader
 from lastcli.containers.container import Container
 from lastcli.containers.inputs import is_unicode
-from lastcli.containers.jobs import Job
 from lastcli.containers.tree import arranged
+
+if TYPE_CHECKING:
+    from lastcli.containers.jobs import Job
 
 __all__ = ["CONTAINER"]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lastcli.containers.base import Reader
 from lastcli.containers.container import Container, Folder
 from lastcli.containers.inputs import is_unicode
-from lastcli.containers.jobs import Job
 from lastcli.containers.orbax.layout import CHECKPOINT_FILE, TEMPORARY, TREE_FILE, stranger
 from lastcli.containers.tree import arranged
+
+if TYPE_CHECKING:
+    from lastcli.containers.jobs import Job
 
 __all__ = ["CONTAINER"]
 

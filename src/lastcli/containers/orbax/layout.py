@@ -9,9 +9,8 @@ time in `_CHECKPOINT_METADATA` and no commit marker. Restoring such a folder wit
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lastcli.containers.inputs import read_small, shown
 from lastcli.errors import InputError
@@ -45,8 +44,7 @@ _STORE_FILE = re.compile(r"[0-9a-f]{32}|manifest\.ocdbt|process_\d+|d")
 _ARRAY_FILE = re.compile(r"\.zarray|\.zattrs|zarr\.json|c|c?[0-9]+([./][0-9]+)*")
 
 
-@dataclass(frozen=True)
-class Items:
+class Items(NamedTuple):
     """The items to read.
 
     Attributes:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lastcli.containers.base import Reader
 from lastcli.containers.container import Container, Folder
-from lastcli.containers.jobs import Job
 from lastcli.containers.safetensors.reader import looks_like_safetensors
 from lastcli.containers.safetensors.sharded import INDEX_SUFFIX, open_safetensors, stranger
+
+if TYPE_CHECKING:
+    from lastcli.containers.jobs import Job
 
 __all__ = ["CONTAINER"]
 

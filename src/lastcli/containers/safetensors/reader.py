@@ -11,9 +11,8 @@ holes or overlaps to the end of the file. Everything is checked before memory is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +34,7 @@ COMPARED = 2**18
 _NAME_OF_CODE = {code: name for name, code in SAFETENSORS_CODES.items()}
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """A checked header.
 
     Attributes:

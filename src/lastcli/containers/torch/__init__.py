@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lastcli.containers.base import Reader
 from lastcli.containers.container import Container, IsModel
-from lastcli.containers.jobs import Job
+
+if TYPE_CHECKING:
+    from lastcli.containers.jobs import Job
 
 __all__ = ["CONTAINER"]
 

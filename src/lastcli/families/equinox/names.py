@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from lastcli.families.base import Config, Layer, Option, Tensors
@@ -54,8 +53,7 @@ _NORM = re.compile(r"(?:.*/)?blocks/(?P<index>\d+)/norm/(?P<leaf>.*)")
 _HEADS = (("linear_layer",), ("linear_decoder",), ("dual_head/layer1", "dual_head/layer2", "dual_head/layer3"))
 
 
-@dataclass(frozen=True)
-class EquinoxModel:
+class EquinoxModel(NamedTuple):
     """The tensors around the layers.
 
     Attributes:

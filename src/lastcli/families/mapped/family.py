@@ -34,6 +34,8 @@ class MappedLayer(Layer):
 class Mapped(Family):
     """`family` on files with other names; everything but names, axes and parametrisations is the family's own."""
 
+    in_names_of_file = True
+
     def __init__(self, family: Family, map_: Map):
         self.family = family
         self.map = map_

@@ -22,13 +22,12 @@ from typing import Any
 from lastcli.containers.base import TensorInfo
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.base import Tensors
+from lastcli.families.mapped import MAP_KEYS
 from lastcli.families.mapped.axes import Axes, arranged_shape, parse_axes
 from lastcli.families.mapped.expressions import Expression, parse
 from lastcli.families.parts.leaves import canonical, in_running_order, is_of_optimizer
 
-__all__ = ["MAP_KEYS", "Map", "Part", "parse_map"]
-
-MAP_KEYS = ("layers", "names", "axes")
+__all__ = ["Map", "Part", "parse_map"]
 
 
 @dataclass(frozen=True)

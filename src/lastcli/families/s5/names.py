@@ -8,8 +8,7 @@ flax.nnx the layers are `encoder/layers/i`, and a norm keeps its statistics besi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lastcli.containers.base import TensorInfo
 from lastcli.errors import UnsupportedModelError
@@ -28,8 +27,7 @@ _ENCODER: Path = ("encoder", "encoder", "kernel")
 _STATISTICS: set[Path] = {("norm", "mean"), ("norm", "var")}
 
 
-@dataclass(frozen=True)
-class Wrapper:
+class Wrapper(NamedTuple):
     """The tensors around the layers of one published S5 model.
 
     Attributes:

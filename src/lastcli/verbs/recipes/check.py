@@ -15,7 +15,7 @@ from typing import Any
 from lastcli.containers.inputs import is_file, is_folder
 from lastcli.errors import ExitCode, LastError, UnsupportedModelError, UsageError
 from lastcli.families import family_named
-from lastcli.families.mapped.map import MAP_KEYS
+from lastcli.families.mapped import MAP_KEYS
 from lastcli.mappings import key_lines
 from lastcli.model.description import option_value
 from lastcli.plan import BEST, BUNDLED, Plan, is_bundled, names_no_file

@@ -6,7 +6,7 @@ from typing import Any
 
 from lastcli.families import FAMILIES, family_named
 from lastcli.families.base import Family, Option
-from lastcli.families.mapped.map import MAP_KEYS
+from lastcli.families.mapped import MAP_KEYS
 from lastcli.plan.schema import recipe_schema, value_schema
 
 __all__ = ["schema"]

@@ -11,7 +11,6 @@ import contextlib
 import io
 import re
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -50,13 +49,15 @@ class KeptMatchings:
         Raises:
             InputError: the file is damaged, or its arrays are others.
         """
+        from zipfile import BadZipFile
+
         path = self._folder / f"{name}.npz"
         if processes.count_all() > 1 or not path.exists():
             return None
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 found = {key: arrays[key] for key in arrays.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise InputError(f"{shown(path, 1000)} is damaged; remove it, and the matching begins anew.") from error
         if _kinds(found) != _kinds(like()):
             raise InputError(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from lastcli import demo
 from lastcli.errors import UsageError
 from lastcli.plan import BUNDLED, Plan, is_bundled
 
@@ -19,8 +16,7 @@ __all__ = ["DataSource", "Source", "choose_calibration", "choose_checkpoint", "c
 _SPLITS = ("test", "validation", "calibration")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A file that was chosen, and the words that say why."""
 
     path: Path
@@ -28,8 +24,7 @@ class Source:
     bundled: bool = False
 
 
-@dataclass(frozen=True)
-class DataSource:
+class DataSource(NamedTuple):
     """A split that was chosen, and the words that say why."""
 
     location: Location
@@ -40,6 +35,8 @@ class DataSource:
 def named_checkpoint(path: str | Path) -> Source:
     """A checkpoint by its path, or `bundled`; a file of that name is `./bundled`."""
     if str(path) == BUNDLED:
+        from lastcli import demo
+
         return Source(demo.checkpoint(), "the bundled demo model", bundled=True)
     return Source(Path(path), "as named")
 
@@ -51,7 +48,7 @@ def choose_checkpoint(plan: Plan) -> Source:
     if Path("model.safetensors").exists():
         return Source(Path("model.safetensors"), "./model.safetensors, since none was named")
     bundled = named_checkpoint(BUNDLED)
-    return dataclasses.replace(bundled, how=f"{bundled.how}, since none was named")
+    return bundled._replace(how=f"{bundled.how}, since none was named")
 
 
 def choose_data(plan: Plan, *, bundled: bool) -> DataSource:
@@ -80,4 +77,6 @@ def _split(named: str | None, default: str, flag: str) -> DataSource:
     name = (named or BUNDLED).partition(":")[2] or default
     if name not in _SPLITS:
         raise UsageError(f"{flag} {named}: the bundled splits are {', '.join(_SPLITS)}.")
+    from lastcli import demo
+
     return DataSource(Location(demo.split(name)), f"the bundled {name} split", bundled=True)
