@@ -18,7 +18,6 @@ import numpy as np
 from lastcli import containers, families
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.container import IsModel
-from lastcli.containers.hashing import FileHash
 from lastcli.engine.system import diagonal
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.base import Decoding, Family, Forward, Layer
@@ -32,6 +31,7 @@ from lastcli.model.sidecar import unused_note
 from lastcli.model.view import View, holds_model, look, without_holder, without_second_names
 
 if TYPE_CHECKING:
+    from lastcli.containers.hashing import FileHash
     from lastcli.engine.protocol import System
 
 __all__ = ["Checkpoint", "model_predicate", "open_checkpoint"]
@@ -278,6 +278,8 @@ class Checkpoint:
     @cached_property
     def hashing(self) -> FileHash:
         """That digest being computed from now on, beside whatever else is done."""
+        from lastcli.containers.hashing import FileHash
+
         return FileHash(self.path)
 
     def __enter__(self) -> Checkpoint:
