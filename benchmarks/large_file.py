@@ -7,7 +7,7 @@ and mamba2: a language model of as many layers as it takes, width 2048), then ru
 as processes of their own, and by turns a plain copy that is put on the disk as well, and a prune of the layers without
 the rest (mamba, mamba2: of one layer): what starts up, compiles and certifies, whatever the size of the file. Memory is
 the peak resident memory of the process above that of `import lastcli, jax`. All that is generated is removed again.
-The last line says what the two sha256 of every byte and the copy itself take at least.
+The last line says what a sha256 of every byte and the copy itself take at least.
 """
 
 from __future__ import annotations
@@ -155,15 +155,15 @@ def hash_rate() -> float:
 
 
 def floor(nbytes: int, rate: float, copy: float, cores: int) -> float:
-    """Seconds that a copy which computes two sha256 of all its bytes takes at least, however well it is spread.
+    """Seconds that a copy which computes the sha256 of all its bytes takes at least, however well it is spread.
 
     Args:
         nbytes: how much is copied.
         rate: what a core hashes in a second.
         copy: processor seconds of the plain copy.
-        cores: that there are; each sha256 runs on one of them.
+        cores: that there are; the sha256 runs on one of them.
     """
-    return max(nbytes / rate, (2 * nbytes / rate + copy) / cores)
+    return max(nbytes / rate, (nbytes / rate + copy) / cores)
 
 
 def measure(folder: Path, model: str, size: int, repeats: int) -> list[str]:
@@ -212,7 +212,7 @@ def measure(folder: Path, model: str, size: int, repeats: int) -> list[str]:
     least = floor(bytes_, rate, busy, cores)
     lines += [
         "",
-        f"Two sha256 of every byte, at {rate / GIB:.2f} GiB/s a core, take {2 * bytes_ / rate:.1f} processor seconds; "
+        f"A sha256 of every byte, at {rate / GIB:.2f} GiB/s a core, takes {bytes_ / rate:.1f} processor seconds; "
         f"with those of the copy, on {cores} cores, {least:.1f} seconds, {least / seconds:.2f} times the copy.",
     ]
     return lines

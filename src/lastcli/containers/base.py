@@ -109,6 +109,7 @@ class Reader(abc.ABC):
         dropped: what is in the file but will not be carried on (optimizer state), as one sentence each.
         digests: the sha256 of every tensor by name (`digests.fingerprint`), as the file says it; empty where it says
             nothing. They are taken out of the metadata.
+        fingerprints: the sha256 of the tensors that were read as a whole and hashed, as far as anybody did.
         unnamed: all leaves in order, where the file gives them no names and nothing else did; their names are numbers.
         model: what the container calls the model it reads, None where it has no other.
         asked: what the user calls the model meant, as far as the container has not settled it.
@@ -128,6 +129,7 @@ class Reader(abc.ABC):
     extras: Mapping[str, Any] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(init=False, default_factory=dict)
+    fingerprints: dict[str, str] = field(init=False, default_factory=dict)
     unnamed: tuple[TensorInfo, ...] = field(init=False, default=())
     model: str | None = field(init=False, default=None)
     asked: str | None = field(init=False, default=None)
@@ -150,11 +152,12 @@ class Reader(abc.ABC):
         return array
 
     def prove(self, name: str, found: str) -> None:
-        """Hold the fingerprint of a tensor's bytes against the file's digest, where there is one.
+        """Take note of the fingerprint of a tensor's bytes, and hold it against the file's digest, where there is one.
 
         Raises:
             InputError: they differ.
         """
+        self.fingerprints[name] = found
         digest = self.digests.get(name)
         if digest is not None and found != digest:
             raise InputError(

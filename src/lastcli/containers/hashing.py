@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.digests import Running
 from lastcli.errors import InputError
 
-__all__ = ["THREADS", "FileHash", "Hasher", "fingerprint_of", "hasher"]
+__all__ = ["THREADS", "FileHash", "Hasher", "fingerprint_of", "hasher", "unreadable"]
 
 THREADS = min(4, os.cpu_count() or 1)
 """Threads that look at tensors which need not be looked at in order."""
@@ -70,6 +70,14 @@ def fingerprint_of(reader: Reader, info: TensorInfo) -> str:
     return running.text()
 
 
+def unreadable(path: Path, error: OSError) -> InputError:
+    """What there is to say where a file could not be hashed."""
+    return InputError(
+        f"{inputs.shown(path, 1000)} could not be read to its end ({error.strerror or error}); was it moved or removed "
+        "meanwhile? Run the command again once it is in its place."
+    )
+
+
 class FileHash:
     """The sha256 of a file, or of a folder's files, computed by a thread from the moment this is made.
 
@@ -91,10 +99,10 @@ class FileHash:
         try:
             return self._found.result()
         except OSError as error:
-            raise InputError(
-                f"{inputs.shown(self._path, 1000)} could not be read to its end ({error.strerror or error}); was it "
-                "moved or removed meanwhile? Run the command again once it is in its place."
-            ) from error
+            raise unreadable(self._path, error) from error
+
+    def begin(self, copied: Collection[str]) -> None:
+        """It began when this was made; see `ShardsHash.begin`."""
 
     def stop(self) -> None:
         """Nobody asks any more."""

@@ -32,6 +32,7 @@ from lastcli.model.view import View, holds_model, look, without_holder, without_
 
 if TYPE_CHECKING:
     from lastcli.containers.hashing import FileHash
+    from lastcli.containers.safetensors.shards_hash import ShardsHash
     from lastcli.engine.protocol import System
 
 __all__ = ["Checkpoint", "model_predicate", "open_checkpoint"]
@@ -272,15 +273,31 @@ class Checkpoint:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the file; for a folder, of its files' paths and contents in sorted order."""
+        """SHA-256 of the file; for a folder, of its files' paths and contents in sorted order.
+
+        Of safetensors shards it is over their headers and the SHA-256 of their tensors (see
+        `lastcli.containers.safetensors.shards_hash`).
+        """
         return self.hashing.result()
 
+    def is_recorded_as(self, sha256: str) -> bool:
+        """Whether that is its SHA-256, as it is taken now or, of shards by their contents, as it was before."""
+        return sha256 == self.sha256 or sha256 == self._sha256_of_contents
+
     @cached_property
-    def hashing(self) -> FileHash:
-        """That digest being computed from now on, beside whatever else is done."""
+    def _sha256_of_contents(self) -> str:
         from lastcli.containers.hashing import FileHash
 
-        return FileHash(self.path)
+        return self.sha256 if isinstance(self.hashing, FileHash) else FileHash(self.path).result()
+
+    @cached_property
+    def hashing(self) -> FileHash | ShardsHash:
+        """That digest being computed from now on, beside whatever else is done."""
+        from lastcli.containers.hashing import FileHash
+        from lastcli.containers.safetensors.sharded import ShardedReader
+        from lastcli.containers.safetensors.shards_hash import ShardsHash
+
+        return ShardsHash(self.path, self.reader) if isinstance(self.reader, ShardedReader) else FileHash(self.path)
 
     def __enter__(self) -> Checkpoint:
         return self

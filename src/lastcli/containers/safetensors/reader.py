@@ -117,6 +117,12 @@ class SafetensorsReader(Reader):
         """See `Reader.load_pieces`."""
         return Stretch(self._file, self._offsets[name], self.tensors[name].nbytes, f"tensor '{shown(name)}'")
 
+    def outline(self) -> list[bytes | str]:
+        """The file up to its first tensor as bytes, then the tensors' names in the order of their bytes."""
+        ordered = sorted(self.tensors, key=lambda name: (self._offsets[name], self.tensors[name].nbytes, name))
+        length = 8 + int.from_bytes(self._file.read(0, 8, "the header length"), "little")
+        return [self._file.read(0, length, "the header"), *ordered]
+
     def close(self) -> None:
         """Release the file."""
         self._file.close()

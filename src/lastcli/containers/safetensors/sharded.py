@@ -102,6 +102,10 @@ class ShardedReader(Reader):
         """The names of the files."""
         return tuple(self._shards)
 
+    def outline(self, shard: str) -> list[bytes | str]:
+        """See `SafetensorsReader.outline`."""
+        return self._shards[shard].outline()
+
     def load(self, name: str) -> np.ndarray:
         """See `Reader.load`."""
         return self._shards[self._weight_map[name]].load(name)

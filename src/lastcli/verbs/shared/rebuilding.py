@@ -200,6 +200,8 @@ def write_checkpoint(
     config |= checkpoint.family.described([source.info.name for source in rebuilt.sources])
     metadata = dict(checkpoint.reader.metadata)
     hashing = checkpoint.hashing
+    # a tensor that is copied is hashed on its way
+    hashing.begin([source.info.name for source in rebuilt.sources if source.prove is not None])
 
     def described(sha256: str) -> dict[str, str]:
         text = description.to_json(family, config, {**record, "sha256": sha256})
