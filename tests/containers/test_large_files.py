@@ -29,20 +29,28 @@ def source(request, tmp_path, monkeypatch):
     return tmp_path / request.param
 
 
-def damaged(name, position):
-    """A `Stage.flush` that changes a byte of a tensor afterwards, as a disk may."""
-    real = atomic.Stage.flush
+def damage(monkeypatch, name, position):
+    """Change a byte of a tensor once its file is put on the disk, as a disk may."""
+    flush, fsync = atomic.Stage.flush, readback.fsync
 
-    def flush(self):
-        real(self)
-        for file in [self.temp] if self.temp.is_file() else self.temp.glob("*.safetensors"):
-            data = bytearray(file.read_bytes())
-            at = data.find(ARRAYS[name].tobytes())
-            if at >= 0:
-                data[at + position] ^= 1
-                file.write_bytes(data)
+    def change(file):
+        data = bytearray(file.read_bytes())
+        at = data.find(ARRAYS[name].tobytes())
+        if at >= 0:
+            data[at + position] ^= 1
+            file.write_bytes(data)
 
-    return flush
+    def of_file(self):
+        flush(self)
+        if self.temp.is_file():
+            change(self.temp)
+
+    def of_shard(file):
+        fsync(file)
+        change(file)
+
+    monkeypatch.setattr(atomic.Stage, "flush", of_file)
+    monkeypatch.setattr(readback, "fsync", of_shard)
 
 
 @pytest.mark.parametrize("shard_bytes", [None, 100])
@@ -50,7 +58,7 @@ def damaged(name, position):
 def test_a_byte_of_a_copy_that_is_not_on_the_disk_as_it_was_read_is_found(
     source, tmp_path, monkeypatch, name, position, shard_bytes
 ):
-    monkeypatch.setattr(atomic.Stage, "flush", damaged(name, position))
+    damage(monkeypatch, name, position)
     with (
         containers.open_reader(source) as reader,
         pytest.raises(OutputError, match=f"tensor '{name}' read back differs from what was written"),
@@ -89,7 +97,7 @@ def test_without_its_source_a_copy_is_held_against_its_digest(tmp_path, monkeypa
             raise InputError("the input is gone")
         return iter([whole.view(np.uint8).data] if len(calls) == 1 else [])
 
-    monkeypatch.setattr(atomic.Stage, "flush", damaged("w", 5))
+    damage(monkeypatch, "w", 5)
     with pytest.raises(OutputError, match="tensor 'w' read back differs"):
         containers.write(tmp_path / "x.safetensors", [replace(TensorSource.of("w", whole), pieces=pieces)], metadata={})
 
@@ -130,17 +138,19 @@ def test_a_stretch_of_a_file_that_was_cut_short_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("shard_bytes", [None, 100])
-def test_shards_are_compared_once_and_before_late_metadata_are_waited_for(source, tmp_path, monkeypatch, shard_bytes):
+def test_shards_are_compared_once_and_while_late_metadata_are_waited_for(source, tmp_path, monkeypatch, shard_bytes):
     # the metadata are as long before they are known
     put(source, ARRAYS, {"k": "???"}, shard_bytes=None if source.is_file() else 100, force=True)
-    compared, real = [], readback._is_copy
+    compared, all_are, real = [], threading.Event(), readback._is_copy
 
     def is_copy(reader, source):
         compared.append(source.info.name)
+        if len(compared) == len(ARRAYS):
+            all_are.set()
         return real(reader, source)
 
     def late():
-        assert sorted(compared) == (sorted(ARRAYS) if shard_bytes else [])
+        assert all_are.wait(30) if shard_bytes else not compared
         return {"k": "now"}
 
     monkeypatch.setattr(readback, "_is_copy", is_copy)
@@ -156,7 +166,7 @@ def test_shards_are_compared_once_and_before_late_metadata_are_waited_for(source
 @pytest.mark.parametrize(("name", "position"), [("w", 0), ("w", 199), ("b", 6)])
 def test_a_damaged_shard_is_found_whose_metadata_come_late(source, tmp_path, monkeypatch, name, position):
     put(source, ARRAYS, {"k": "???"}, shard_bytes=None if source.is_file() else 100, force=True)
-    monkeypatch.setattr(atomic.Stage, "flush", damaged(name, position))
+    damage(monkeypatch, name, position)
     with (
         containers.open_reader(source) as reader,
         pytest.raises(OutputError, match=f"tensor '{name}' read back differs from what was written"),

@@ -50,6 +50,7 @@ class Job:
         progress: told the bytes of every tensor written.
         late: gives the metadata as they are in the end, of the same length as `metadata`; see `settle`.
         finished: the shards that an interrupted run finished, None where they are not kept.
+        shard_written: told the file of every shard that is complete.
         digests: filled by `load` and `pieces`: what was written.
     """
 
@@ -64,6 +65,7 @@ class Job:
     progress: Callable[[int], None] | None = None
     late: Callable[[], Mapping[str, str]] | None = None
     finished: FinishedShards | None = None
+    shard_written: Callable[[Path], None] | None = None
     digests: dict[str, str] = field(default_factory=dict)
     _hashed: list[tuple[TensorSource, Running]] = field(default_factory=list)
 

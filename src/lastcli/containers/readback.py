@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
+from lastcli.containers.boxes import fsync
 from lastcli.containers.container import Container
 from lastcli.containers.digests import fingerprint
 from lastcli.containers.extras import STRUCTURE_KEY, dumps
@@ -19,14 +19,14 @@ from lastcli.containers.safetensors.reader import SafetensorsReader, Stretch
 from lastcli.containers.structure import of
 from lastcli.errors import InputError, OutputError
 
-__all__ = ["compare", "compare_shards"]
+__all__ = ["Shards", "compare"]
 
 
 def compare(temp: Path, job: Job, container: Container, done: Collection[str] = ()) -> None:
     """Read the output back and compare it with what was given.
 
     Args:
-        done: tensors that `compare_shards` has compared; the files that hold them are the same since.
+        done: tensors that `Shards` has compared; the files that hold them are the same since.
 
     Raises:
         OutputError: they differ.
@@ -47,35 +47,56 @@ def compare(temp: Path, job: Job, container: Container, done: Collection[str] = 
         raise OutputError(f"{job.where}: what was written cannot be read back ({error}).") from error
 
 
-def compare_shards(folder: Path, job: Job) -> frozenset[str]:
-    """Read back and compare the tensors of the shards in a folder that has no index yet.
+class Shards:
+    """Shards that are put on the disk, read back and compared while the next ones are written.
 
-    Returns:
-        The names of those that are what was written; of any other shape or dtype none.
-
-    Raises:
-        OutputError: they differ.
+    A context manager; at its end nothing of it runs any more.
     """
-    infos = job.infos()
-    with ExitStack() as stack:
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._infos = job, job.infos()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="last-compare")
+        self._begun: list[Future[set[str]]] = []
+
+    def add(self, shard: Path) -> None:
+        """A file that is complete, and does not change any more."""
+        self._begun.append(self._pool.submit(self._compared, shard))
+
+    def same(self) -> frozenset[str]:
+        """The tensors that are what was written, once all shards are compared; of any other shape or dtype none.
+
+        Raises:
+            OutputError: one is another than was written.
+            OSError: a shard could not be put on the disk.
+        """
+        return frozenset().union(*(waiting.result() for waiting in self._begun))
+
+    def _compared(self, shard: Path) -> set[str]:
+        fsync(shard)
+        job = self._job
         try:
-            shards = [stack.enter_context(SafetensorsReader(file)) for file in sorted(folder.glob("*.safetensors"))]
-            found = [
-                (shard, info) for shard in shards for name, info in shard.tensors.items() if infos.get(name) == info
-            ]
-            _refuse_other(job, found)
+            with SafetensorsReader(shard) as reader:
+                found = [(reader, info) for name, info in reader.tensors.items() if self._infos.get(name) == info]
+                # writing and hashing of the next shard go on meanwhile
+                _refuse_other(job, found, threads=max(1, THREADS // 2))
         except InputError as error:
             raise OutputError(f"{job.where}: what was written cannot be read back ({error}).") from error
-    return frozenset(info.name for _, info in found)
+        return {info.name for _, info in found}
+
+    def __enter__(self) -> Shards:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
-def _refuse_other(job: Job, found: Sequence[tuple[Reader, TensorInfo]]) -> None:
-    for name, same in _compared(job, found):
+def _refuse_other(job: Job, found: Sequence[tuple[Reader, TensorInfo]], threads: int = THREADS) -> None:
+    for name, same in _compared(job, found, threads):
         if not same:
             raise OutputError(f"{job.where}: tensor '{shown(name)}' read back differs from what was written.")
 
 
-def _compared(job: Job, found: Sequence[tuple[Reader, TensorInfo]]) -> Iterator[tuple[str, bool]]:
+def _compared(job: Job, found: Sequence[tuple[Reader, TensorInfo]], threads: int) -> Iterator[tuple[str, bool]]:
     """Of every tensor whether it is what was written; several at once where the readers' bytes may be read so."""
     if not all(reader.in_pieces for reader, _ in found):
         yield from (
@@ -92,7 +113,7 @@ def _compared(job: Job, found: Sequence[tuple[Reader, TensorInfo]]) -> Iterator[
 
     # the largest first, so that no thread comes to it when the others are done
     found = sorted(found, key=lambda at: -at[1].nbytes)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         yield from zip((info.name for _, info in found), pool.map(same, found), strict=True)
 
 

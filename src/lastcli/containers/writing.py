@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lastcli.containers.atomic import Stage, check_sidecar, staged
+from lastcli.containers.atomic import check_sidecar, staged
 from lastcli.containers.base import Reader, TensorSource
 from lastcli.containers.companions import CONFIG
 from lastcli.containers.container import Container
@@ -20,7 +20,7 @@ from lastcli.containers.inputs import shown, stored_bytes
 from lastcli.containers.jobs import Job
 from lastcli.containers.outputs import check_output, check_resume, config_place, container_to_write
 from lastcli.containers.place import writing_errors
-from lastcli.containers.readback import compare, compare_shards
+from lastcli.containers.readback import Shards, compare
 from lastcli.containers.sidecar import CONTAINER_KEY, sidecar_path, sidecar_text, without_kept
 from lastcli.containers.structure import of, restricted
 from lastcli.errors import OutputError
@@ -133,13 +133,15 @@ def write(
                 account.begin(stage.box, stage.temp)
             if not container.settles:
                 job.settle()
-            done = _compared_while_waiting(job, stage)
+            shards = stack.enter_context(Shards(job))
+            job.shard_written = shards.add
             if container.write is not None:
                 container.write(stage.temp, job)
             for name, data in (companions or {}).items() if shard_bytes is not None else ():
                 (stage.temp / name).write_bytes(data)
             if inside and config is not None:
                 (stage.temp / CONFIG).write_text(config, encoding="utf-8")
+            done = shards.same()
         stage.flush()
         compare(stage.temp, job, container, done)
         size = stored_bytes(stage.temp)
@@ -147,25 +149,6 @@ def write(
         if account is not None:
             account.done()
     return Receipt(path, container.name, size, beside)
-
-
-def _compared_while_waiting(job: Job, stage: Stage) -> set[str]:
-    """Names of the tensors that are read back and compared before the metadata of shards are waited for.
-
-    They are computed by one thread, and shards do not change once they are written: the index alone waits for them.
-    """
-    done: set[str] = set()
-    late = job.late
-    if late is None or job.shard_bytes is None:
-        return done
-
-    def settled() -> Mapping[str, str]:
-        stage.flush()
-        done.update(compare_shards(stage.temp, job))
-        return late()
-
-    job.late = settled
-    return done
 
 
 def _check(job: Job) -> None:

@@ -48,6 +48,8 @@ def write_sharded(temp: Path, job: Job) -> None:
         for number, shard in enumerate(shards, 1):
             name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             _write_shard(temp / name, job, shard, hashing)
+            if job.shard_written is not None:
+                job.shard_written(temp / name)
             weight_map |= {source.info.name: name for source in shard}
     job.settle()
     metadata = job.text
