@@ -13,7 +13,7 @@ import numpy as np
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
 from lastcli.containers.digests import Running, digests_text, fingerprint, raw
 from lastcli.containers.extras import EXTRAS_KEY, dumps
-from lastcli.containers.inputs import shown
+from lastcli.containers.inputs import PIECE, shown
 from lastcli.containers.structure import without
 from lastcli.containers.tree import build
 from lastcli.errors import OutputError
@@ -80,6 +80,13 @@ class Job:
         Raises:
             OutputError: the array is not of the announced shape and dtype.
         """
+        array = self._loaded(source)
+        self.digests[source.info.name] = fingerprint(array)
+        if self.progress is not None:
+            self.progress(source.info.nbytes)
+        return array
+
+    def _loaded(self, source: TensorSource) -> np.ndarray:
         info = source.info
         array = np.asarray(source.load(), order="C")
         if array.shape != info.shape or array.dtype.name != info.dtype:
@@ -87,24 +94,18 @@ class Job:
                 f"{self.where}: tensor '{shown(info.name)}' was announced as {info.dtype} {info.shape} but is "
                 f"{array.dtype.name} {array.shape}; nothing was written."
             )
-        self.digests[info.name] = fingerprint(array)
-        if self.progress is not None:
-            self.progress(info.nbytes)
         return array
 
     def pieces(self, source: TensorSource, hasher: Hasher) -> Iterator[memoryview]:
-        """What `load` gives as bytes in order, in pieces where the source has them, hashed while they are written.
+        """What `load` gives as bytes in order, in pieces, hashed while they are written.
 
         Raises:
             OutputError: the source has more or fewer bytes than were announced.
             InputError: they are not those that the input's digest is of.
         """
         info = source.info
-        if source.pieces is None:
-            yield raw(self.load(source))
-            return
         running, count = Running(info.dtype, info.shape), 0
-        for piece in source.pieces():
+        for piece in _in_pieces(self._loaded(source)) if source.pieces is None else source.pieces():
             hasher.add(running, piece)
             count += len(piece)
             yield piece
@@ -165,3 +166,9 @@ class Job:
     def infos(self) -> dict[str, TensorInfo]:
         """What the output will hold."""
         return {source.info.name: source.info for source in self.sources}
+
+
+def _in_pieces(array: np.ndarray) -> Iterator[memoryview]:
+    data = raw(array)
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]
