@@ -92,15 +92,22 @@ def test_an_interrupt_before_the_last_step_leaves_the_old_pair(tmp_path, monkeyp
 
 
 def test_what_is_not_read_back_alike_is_not_put_in_place(name, tmp_path, monkeypatch):
-    real = jobs.Job.load
+    load, pieces = jobs.Job.load, jobs.Job.pieces
 
     def corrupted(self, source):
-        array = np.array(real(self, source))
+        array = np.array(load(self, source))
         array.reshape(-1)[0] += 1
         return array
 
+    def in_corrupted_pieces(self, source, hasher):
+        for piece in pieces(self, source, hasher):
+            data = bytearray(piece)
+            data[0] ^= 1
+            yield memoryview(data)
+
     put(tmp_path / name, OLD)
     monkeypatch.setattr(jobs.Job, "load", corrupted)
+    monkeypatch.setattr(jobs.Job, "pieces", in_corrupted_pieces)
     with pytest.raises(OutputError, match=r"'w' read back differs|'w' is not as it was written"):
         put(tmp_path / name, NEW, force=True)
     monkeypatch.undo()

@@ -46,6 +46,7 @@ def test_an_output_that_reads_back_differently_never_takes_its_place(name, tmp_p
     containers.write(tmp_path / name, [ONE], metadata={})
     before = sorted(path.name for path in tmp_path.iterdir())
     monkeypatch.setattr(jobs, "fingerprint", lambda array: "0" * 64)
+    monkeypatch.setattr(jobs, "Running", type("Other", (jobs.Running,), {"text": lambda self: "0" * 64}))
     with pytest.raises(OutputError, match="tensor 'w' read back differs from what was written"):
         containers.write(tmp_path / name, [TensorSource.of("w", np.zeros(3))], metadata={}, force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from lastcli.containers import inputs
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
 from lastcli.containers.digests import Running, digests_text, fingerprint, raw
 from lastcli.containers.extras import EXTRAS_KEY, dumps
-from lastcli.containers.inputs import PIECE, shown
+from lastcli.containers.inputs import shown
 from lastcli.containers.structure import without
 from lastcli.containers.tree import build
 from lastcli.errors import OutputError
@@ -116,6 +117,8 @@ class Job:
                 f"{self.where}: tensor '{shown(info.name)}' was announced with {info.nbytes:,} bytes but has "
                 f"{count:,}; nothing was written."
             )
+        if source.pieces is None:
+            hasher.wait()  # so that the array is let go of before the next one is made
         self._hashed.append((source, running))
 
     def take_digests(self, hasher: Hasher) -> None:
@@ -170,5 +173,5 @@ class Job:
 
 def _in_pieces(array: np.ndarray) -> Iterator[memoryview]:
     data = raw(array)
-    for start in range(0, len(data), PIECE):
-        yield data[start : start + PIECE]
+    for start in range(0, len(data), inputs.PIECE):
+        yield data[start : start + inputs.PIECE]
