@@ -2,12 +2,20 @@ import numpy as np
 import pytest
 
 from lastcli.engine import elimination as module
+from lastcli.engine import elimination_mimo
 from lastcli.engine.elimination import eliminate
 from lastcli.engine.moments import accumulate, empty_moments
 from lastcli.engine.white_noise import white_noise_moments
 from tests.engine.signals import by_group, columns, least_squares_error, plain_features
 from tests.oracles import recurrence
 from tests.systems import KINDS, random_system, system_of
+
+
+@pytest.fixture(params=["numpy", "compiled"])
+def way(request, monkeypatch):
+    """On a CPU layers of one group are eliminated by NumPy; elsewhere, and all others, by a compiled program."""
+    if request.param == "compiled":
+        monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
 
 
 def calibrated(system, seed=0):
@@ -31,6 +39,7 @@ def least_error(system, u, kept):
     return errors, energies
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_the_errors_of_the_best_read_outs(kind):
     system = system_of(kind, 3)
@@ -48,6 +57,7 @@ def test_scores_are_the_errors_of_the_best_read_outs(kind):
     np.testing.assert_array_equal(share, np.tile(found.layer_scores, (system.sets, 1)))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", ["paired", "bidirectional", "tied"])
 def test_every_step_removes_the_cheapest_state(kind):
     system = system_of(kind, 4)
@@ -62,6 +72,7 @@ def test_every_step_removes_the_cheapest_state(kind):
 
 @pytest.mark.parametrize("kind", ["paired", "multi"])
 def test_cutting_the_arrays_down_on_the_way_changes_nothing(kind, monkeypatch):
+    monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
     system = system_of(kind, 5)
     _, moments = calibrated(system)
     whole = eliminate(system, moments)
@@ -71,8 +82,10 @@ def test_cutting_the_arrays_down_on_the_way_changes_nothing(kind, monkeypatch):
     np.testing.assert_allclose(staged.layer_scores, whole.layer_scores, rtol=1e-6)
 
 
-def test_pinned_states_go_last():
-    system = system_of("multi", 6)
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("kind", ["multi", "paired"])
+def test_pinned_states_go_last(kind):
+    system = system_of(kind, 6)
     free = eliminate(system, white_noise_moments(system))
     pinned = np.zeros((system.sets, system.states), bool)
     np.put_along_axis(pinned, free.order[:, :2], True, axis=1)
@@ -123,6 +136,7 @@ def ridge_error(system, kept, ridge=1e-7, length=900):
     return error / (y**2).sum()
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("feedthrough", ["none", "diagonal", "dense"])
 def test_scores_of_clustered_poles_are_the_errors_of_the_ridge_solutions(feedthrough):
     system = clustered(feedthrough)
@@ -132,6 +146,7 @@ def test_scores_of_clustered_poles_are_the_errors_of_the_ridge_solutions(feedthr
         assert found.layer_scores[j] == pytest.approx(expected, rel=1e-6, abs=1e-10)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("states", [24, 96])
 @pytest.mark.parametrize("gap", [1e-3, 1e-4, 1e-6])
 def test_without_any_state_and_D_nothing_more_than_everything_is_lost(states, gap):
@@ -142,6 +157,7 @@ def test_without_any_state_and_D_nothing_more_than_everything_is_lost(states, ga
     assert found.layer_scores[0] < 2e-8  # the ridge alone would be several times that
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", ["mimo", "multi", "tied", "bidirectional"])
 def test_scores_of_few_steps_are_errors_and_ranks_are_objectives(kind):
     system = system_of(kind, 6)
@@ -180,3 +196,47 @@ def ridge_solution(system, kept, moments, ridge):
             objective[g] += energy - x @ w
             whole += energy
     return error, objective, whole
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("feedthrough", ["none", "diagonal", "dense"])
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_numpy_and_the_compiled_program_take_the_same_states(directions, feedthrough, refreshed, monkeypatch):
+    system = random_system(8, states=20, inputs=3, outputs=3, pairing=2, directions=directions, feedthrough=feedthrough)
+    _, moments = calibrated(system)
+    if refreshed:  # the inverse is computed afresh as often as may be
+        for place in (module, elimination_mimo):
+            monkeypatch.setattr(place, "DRIFT", 0.0)
+    found = eliminate(system, moments)
+    monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+    compiled = eliminate(system, moments)
+    np.testing.assert_array_equal(found.order, compiled.order)
+    for name in ("error", "layer_scores", "rank"):
+        one, other = getattr(found, name), getattr(compiled, name)
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8 * other.max())
+
+
+def test_an_inverse_is_computed_afresh_where_rounding_has_spoilt_it(monkeypatch):
+    """With the product of the inverse and the matrix off by a factor, every state is taken from a new inverse."""
+    system = system_of("paired", 5)
+    _, moments = calibrated(system)
+    whole = eliminate(system, moments)
+    solved, solve, column = [], elimination_mimo._Left.solve, elimination_mimo._Left.column
+    monkeypatch.setattr(elimination_mimo._Left, "solve", lambda self: (solved.append(len(self.index)), solve(self)))
+    monkeypatch.setattr(
+        elimination_mimo._Left, "column", lambda self, q: column(self, q) * (1 if self._delayed == 0 else 1 + 1e-6)
+    )
+    again = eliminate(system, moments)
+    assert solved == list(range(system.states, 0, -1))
+    np.testing.assert_array_equal(again.order, whole.order)
+    np.testing.assert_allclose(again.error, whole.error, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 9])
+def test_blocks_are_inverted_at_once(size):
+    rng = np.random.default_rng(size)
+    factors = rng.normal(size=(7, size, size + 2))
+    blocks = factors @ factors.swapaxes(1, 2)
+    blocks.setflags(write=False)
+    np.testing.assert_allclose(elimination_mimo._inverses(blocks), np.linalg.inv(blocks), rtol=1e-6)
+    assert not np.isfinite(elimination_mimo._inverses(np.zeros((1, size, size)))).any()

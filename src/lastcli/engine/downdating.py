@@ -13,12 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Inverse", "Probe"]
+__all__ = ["DRIFT", "MOST_REFRESHES", "PROBES", "UNROLLED", "Inverse", "Probe", "signs"]
 
 Array = Any
 
-# How many random signs look at an inverse.
-_PROBES = 4
+PROBES = 4
+"""How many random signs look at an inverse."""
+DRIFT = 1e-8
+"""An inverse whose product with the matrix is so far from the identity is computed afresh,"""
+MOST_REFRESHES = 64
+"""but not more often than this in one go: each time costs as much as the eliminations of that many states."""
+UNROLLED = 8
+"""Blocks up to this many features are written out; larger ones (selective layers) go to the linear algebra library."""
 
 
 class Inverse(NamedTuple):
@@ -79,7 +85,7 @@ class Probe(NamedTuple):
     def of(cls, M: Array, here: Array, size: int) -> Probe:
         """Of M (G, b·n, b·n), where the features `here` (G, b·n) are left, `size` = b of every state."""
         G, F = here.shape
-        z = jnp.where(here[:, None], jnp.asarray(_signs(_PROBES, F))[None], 0)
+        z = jnp.where(here[:, None], jnp.asarray(signs(PROBES, F))[None], 0)
         return cls(z.reshape(G, -1, size, F // size), (z @ M).reshape(G, -1, size, F // size))
 
     def drift(self, column: Array, alive: Array, q: Array) -> Array:
@@ -102,5 +108,6 @@ def _of_state(values: Array, q: Array) -> Array:
     return jax.vmap(lambda value, q: value[..., q])(values, q)
 
 
-def _signs(count: int, length: int) -> np.ndarray:
+def signs(count: int, length: int) -> np.ndarray:
+    """(count, length) of random ±1, the same ones always."""
     return np.random.default_rng(0).choice([-1.0, 1.0], (count, length))

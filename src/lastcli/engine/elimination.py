@@ -26,12 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lastcli.engine.ahead import Ahead
-from lastcli.engine.downdating import Inverse, Probe
+from lastcli.engine.downdating import DRIFT, MOST_REFRESHES, UNROLLED, Inverse, Probe
+from lastcli.engine.elimination_mimo import eliminate_group
 from lastcli.engine.embedding import kept_indices
 from lastcli.engine.features import block_size
 from lastcli.engine.moments import Moments
 from lastcli.engine.precision import in_float64
-from lastcli.engine.readout import RIDGE, excluding
+from lastcli.engine.readout import FLOOR, excluding
 from lastcli.engine.regression import Regression, regression_of
 from lastcli.engine.system import DiagonalSystem, feedthrough_of, sum_by_set
 
@@ -39,16 +40,8 @@ __all__ = ["Elimination", "curve", "eliminate", "eliminate_blocks"]
 
 Array = Any
 
-# Blocks up to this many features are written out; larger ones (selective layers) go to the linear algebra library.
-_UNROLLED = 8
 # Up to this many states the arrays are not cut down on the way: another compilation costs more than it saves.
 _SMALLEST_STAGE = 128
-# An inverse whose product with the matrix is so far from the identity is computed afresh,
-_DRIFT = 1e-8
-# but not more often than this in one go: each time costs as much as the eliminations of that many states.
-_MOST_REFRESHES = 64
-# What the features leave of an input, relative to its power, never counts as less than this.
-_FLOOR = RIDGE
 
 
 @dataclass(frozen=True)
@@ -108,6 +101,12 @@ def eliminate_blocks(
     """
     states = problem.M.shape[1] // size
     held = np.zeros((sets, states), dtype=bool) if pinned is None else np.asarray(pinned, dtype=bool)
+    # Reading nothing is among the choices, so no error is larger than all there is.
+    most = sum_by_set(problem.energy, sets)[:, None]
+    if len(problem.M) == 1 and jax.default_backend() == "cpu":
+        order, *found = eliminate_group(problem, size, held[0])
+        errors, objectives = np.clip(np.array(found)[:, None], 0, most)
+        return curve(order[None], errors, objectives, scale)
     steps: list[np.ndarray] = []
     values: list[np.ndarray] = []
     left = np.tile(np.arange(states), (sets, 1))
@@ -121,8 +120,6 @@ def eliminate_blocks(
         gone = np.zeros(left.shape, dtype=bool)
         np.put_along_axis(gone, local, True, axis=1)
         left, held = left[~gone].reshape(sets, n - count), held[~gone].reshape(sets, n - count)
-    # Reading nothing is among the choices, so no error is larger than all there is.
-    most = sum_by_set(problem.energy, sets)[:, None]
     errors, objectives = np.clip(np.concatenate(values, axis=2), 0, most)
     return curve(np.concatenate(steps, axis=1), errors, objectives, scale)
 
@@ -224,7 +221,7 @@ def _stage(problem: Regression, held: Array, *, sets: int, count: int) -> tuple[
     """Remove `count` states: their indices in order (sets, count), and (2, sets, count) error and objective after."""
     G, _, b, n = problem.X.shape
     member, rows = jnp.arange(G) % sets, jnp.arange(sets)
-    shortest = n // _MOST_REFRESHES
+    shortest = n // MOST_REFRESHES
     # Columns cost in proportion to it, the products that put them in to 1 / it.
     together = math.isqrt(n)
 
@@ -256,7 +253,7 @@ def _stage(problem: Regression, held: Array, *, sets: int, count: int) -> tuple[
         fit, inverse, probe, alive, since, taken, chosen, values, _ = carry
         q, cost = pick(fit, alive)
         column = inverse.column(q[member])
-        stale = (since > shortest) & (probe.drift(column, alive[member], q[member]) > _DRIFT)
+        stale = (since > shortest) & (probe.drift(column, alive[member], q[member]) > DRIFT)
 
         def taken_away() -> tuple:
             less, row = _downdated(fit, column, q[member], cost)
@@ -300,7 +297,7 @@ def _solved(problem: Regression, alive: Array, sets: int) -> tuple[Array, _Fit]:
     direct = None
     if problem.Y is not None and problem.own is not None and problem.power is not None:
         Z = (problem.Y.reshape(G, p, b * n) @ inverse).reshape(G, p, b, n)
-        s = jnp.maximum(problem.power - (Z * problem.Y).sum(axis=(2, 3)), _FLOOR * problem.power)
+        s = jnp.maximum(problem.power - (Z * problem.Y).sum(axis=(2, 3)), FLOOR * problem.power)
         r = problem.own - (V * problem.Y).sum(axis=(2, 3))
         left = left - (r**2 / s).sum(axis=1)
         direct = (Z, s, r)
@@ -338,7 +335,7 @@ def _costs(fit: _Fit) -> Array:
 def _quadratic(left: Array, inverse: Array, right: Array) -> Array:
     """left_q A_qq⁻¹ right_qᵀ of every output and state, (G, p, n); unrolled over a small block so that it fuses."""
     size = left.shape[2]
-    if size > _UNROLLED:
+    if size > UNROLLED:
         return jnp.einsum("gpin,gijn,gpjn->gpn", left, inverse, right, optimize=True)
     pairs = [(i, j) for i in range(size) for j in range(size)]
     return sum(left[:, :, i] * inverse[:, None, i, j] * right[:, :, j] for i, j in pairs)
@@ -347,7 +344,7 @@ def _quadratic(left: Array, inverse: Array, right: Array) -> Array:
 def _invert_blocks(blocks: Array) -> Array:
     """Inverses of (G, b, b, n) symmetric positive definite blocks by Gauss-Jordan steps, unrolled over a small b."""
     size = blocks.shape[1]
-    if size > _UNROLLED:
+    if size > UNROLLED:
         return jnp.moveaxis(jnp.linalg.inv(jnp.moveaxis(blocks, 3, 1)), 1, 3)
     left = [[blocks[:, i, j] for j in range(size)] for i in range(size)]
     for k in range(size):
@@ -372,7 +369,7 @@ def _without(V: Array, direct: tuple | None, blocks: Array, column: Array, q: Ar
     """One group without state q: V (p, b, n), blocks (b, b, n), column (b, b, n)."""
     inverse = _invert_blocks(column[:, :, q][None, :, :, None])[0, :, :, 0]
     row = jnp.einsum("kl,lin->kin", inverse, column)
-    if len(column) > _UNROLLED:
+    if len(column) > UNROLLED:
         blocks = blocks - jnp.einsum("kin,kjn->ijn", column, row)
     else:
         blocks = blocks - sum(column[k, :, None] * row[k, None] for k in range(len(column)))

@@ -23,6 +23,7 @@ from lastcli.engine.system import DiagonalSystem
 from lastcli.errors import UnsupportedModelError
 
 __all__ = [
+    "FLOOR",
     "RIDGE",
     "direct_part",
     "excluding",
@@ -38,6 +39,8 @@ Array = Any
 # The floor of the ridge: at 1e-10 the downdates of the elimination lose their digits where a layer's inputs have a low
 # rank.
 RIDGE = 1e-7
+FLOOR = RIDGE
+"""Where states are eliminated, what features leave of an input, relative to its power, never counts as less."""
 
 
 def ridge_of(moments: Moments) -> Array:
