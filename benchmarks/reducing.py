@@ -1,9 +1,10 @@
 """What it takes to choose and refit the states of large models: seconds and memory of `last score` and `last prune`.
 
-    python -m benchmarks.reducing [--size published|deep|wide|all] [--ratio 0.5] [--refits h2,calibrated,poles]
+    python -m benchmarks.reducing [--size published|deep|wide|all] [--ratio 0.5] [--refits h2,calibrated,poles,match]
 
 published: 6 bidirectional layers of 512 features and 192 stored states, sequences of 1024 steps; deep: 64 layers of
-1,024 stored states; wide: 64 layers of 4,096, scores alone. Random weights and inputs. Every command is a process of
+1,024 stored states; wide: 64 layers of 4,096, scores alone. Random weights and inputs. `match` among the refits matches
+the outputs of the whole model (half an hour at the published size on two cores). Every command is a process of
 its own and runs once, all with one folder of compiled programs that is empty at first. Memory is the peak above that of
 the imports, and what the tensors of the model take is named beside it. Prints a Markdown table.
 """
@@ -51,7 +52,10 @@ def measured(name: str, ratio: str, refits: Sequence[str]) -> None:
             for refit in refits:
                 # few random inputs say little about all inputs: far off there, and written all the same
                 given = [] if refit == "h2" else ["--calibration", data, "--force"]
-                commands[f"prune, obs + {refit}"] = [*pruned, "obs", "--refit", refit, *given]
+                if refit == "match":
+                    commands["prune, obs + calibrated, matched"] = [*pruned, "obs", *given, "--match-output"]
+                else:
+                    commands[f"prune, obs + {refit}"] = [*pruned, "obs", "--refit", refit, *given]
         for what, command in commands.items():
             found = run("-m", "lastcli", *map(str, command), "--quiet")
             out.unlink(missing_ok=True)

@@ -67,7 +67,7 @@ class Anatomy:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A file that was read; `sha256` of a folder is that of its files' names and contents."""
+    """A file that was read; `sha256` of a folder is that of its files' names and contents (`Checkpoint.sha256`)."""
 
     role: str
     path: str
