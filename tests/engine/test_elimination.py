@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from lastcli.engine import elimination as module
 from lastcli.engine import elimination_mimo
 from lastcli.engine.elimination import eliminate
 from lastcli.engine.moments import accumulate, empty_moments
+from lastcli.engine.regression import regression_of
 from lastcli.engine.white_noise import white_noise_moments
 from tests.engine.signals import by_group, columns, least_squares_error, plain_features
 from tests.oracles import recurrence
@@ -240,3 +243,14 @@ def test_blocks_are_inverted_at_once(size):
     blocks.setflags(write=False)
     np.testing.assert_allclose(elimination_mimo._inverses(blocks), np.linalg.inv(blocks), rtol=1e-6)
     assert not np.isfinite(elimination_mimo._inverses(np.zeros((1, size, size)))).any()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_moments_that_are_no_moments_end_in_an_order_all_the_same(value):
+    system = random_system(3, states=6, inputs=3, outputs=3, feedthrough="diagonal")
+    problem = regression_of(system, white_noise_moments(system))
+    M = problem.M.copy()
+    M[0, 3], M[0, :, 3] = value, value
+    found = module.eliminate_blocks(replace(problem, M=M), len(M[0]) // 6, 1, np.ones(1))
+    np.testing.assert_array_equal(np.sort(found.order), [np.arange(6)])

@@ -18,6 +18,7 @@ from lastcli.engine.regression import Regression
 __all__ = ["eliminate_group"]
 
 
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")  # a cost that is not finite is none
 def eliminate_group(problem: Regression, size: int, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All states of the one group of a problem, in the order in which they go.
 
@@ -33,11 +34,9 @@ def eliminate_group(problem: Regression, size: int, held: np.ndarray) -> tuple[n
     held = held.copy()
     order = np.empty(len(held), int)
     errors, objectives = np.empty(len(held)), np.empty(len(held))
-    stale, since, shortest = True, 0, len(held) // MOST_REFRESHES
+    since, shortest = 0, len(held) // MOST_REFRESHES
+    left.solve()
     for step in range(len(held)):
-        if stale:
-            left.solve()
-            since, stale = 0, False
         while True:
             cost = left.costs()
             q = _cheapest(cost, held[: len(cost)], left.index)
@@ -88,7 +87,7 @@ class _Left:
         problem, b, n = self._problem, self._b, len(self.index)
         features = self._features()
         M = self._M[np.ix_(features, features)]
-        self._A = np.linalg.inv(M)
+        self._A = _inverse(M)
         self._columns = np.empty((self._together * b, n * b))
         self._rows = np.empty_like(self._columns)
         self._delayed = 0
@@ -208,14 +207,19 @@ def _over_block(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.matmul(left * right, np.ones(left.shape[2]))
 
 
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """NaN where there is none."""
+    try:
+        return np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        return np.full(matrix.shape, np.nan)
+
+
 def _inverses(blocks: np.ndarray) -> np.ndarray:
     """Inverses of (n, b, b) symmetric positive definite blocks; what has none becomes infinite or NaN."""
     size = blocks.shape[1]
     if size > UNROLLED:
-        try:
-            return np.linalg.inv(blocks)
-        except np.linalg.LinAlgError:
-            return np.full(blocks.shape, np.nan)
+        return _inverse(blocks)
     left = np.array(blocks.transpose(1, 2, 0), order="C")
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for k in range(size):
