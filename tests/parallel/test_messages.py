@@ -15,6 +15,7 @@ from lastcli.engine.protocol import Reduction
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.parallel import processes
 from lastcli.parallel.messages import decode, encode
+from lastcli.report.blocks import Cell
 from tests.evaluation.models import systems
 
 FIELDS = [field.name for field in dataclasses.fields(Elimination)]
@@ -43,6 +44,13 @@ def test_reductions_keep_every_bit_of_their_systems() -> None:
             assert getattr(back.system, name) == array
 
 
+def test_named_tuples_come_back_as_what_they_were() -> None:
+    cell = Cell("a", "good")
+    back = decode(encode([cell, ("a", "good")]))
+    assert [type(item) for item in back] == [Cell, tuple]
+    assert back == [cell, cell]
+
+
 def test_errors_come_back_with_their_exit_code() -> None:
     back = decode(encode(UnsupportedModelError("it cannot")))
     assert type(back) is UnsupportedModelError
@@ -67,8 +75,8 @@ def test_a_dataclass_whose_module_nobody_imported_yet_is_made() -> None:
 @pytest.mark.parametrize(
     ("module", "name"), [("os", "system"), ("lastcli.parallel.processes", "start"), ("subprocess", "Popen")]
 )
-def test_nothing_but_dataclasses_of_the_package_is_made(module: str, name: str) -> None:
-    with pytest.raises(TypeError, match="no dataclass"):
+def test_nothing_but_records_of_the_package_is_made(module: str, name: str) -> None:
+    with pytest.raises(TypeError, match="no record"):
         decode(message(["data", module, name, ["dict"]]))
     with pytest.raises(TypeError, match="cannot be sent"):
         encode(object())

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lastcli.cli.flags import option
 from lastcli.errors import OutputError, UsageError
@@ -29,8 +28,7 @@ FORCE = option("force", bool, "--force", help="replace what is there", default=F
 _PAGES = (".html", ".htm")
 
 
-@dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedTuple):
     """The files of one command, all None where none was asked for.
 
     Attributes:

@@ -54,20 +54,31 @@ def _packed(value: Any, arrays: list[np.ndarray]) -> Any:
     """A value in JSON's types, each but the plain ones as [what it is, ...]; arrays are put aside."""
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
+    fields = _fields(value)
+    if fields is not None:
+        return ["data", type(value).__module__, type(value).__qualname__, _packed(fields, arrays)]
     if isinstance(value, list | tuple):
         return ["list" if isinstance(value, list) else "tuple", *(_packed(item, arrays) for item in value)]
     if isinstance(value, dict):
         return ["dict", *([_packed(key, arrays), _packed(item, arrays)] for key, item in value.items())]
     if isinstance(value, errors.LastError):
         return ["error", type(value).__name__, str(value)]
-    if dataclasses.is_dataclass(value) and type(value).__module__.partition(".")[0] == _PACKAGE:
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return ["data", type(value).__module__, type(value).__qualname__, _packed(fields, arrays)]
     array = np.asarray(value)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"{type(value).__name__} cannot be sent to another process")
     arrays.append(np.ascontiguousarray(array))
     return ["scalar" if isinstance(value, np.generic) else "array", array.dtype.str, list(array.shape)]
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """Name → value of a record of the package, a dataclass or a named tuple; None of anything else."""
+    if type(value).__module__.partition(".")[0] != _PACKAGE:
+        return None
+    if isinstance(value, tuple):
+        return value._asdict() if hasattr(value, "_asdict") else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return None
 
 
 def _unpacked(value: Any, arrays: _Arrays) -> Any:
@@ -83,7 +94,7 @@ def _unpacked(value: Any, arrays: _Arrays) -> Any:
         return _error_class(rest[0])(rest[1])
     if kind == "data":
         module, name, fields = rest
-        return _dataclass(module, name)(**_unpacked(fields, arrays))
+        return _record(module, name)(**_unpacked(fields, arrays))
     items = [_unpacked(item, arrays) for item in rest]
     return items if kind == "list" else tuple(items)
 
@@ -93,12 +104,13 @@ def _error_class(name: str) -> type[errors.LastError]:
     return found if isinstance(found, type) and issubclass(found, errors.LastError) else errors.LastError
 
 
-def _dataclass(module: str, name: str) -> type:
-    """A dataclass of this package by its name."""
+def _record(module: str, name: str) -> type:
+    """A dataclass or named tuple of this package by its name."""
     known = module.split(".")[0] == _PACKAGE and importlib.util.find_spec(module) is not None
     found: Any = importlib.import_module(module) if known else None
     for part in name.split("."):
         found = getattr(found, part, None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise TypeError(f"{module}.{name} is no dataclass of {_PACKAGE}")
+    is_record = dataclasses.is_dataclass(found) or hasattr(found, "_make")
+    if not (isinstance(found, type) and is_record):
+        raise TypeError(f"{module}.{name} is no record of {_PACKAGE}")
     return found

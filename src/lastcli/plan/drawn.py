@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lastcli.errors import UsageError
 from lastcli.mappings import suggestion
@@ -21,8 +21,7 @@ LENGTH = 1024
 _EXAMPLE = "write drawn, or drawn:n=256,length=784,mean=0.13,std=0.31 with any of the four"
 
 
-@dataclass(frozen=True)
-class Drawn:
+class Drawn(NamedTuple):
     """Gaussian inputs, every step and feature for itself; of a model of tokens, tokens as likely as one another.
 
     Attributes:

@@ -5,8 +5,7 @@ From its parameters to the discrete system, and from discrete poles back to pole
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,8 +22,7 @@ __all__ = ["CLIP", "Stored", "inverse_dynamics", "to_system"]
 CLIP = -1e-4
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """A layer's parameters decoded to float64 / complex128, before the discretisation.
 
     Attributes:
