@@ -61,7 +61,7 @@ REPEATS = {
     "tests/engine/test_poles.py::test_the_read_out_has_the_ridge_of_a_calibrated_refit": ("multi",),
     "tests/engine/test_elimination.py::test_cutting_the_arrays_down_on_the_way_changes_nothing": ("multi",),
     "tests/engine/test_elimination.py::test_scores_of_clustered_poles_are_the_errors_of_the_ridge_solutions": (
-        "none", "diagonal",
+        "compiled-none", "compiled-diagonal",
     ),
     # two places to stop at are asked about in every run
     "tests/reduction/test_match_output.py::test_what_was_interrupted_goes_on_to_the_very_same_systems": ("30", "110"),
