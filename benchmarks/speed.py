@@ -34,7 +34,8 @@ from benchmarks.reference import ReferenceS5, masked_pass
 from lastcli.cli.compile_cache import VARIABLE, enable_compile_cache
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.sweep import evaluate_candidates
-from lastcli.model.checkpoint import Checkpoint, open_checkpoint
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.model.opening import open_checkpoint
 
 __all__ = ["SIZES", "Size", "main"]
 

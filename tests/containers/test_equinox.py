@@ -15,7 +15,7 @@ import pytest
 
 from lastcli import containers
 from lastcli.errors import InputError, UsageError
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 from lastcli.verbs.shared.skeleton import load_skeleton
 from tests.builders.eqx import eqx_bytes, s5_module
 from tests.containers.samples import contents, copy, put, same_bits

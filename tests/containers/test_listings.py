@@ -10,7 +10,7 @@ from flax import serialization
 
 from lastcli import containers
 from lastcli.errors import InputError
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 from tests.conftest import write_s5
 from tests.containers.samples import contents, put, same_bits
 

@@ -10,10 +10,10 @@ import pytest
 
 import lastcli
 from lastcli import containers
+from lastcli.containers import hashing as hashing_module
 from lastcli.containers import readback
 from lastcli.containers.base import TensorSource
 from lastcli.containers.hashing import FileHash
-from lastcli.containers.safetensors import shards_hash
 from lastcli.containers.safetensors.sharded import ShardedReader
 from lastcli.containers.safetensors.shards_hash import ShardsHash
 from lastcli.errors import InputError
@@ -31,7 +31,8 @@ def folder(tmp_path):
 
 
 def defined(folder):
-    """By hand: paths, and of shards their headers and the sha256 of dtype, shape and bytes of every tensor."""
+    """By hand: paths; of shards their headers and the sha256 of dtype, shape and bytes of every tensor; of others that
+    of their content."""
     whole = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         data = file.read_bytes()
@@ -48,16 +49,16 @@ def defined(folder):
                 own = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode() + array.tobytes())
                 whole.update(own.hexdigest().encode())
         else:
-            whole.update(data)
+            whole.update(hashlib.sha256(data).hexdigest().encode())
     return whole.hexdigest()
 
 
 @pytest.mark.parametrize("copied", [(), ("a",), tuple(ARRAYS)])
 def test_it_is_what_its_definition_says(folder, monkeypatch, copied):
-    monkeypatch.setattr(shards_hash.inputs, "PIECE", 64)
+    monkeypatch.setattr(hashing_module.inputs, "PIECE", 64)
     with containers.open_reader(folder) as reader:
         assert len(reader.shards) == 2
-        hashing = ShardsHash(folder, reader)
+        hashing = ShardsHash(reader)
         hashing.begin(copied)
         assert hashing.result() == defined(folder)
         hashing.stop()
@@ -74,7 +75,7 @@ def test_of_a_tensor_that_is_copied_the_fingerprint_is_taken_from_the_copy(folde
     monkeypatch.setattr(ShardsHash, "_hash", once)
     monkeypatch.setattr(readback, "fingerprint_of", None)
     with containers.open_reader(folder) as reader:
-        hashing = ShardsHash(folder, reader)
+        hashing = ShardsHash(reader)
         sources = [TensorSource.copied(reader, name) for name in ("a", "b", "empty")]
         hashing.begin([source.info.name for source in sources])
         late = {}
@@ -84,14 +85,14 @@ def test_of_a_tensor_that_is_copied_the_fingerprint_is_taken_from_the_copy(folde
             return {"said": late["sha256"]}
 
         containers.write(tmp_path / "out", sources, metadata={"said": "0" * 64}, late=settled, shard_bytes=220)
-    assert hashed == ["c"]
+    assert hashed == ["c", folder / "model.safetensors.index.json", folder / "notes.txt"]
     assert late["sha256"] == defined(folder)
 
 
 def test_a_change_of_any_byte_changes_it(folder):
     def digest():
         with containers.open_reader(folder) as reader:
-            return ShardsHash(folder, reader).result()
+            return ShardsHash(reader).result()
 
     before = digest()
     for file in sorted(folder.iterdir()):
@@ -107,22 +108,23 @@ def test_a_change_of_any_byte_changes_it(folder):
     assert digest() != before
 
 
-def test_of_an_index_its_own_shards_count(folder):
-    index = folder / "model.safetensors.index.json"
-    with ShardedReader(index) as reader:
-        one = ShardsHash(index, reader).result()
+def test_an_index_is_its_folder(folder):
+    with ShardedReader(folder / "model.safetensors.index.json") as reader:
+        assert reader.hashing().result() == defined(folder)
+
+
+def test_what_is_known_is_known_when_the_folder_is_closed_or_changed(folder):
+    with containers.open_reader(folder) as reader:
+        hashing = reader.hashing()
+        wanted = hashing.result()
+    hashing.stop()
     (folder / "notes.txt").write_text("changed")
-    with ShardedReader(index) as reader:
-        assert ShardsHash(index, reader).result() == one
-    shard = next(folder.glob("*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-1] + b"\x7f")
-    with ShardedReader(index) as reader:
-        assert ShardsHash(index, reader).result() != one
+    assert hashing.result() == wanted == hashing.result()
 
 
 def test_a_shard_that_is_gone_or_cut_short_is_an_error(folder):
     with containers.open_reader(folder) as reader:
-        hashing = ShardsHash(folder, reader)
+        hashing = ShardsHash(reader)
         (folder / "gone").symlink_to("nowhere")
         shard = sorted(folder.glob("*.safetensors"))[0]
         shard.write_bytes(shard.read_bytes()[:-1])
@@ -136,5 +138,5 @@ def test_a_record_of_the_contents_as_they_are_still_counts(tmp_path):
     with lastcli.open(checkpoint) as model:
         ways = {model.sha256, FileHash(checkpoint).result()}
         assert len(ways) == 2
-        assert all(model.is_recorded_as(way) for way in ways)
-        assert not model.is_recorded_as("0" * 64)
+        assert all(model.hashing.is_of(way) for way in ways)
+        assert not model.hashing.is_of("0" * 64)

@@ -18,7 +18,7 @@ from lastcli.families.parts.cancellation import cancellation
 from lastcli.families.parts.multi_siso import inverse_transform, transform
 from lastcli.families.parts.stored_kernel import fit_residues, kernel_error
 from lastcli.families.s4.dplr import S4DPLR
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 from lastcli.reduction.calibration import layer_signals
 from tests.builders.named import Arrays
 from tests.builders.s4 import Numbers, example_model, hippo, numbers, v4

@@ -26,7 +26,7 @@ from lastcli.families import family_named
 from lastcli.families.mamba.upstream import with_state_size
 from lastcli.families.parts import deferred
 from lastcli.model import checkpoint as checkpoint_module
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 from lastcli.reduction.compressor import Compressor
 from lastcli.verbs.shared import remade
 from tests.builders.mamba import language_model, logits, mamba1, mamba1_heads_mixer, rms, stack

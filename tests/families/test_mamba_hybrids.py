@@ -6,7 +6,7 @@ import pytest
 from lastcli import api
 from lastcli.engine.engines import engine_of
 from lastcli.errors import UnsupportedModelError
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -6,7 +6,7 @@ import pytest
 from lastcli import api
 from lastcli.evaluation.data import Split
 from lastcli.evaluation.passes import model_outputs
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -12,7 +12,7 @@ import pytest
 from lastcli.containers.atomic import Stage
 from lastcli.engine.embedding import as_precision
 from lastcli.errors import OutputError
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 from tests.containers.samples import contents, put, same_bits
 from tests.upstream import mega as reference
 

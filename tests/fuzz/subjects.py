@@ -263,7 +263,7 @@ def _described(folder: Path) -> Path:
 
 
 def _open_described(path: Path, original: Mapping[str, np.ndarray]) -> str:
-    from lastcli.model.checkpoint import open_checkpoint
+    from lastcli.model.opening import open_checkpoint
 
     with open_checkpoint(path) as checkpoint:
         history = [*checkpoint.provenance.get("history", [])]

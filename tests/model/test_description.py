@@ -7,8 +7,8 @@ from lastcli import containers
 from lastcli.containers.base import TensorSource
 from lastcli.errors import InputError, UnsupportedModelError, UsageError
 from lastcli.families.mega.family import Mega
-from lastcli.model.checkpoint import open_checkpoint
 from lastcli.model.description import Setting, parse_settings
+from lastcli.model.opening import open_checkpoint
 from tests.builders.named import infos
 from tests.builders.s4d import s4d_model
 from tests.conftest import write_s5

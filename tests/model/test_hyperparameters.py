@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lastcli.errors import UsageError
-from lastcli.model.checkpoint import open_checkpoint
 from lastcli.model.hyperparameters import understand
+from lastcli.model.opening import open_checkpoint
 from tests.builders.foreign import foreign, importable, omegaconf
 from tests.builders.s4d import s4d_model
 

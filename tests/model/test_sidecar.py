@@ -9,7 +9,7 @@ import pytest
 
 from lastcli import containers
 from lastcli.errors import InputError
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 from tests.conftest import write_s5
 
 METRICS = {"epoch": 3, "val_acc": 0.98, "last": {"loss": 0.1}}

@@ -9,7 +9,7 @@ from lastcli.engine.reductions import truncate
 from lastcli.engine.system import Reduction
 from lastcli.errors import UsageError
 from lastcli.evaluation.data import Split
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 from lastcli.plan import METHODS, REFITS, Plan
 from lastcli.plan.ratios import parse_ratio, parse_ratios
 from lastcli.reduction import refits

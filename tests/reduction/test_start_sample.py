@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lastcli.evaluation.data import Split
-from lastcli.model.checkpoint import open_checkpoint
+from lastcli.model.opening import open_checkpoint
 from lastcli.plan import METHODS, REFITS, Plan
 from lastcli.plan.ratios import parse_ratio
 from lastcli.reduction import refits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import os
 import threading
@@ -16,7 +17,7 @@ from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.digests import Running
 from lastcli.errors import InputError
 
-__all__ = ["THREADS", "FileHash", "Hasher", "fingerprint_of", "hasher", "unreadable"]
+__all__ = ["THREADS", "FileHash", "Hasher", "InputHash", "fingerprint_of", "hasher", "take_in", "unreadable"]
 
 THREADS = min(4, os.cpu_count() or 1)
 """Threads that look at tensors which need not be looked at in order."""
@@ -78,7 +79,49 @@ def unreadable(path: Path, error: OSError) -> InputError:
     )
 
 
-class FileHash:
+def take_in(digest: hashlib._Hash, file: Path, stopped: threading.Event) -> None:
+    """All bytes of a file.
+
+    Raises:
+        OSError: it could not be read, or nobody asks any more.
+    """
+    buffer = memoryview(bytearray(inputs.PIECE))
+    with file.open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            if stopped.is_set():
+                raise InterruptedError("nobody asks any more")
+            digest.update(buffer[:count])
+
+
+class InputHash(abc.ABC):
+    """The sha256 by which the record of an output names its input, computed beside whatever else is done."""
+
+    @abc.abstractmethod
+    def begin(self, copied: Collection[str]) -> None:
+        """Be told, before a run copies tensors, which ones: they are hashed on their way."""
+
+    @abc.abstractmethod
+    def result(self) -> str:
+        """In hexadecimal digits, once it is known.
+
+        Raises:
+            InputError: a file could not be read, is cut short, or is no longer there.
+        """
+
+    @abc.abstractmethod
+    def is_of(self, sha256: str) -> bool:
+        """Whether a record names this input, by the sha256 as it is taken now or was in earlier versions.
+
+        Raises:
+            InputError: as `result`.
+        """
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Nobody asks any more."""
+
+
+class FileHash(InputHash):
     """The sha256 of a file, or of a folder's files, computed by a thread from the moment this is made.
 
     Of a folder it is over every file's path within it and its content, in sorted order.
@@ -91,21 +134,21 @@ class FileHash:
         threading.Thread(target=self._run, name="last-sha256", daemon=True).start()
 
     def result(self) -> str:
-        """In hexadecimal digits, once it is known.
-
-        Raises:
-            InputError: a file could not be read, or is no longer there.
-        """
+        """See `InputHash.result`."""
         try:
             return self._found.result()
         except OSError as error:
             raise unreadable(self._path, error) from error
 
     def begin(self, copied: Collection[str]) -> None:
-        """It began when this was made; see `ShardsHash.begin`."""
+        """See `InputHash.begin`: it has begun, and hashes all of the file."""
+
+    def is_of(self, sha256: str) -> bool:
+        """See `InputHash.is_of`."""
+        return sha256 == self.result()
 
     def stop(self) -> None:
-        """Nobody asks any more."""
+        """See `InputHash.stop`."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -116,14 +159,9 @@ class FileHash:
 
     def _digest(self) -> str:
         path, digest = self._path, hashlib.sha256()
-        buffer = memoryview(bytearray(inputs.PIECE))
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         for file in files:
             if file != path:
                 digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-            with file.open("rb", buffering=0) as stream:
-                while count := stream.readinto(buffer):
-                    if self._stopped.is_set():
-                        raise InterruptedError("nobody asks any more")
-                    digest.update(buffer[:count])
+            take_in(digest, file, self._stopped)
         return digest.hexdigest()

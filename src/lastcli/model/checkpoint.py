@@ -6,7 +6,6 @@ Nothing here decodes a weight until somebody asks: names, shapes and the descrip
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,27 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lastcli import containers, families
-from lastcli.containers.base import Reader, TensorInfo
-from lastcli.containers.container import IsModel
+from lastcli.containers.base import Reader
 from lastcli.engine.system import diagonal
 from lastcli.errors import InputError, UnsupportedModelError
 from lastcli.families.base import Decoding, Family, Forward, Layer
-from lastcli.families.equinox.leaves import names_by_shape
 from lastcli.families.parts.cancellation import forward_precision
 from lastcli.families.parts.quantised import scale_of
-from lastcli.model.description import Description, Setting, gather, inside_of, resolve, settings_of
+from lastcli.model.description import Description, Setting, inside_of
 from lastcli.model.forwards import shared_forward
 from lastcli.model.hyperparameters import Understood, understand
 from lastcli.model.sidecar import unused_note
-from lastcli.model.view import View, holds_model, look, without_holder, without_second_names
+from lastcli.model.view import View
 
 if TYPE_CHECKING:
-    from lastcli.containers.hashing import FileHash
-    from lastcli.containers.safetensors.shards_hash import ShardsHash
+    from lastcli.containers.hashing import InputHash
     from lastcli.engine.protocol import System
 
-__all__ = ["Checkpoint", "model_predicate", "open_checkpoint"]
+__all__ = ["Checkpoint"]
 
 
 # Tensors of layers are kept as far as this goes; what comes after them is read again whenever somebody asks.
@@ -280,24 +275,10 @@ class Checkpoint:
         """
         return self.hashing.result()
 
-    def is_recorded_as(self, sha256: str) -> bool:
-        """Whether that is its SHA-256, as it is taken now or, of shards by their contents, as it was before."""
-        return sha256 == self.sha256 or sha256 == self._sha256_of_contents
-
     @cached_property
-    def _sha256_of_contents(self) -> str:
-        from lastcli.containers.hashing import FileHash
-
-        return self.sha256 if isinstance(self.hashing, FileHash) else FileHash(self.path).result()
-
-    @cached_property
-    def hashing(self) -> FileHash | ShardsHash:
+    def hashing(self) -> InputHash:
         """That digest being computed from now on, beside whatever else is done."""
-        from lastcli.containers.hashing import FileHash
-        from lastcli.containers.safetensors.sharded import ShardedReader
-        from lastcli.containers.safetensors.shards_hash import ShardsHash
-
-        return ShardsHash(self.path, self.reader) if isinstance(self.reader, ShardedReader) else FileHash(self.path)
+        return self.reader.hashing()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -308,107 +289,3 @@ class Checkpoint:
         if "hashing" in self.__dict__:
             self.hashing.stop()
         self.reader.close()
-
-
-def open_checkpoint(
-    path: str | Path,
-    *,
-    flags: Mapping[str, Any] | None = None,
-    model_config: Path | None = None,
-    recipe: Mapping[str, Any] | None = None,
-    name: str | None = None,
-    like: Sequence[TensorInfo] | None = None,
-    keep_others: bool = False,
-    own_description: bool = False,
-) -> Checkpoint:
-    """Open a checkpoint, find its family and resolve its description; no weights are decoded.
-
-    Args:
-        path: a file or folder of any supported container.
-        flags: option → value, as `--set`; the strongest source.
-        model_config: a YAML or JSON description of the model.
-        recipe: the `model:` part of a recipe.
-        name: which model, where a file holds several.
-        like: the leaves of the module that an equinox file was saved from, in order; it has no names itself.
-        keep_others: whether the other models are carried as they are; else they are left out.
-        own_description: what the file says of itself is all that counts, where it names a family.
-
-    Raises:
-        InputError: the file is missing or damaged, or its description is wrong.
-        UnsupportedModelError: no family fits; names the nearest.
-        UsageError: a flag names an unknown option or family.
-    """
-    path = Path(path)
-    said = functools.partial(gather, path, flags=flags or {}, model_config=model_config, recipe=recipe or {})
-    is_model = model_predicate(path, flags=flags, model_config=model_config, recipe=recipe)
-    reader = _named(containers.open_reader(path, name=name, like=like, keep_others=keep_others, is_model=is_model))
-    try:
-        description = said(reader.metadata, opened=reader.path)
-        if own_description and description.says_itself:
-            description = description.of_the_file()
-        description = dataclasses.replace(description, settings=settings_of(reader))
-        inside = inside_of({**reader.settings, **reader.extras})
-        if description.upstream is None and inside is not None:
-            document = (f"{path}: {inside[0]}", inside[1])
-            description = dataclasses.replace(description, upstream=document)
-        named = description.family
-        map_ = description.map
-        view = look(reader, keep_others=keep_others)
-        seen, _ = view.naming.view(reader.tensors)
-        found = families.family_named(named) if named else families.detect(seen)
-        family = view.over(families.mapped(found, map_))
-        if named:
-            match = family.match(reader.tensors)
-            if not match.complete:
-                missing = ", ".join(match.missing[:4]) or "all of its layers"
-                by_map = " by its map" if map_ is not None else ""
-                raise UnsupportedModelError(f"{path}: described as {named}{by_map}, but it lacks {missing}.")
-        if map_ is None:
-            view = without_holder(view, reader, found, lambda family: resolve(family, reader.tensors, description))
-            family = view.over(found)
-        settings = resolve(family, reader.tensors, description)
-        config = {key: setting.value for key, setting in settings.items()}
-        single = without_second_names(view, reader, family, config) if map_ is None else view
-        if single is not view:
-            single = without_holder(single, reader, found, lambda family: resolve(family, reader.tensors, description))
-            family = single.over(found)
-            settings = resolve(family, reader.tensors, description)
-        return Checkpoint(reader, family, settings, description, single)
-    except BaseException:
-        reader.close()
-        raise
-
-
-def model_predicate(
-    path: str | Path,
-    *,
-    flags: Mapping[str, Any] | None = None,
-    model_config: Path | None = None,
-    recipe: Mapping[str, Any] | None = None,
-) -> IsModel:
-    """What tells the model from other tensors of the file at `path`, for `open_reader`: see `view.holds_model`."""
-
-    @functools.cache
-    def described() -> Description:
-        return gather(Path(path), {}, flags=flags or {}, model_config=model_config, recipe=recipe or {})
-
-    return lambda tensors: holds_model(tensors, described)
-
-
-def _named(reader: Reader) -> Reader:
-    """A reader whose tensors have names: those that a family knows by the shapes of leaves without any.
-
-    Raises:
-        UnsupportedModelError: the shapes are not clear.
-    """
-    if not reader.unnamed:
-        return reader
-    reader.close()
-    names = names_by_shape(reader.unnamed, reader.extras)
-    if names is None:
-        raise UnsupportedModelError(
-            f"{reader.path}: the {len(reader.unnamed)} leaves of an equinox file have no names, and no family is clear "
-            "from their shapes; give the module that was saved with --like module:function."
-        )
-    like = [dataclasses.replace(info, name=name) for name, info in zip(names, reader.unnamed, strict=True)]
-    return containers.open_reader(reader.path, like=like)

@@ -104,7 +104,7 @@ def _record(before: Checkpoint, after: Checkpoint) -> tuple[Check, tuple[Record,
         detail = "PRUNED carries no record; its kept states are found by their poles"
         return Check(name="record", ok=True, detail=detail), ()
     for count, step in enumerate(steps, start=1):
-        if step.sha256 is not None and before.is_recorded_as(step.sha256):
+        if step.sha256 is not None and before.hashing.is_of(step.sha256):
             times = "" if count == 1 else f", in {count} prunings"
             detail = f"PRUNED was made from ORIGINAL (sha256){times}"
             return Check(name="record", ok=True, detail=detail, how=PROVED), steps[:count]

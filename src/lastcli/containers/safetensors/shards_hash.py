@@ -4,93 +4,107 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lastcli.containers import inputs
 from lastcli.containers.digests import Running
-from lastcli.containers.hashing import THREADS, unreadable
-from lastcli.containers.safetensors.sharded import ShardedReader
+from lastcli.containers.hashing import THREADS, FileHash, InputHash, take_in, unreadable
+
+if TYPE_CHECKING:
+    from lastcli.containers.safetensors.sharded import ShardedReader
 
 __all__ = ["ShardsHash"]
 
 
-class ShardsHash:
-    """The sha256 of a model in shards, over its files in sorted order: of each its path, a zero byte and its content.
+class ShardsHash(InputHash):
+    """The sha256 of a folder with a model in shards, over its files in sorted order: path, zero byte, content of each.
 
     In the place of the content of a shard that the index names stands its header, with the eight bytes before it, and
-    then the fingerprint of each of its tensors (`digests.fingerprint`) in the order of their bytes. A shard is its
-    header and its tensors without a gap, so that every byte counts; and the fingerprints are known to whoever copies
-    the tensors.
-
-    Args:
-        path: the folder; of an index alone its own shards count.
-        reader: the folder opened.
+    then the fingerprint of each of its tensors (`digests.fingerprint`) in the order of their bytes; in the place of any
+    other content its sha256. A shard is its header and its tensors without a gap, so that every byte counts; and the
+    fingerprints are known to whoever copies the tensors.
     """
 
-    def __init__(self, path: Path, reader: ShardedReader) -> None:
-        self._path, self._reader = path, reader
+    def __init__(self, reader: ShardedReader) -> None:
+        self._reader = reader
+        self._contents: dict[Path, str] = {}
         self._stopped = threading.Event()
         self._begun: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="last-sha256")
 
     def begin(self, copied: Collection[str]) -> None:
-        """Hash the tensors that are not copied, from now on, beside whatever else is done."""
-        self._begun += self._hashed(copied, at_once=1)
+        """See `InputHash.begin`: a thread hashes the tensors that are not copied, and the other files."""
+        self._begun.append(self._pool.submit(self._hash, self._missing(copied)))
 
     def result(self) -> str:
-        """In hexadecimal digits. What nobody has hashed is hashed now, several tensors at once.
+        """See `InputHash.result`. What nobody has hashed is hashed now, several files and tensors at once."""
+        return self._found
 
-        Raises:
-            InputError: a file could not be read, is cut short, or is no longer there.
-        """
-        for waiting in self._begun:
-            waiting.result()
-        self._begun.clear()
-        for waiting in self._hashed((), at_once=THREADS):
-            waiting.result()
-        try:
-            return self._digest()
-        except OSError as error:
-            raise unreadable(self._path, error) from error
+    def is_of(self, sha256: str) -> bool:
+        """See `InputHash.is_of`; the one over the contents of all files as they are was kept before."""
+        return sha256 == self._found or sha256 == self._of_contents
 
     def stop(self) -> None:
-        """Nobody asks any more."""
+        """See `InputHash.stop`."""
         self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
 
-    def _hashed(self, others: Collection[str], at_once: int) -> list[Future[None]]:
-        known = self._reader.fingerprints
-        missing = [name for name in self._reader.tensors if name not in known and name not in others]
-        # the largest first, so that no thread comes to it when the others are done
-        missing.sort(key=lambda name: -self._reader.tensors[name].nbytes)
-        return [self._pool.submit(self._hash, missing[index::at_once]) for index in range(at_once)]
+    @cached_property
+    def _found(self) -> str:
+        try:
+            for begun in self._begun:
+                begun.result()
+            missing = self._missing(())
+            for part in [self._pool.submit(self._hash, missing[start::THREADS]) for start in range(THREADS)]:
+                part.result()
+            return self._digest()
+        except OSError as error:
+            raise unreadable(self._reader.path, error) from error
 
-    def _hash(self, names: Collection[str]) -> None:
-        for name in names:
-            info = self._reader.tensors[name]
+    @cached_property
+    def _of_contents(self) -> str:
+        return FileHash(self._reader.path).result()
+
+    def _missing(self, copied: Collection[str]) -> list[str | Path]:
+        """Tensors and files of which nobody knows the sha256 or is about to."""
+        tensors, known = self._reader.tensors, self._reader.fingerprints
+        names = [name for name in tensors if name not in known and name not in copied]
+        # the largest first, so that no thread comes to it when the others are done
+        names.sort(key=lambda name: -tensors[name].nbytes)
+        shards = self._shards()
+        return [*names, *(file for file in self._files() if file not in shards and file not in self._contents)]
+
+    def _hash(self, parts: Sequence[str | Path]) -> None:
+        for part in parts:
+            if isinstance(part, Path):
+                digest = hashlib.sha256()
+                take_in(digest, part, self._stopped)
+                self._contents[part] = digest.hexdigest()
+                continue
+            info = self._reader.tensors[part]
             running = Running(info.dtype, info.shape)
-            for piece in self._reader.load_pieces(name):
+            for piece in self._reader.load_pieces(part):
                 if self._stopped.is_set():
                     raise InterruptedError("nobody asks any more")
                 running.update(piece)
-            self._reader.fingerprints[name] = running.text()
+            self._reader.fingerprints[part] = running.text()
 
     def _digest(self) -> str:
-        digest, reader = hashlib.sha256(), self._reader
-        shards = {reader.path / shard for shard in reader.shards}
-        if self._path.is_dir():
-            files = sorted(file for file in self._path.rglob("*") if file.is_file())
-        else:
-            files = sorted({self._path, *shards})
-        for file in files:
+        digest, reader, shards = hashlib.sha256(), self._reader, self._shards()
+        for file in self._files():
             digest.update(file.relative_to(reader.path).as_posix().encode() + b"\0")
-            if file in shards:
-                for part in reader.outline(file.name):
-                    digest.update(part if isinstance(part, bytes) else reader.fingerprints[part].encode())
-            else:
-                with file.open("rb", buffering=0) as stream:
-                    while piece := stream.read(inputs.PIECE):
-                        digest.update(piece)
+            if file not in shards:
+                digest.update(self._contents[file].encode())
+                continue
+            for part in reader.outline(file.name):
+                digest.update(part if isinstance(part, bytes) else reader.fingerprints[part].encode())
         return digest.hexdigest()
+
+    def _shards(self) -> set[Path]:
+        return {self._reader.path / shard for shard in self._reader.shards}
+
+    def _files(self) -> list[Path]:
+        return sorted(file for file in self._reader.path.rglob("*") if file.is_file())

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from lastcli.containers import CONTAINERS, MODEL_KEY
 from lastcli.errors import UsageError
-from lastcli.model.checkpoint import Checkpoint, model_predicate, open_checkpoint
+from lastcli.model.checkpoint import Checkpoint
+from lastcli.model.opening import model_predicate, open_checkpoint
 from lastcli.parallel import devices, processes
 from lastcli.plan import BUNDLED, METHODS, Method, Plan, Refit
 from lastcli.verbs.shared.examples import Examples
