@@ -58,7 +58,7 @@ def test_it_is_what_its_definition_says(folder, monkeypatch, copied):
     monkeypatch.setattr(hashing_module.inputs, "PIECE", 64)
     with containers.open_reader(folder) as reader:
         assert len(reader.shards) == 2
-        hashing = ShardsHash(reader)
+        hashing = containers.hashing_of(reader)
         hashing.begin(copied)
         assert hashing.result() == defined(folder)
         hashing.stop()
@@ -75,7 +75,7 @@ def test_of_a_tensor_that_is_copied_the_fingerprint_is_taken_from_the_copy(folde
     monkeypatch.setattr(ShardsHash, "_hash", once)
     monkeypatch.setattr(readback, "fingerprint_of", None)
     with containers.open_reader(folder) as reader:
-        hashing = ShardsHash(reader)
+        hashing = containers.hashing_of(reader)
         sources = [TensorSource.copied(reader, name) for name in ("a", "b", "empty")]
         hashing.begin([source.info.name for source in sources])
         late = {}
@@ -92,7 +92,7 @@ def test_of_a_tensor_that_is_copied_the_fingerprint_is_taken_from_the_copy(folde
 def test_a_change_of_any_byte_changes_it(folder):
     def digest():
         with containers.open_reader(folder) as reader:
-            return ShardsHash(reader).result()
+            return containers.hashing_of(reader).result()
 
     before = digest()
     for file in sorted(folder.iterdir()):
@@ -110,12 +110,12 @@ def test_a_change_of_any_byte_changes_it(folder):
 
 def test_an_index_is_its_folder(folder):
     with ShardedReader(folder / "model.safetensors.index.json") as reader:
-        assert reader.hashing().result() == defined(folder)
+        assert containers.hashing_of(reader).result() == defined(folder)
 
 
 def test_what_is_known_is_known_when_the_folder_is_closed_or_changed(folder):
     with containers.open_reader(folder) as reader:
-        hashing = reader.hashing()
+        hashing = containers.hashing_of(reader)
         wanted = hashing.result()
     hashing.stop()
     (folder / "notes.txt").write_text("changed")
@@ -124,7 +124,7 @@ def test_what_is_known_is_known_when_the_folder_is_closed_or_changed(folder):
 
 def test_a_shard_that_is_gone_or_cut_short_is_an_error(folder):
     with containers.open_reader(folder) as reader:
-        hashing = ShardsHash(reader)
+        hashing = containers.hashing_of(reader)
         (folder / "gone").symlink_to("nowhere")
         shard = sorted(folder.glob("*.safetensors"))[0]
         shard.write_bytes(shard.read_bytes()[:-1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lastcli.engine import elimination as module
-from lastcli.engine import elimination_mimo
+from lastcli.engine import elimination_compiled, elimination_numpy
 from lastcli.engine.elimination import eliminate
 from lastcli.engine.moments import accumulate, empty_moments
 from lastcli.engine.regression import regression_of
@@ -79,7 +79,7 @@ def test_cutting_the_arrays_down_on_the_way_changes_nothing(kind, monkeypatch):
     system = system_of(kind, 5)
     _, moments = calibrated(system)
     whole = eliminate(system, moments)
-    monkeypatch.setattr(module, "_SMALLEST_STAGE", 2)
+    monkeypatch.setattr(elimination_compiled, "_SMALLEST_STAGE", 2)
     staged = eliminate(system, moments)
     np.testing.assert_array_equal(staged.order, whole.order)
     np.testing.assert_allclose(staged.layer_scores, whole.layer_scores, rtol=1e-6)
@@ -208,7 +208,7 @@ def test_numpy_and_the_compiled_program_take_the_same_states(directions, feedthr
     system = random_system(8, states=20, inputs=3, outputs=3, pairing=2, directions=directions, feedthrough=feedthrough)
     _, moments = calibrated(system)
     if refreshed:  # the inverse is computed afresh as often as may be
-        for place in (module, elimination_mimo):
+        for place in (elimination_compiled, elimination_numpy):
             monkeypatch.setattr(place, "DRIFT", 0.0)
     found = eliminate(system, moments)
     monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
@@ -224,10 +224,10 @@ def test_an_inverse_is_computed_afresh_where_rounding_has_spoilt_it(monkeypatch)
     system = system_of("paired", 5)
     _, moments = calibrated(system)
     whole = eliminate(system, moments)
-    solved, solve, column = [], elimination_mimo._Left.solve, elimination_mimo._Left.column
-    monkeypatch.setattr(elimination_mimo._Left, "solve", lambda self: (solved.append(len(self.index)), solve(self)))
+    solved, solve, column = [], elimination_numpy._Left.solve, elimination_numpy._Left.column
+    monkeypatch.setattr(elimination_numpy._Left, "solve", lambda self: (solved.append(len(self.index)), solve(self)))
     monkeypatch.setattr(
-        elimination_mimo._Left, "column", lambda self, q: column(self, q) * (1 if self._delayed == 0 else 1 + 1e-6)
+        elimination_numpy._Left, "column", lambda self, q: column(self, q) * (1 if self._delayed == 0 else 1 + 1e-6)
     )
     again = eliminate(system, moments)
     assert solved == list(range(system.states, 0, -1))
@@ -241,8 +241,8 @@ def test_blocks_are_inverted_at_once(size):
     factors = rng.normal(size=(7, size, size + 2))
     blocks = factors @ factors.swapaxes(1, 2)
     blocks.setflags(write=False)
-    np.testing.assert_allclose(elimination_mimo._inverses(blocks), np.linalg.inv(blocks), rtol=1e-6)
-    assert not np.isfinite(elimination_mimo._inverses(np.zeros((1, size, size)))).any()
+    np.testing.assert_allclose(elimination_numpy._inverses(blocks), np.linalg.inv(blocks), rtol=1e-6)
+    assert not np.isfinite(elimination_numpy._inverses(np.zeros((1, size, size)))).any()
 
 
 @pytest.mark.filterwarnings("error")

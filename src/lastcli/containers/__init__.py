@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lastcli.containers.outputs import check_output, check_resume, config_place
     from lastcli.containers.pickle.holders import HOLDERS
     from lastcli.containers.place import check_place
-    from lastcli.containers.registry import CONTAINERS, kind_for, kind_of, open_reader
+    from lastcli.containers.registry import CONTAINERS, hashing_of, kind_for, kind_of, open_reader
     from lastcli.containers.sidecar import DESCRIPTION_KEY, sidecar_path
     from lastcli.containers.signals import terminable
     from lastcli.containers.structure import sharing
@@ -50,6 +50,7 @@ __all__ = [
     "companions_of",
     "config_place",
     "fingerprint",
+    "hashing_of",
     "is_file",
     "kind_for",
     "kind_of",
@@ -74,7 +75,7 @@ __getattr__ = named(
         "outputs": ("check_output", "check_resume", "config_place"),
         "pickle.holders": ("HOLDERS",),
         "place": ("check_place",),
-        "registry": ("CONTAINERS", "kind_for", "kind_of", "open_reader"),
+        "registry": ("CONTAINERS", "hashing_of", "kind_for", "kind_of", "open_reader"),
         "sidecar": ("DESCRIPTION_KEY", "sidecar_path"),
         "signals": ("terminable",),
         "structure": ("sharing",),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from lastcli.containers.digests import fingerprint, raw, take_digests
 from lastcli.containers.dtypes import dtype_of
 from lastcli.containers.inputs import shown
 from lastcli.errors import InputError
-
-if TYPE_CHECKING:
-    from lastcli.containers.hashing import InputHash
 
 __all__ = ["MODEL_KEY", "Reader", "TensorInfo", "TensorSource"]
 
@@ -223,12 +220,6 @@ class Reader(abc.ABC):
             InputError: the bytes are missing, cut short or do not fit the declared shape.
             KeyError: no such tensor.
         """
-
-    def hashing(self) -> InputHash:
-        """The sha256 of the file, or of the folder, being computed from now on."""
-        from lastcli.containers.hashing import FileHash
-
-        return FileHash(self.path)
 
     def close(self) -> None:  # noqa: B027 (most readers hold nothing open)
         """Release the file."""

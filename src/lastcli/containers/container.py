@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
 
 if TYPE_CHECKING:
+    from lastcli.containers.hashing import InputHash
     from lastcli.containers.jobs import Job
 
 __all__ = ["Container", "Folder", "IsModel"]
@@ -59,6 +60,7 @@ class Container:
         shows: the parts of the structure (`structure`) that the file shows by itself.
         origin: the open input → text that the format wants to hold about where its tensors come from; metadata that
             are there are stronger.
+        hashing: the open input → the sha256 that names it in a record; None for that of its bytes.
         keeps_metadata: whether the file carries text metadata; else the sidecar NAME.json holds the description.
         shards: whether it can be written as a folder of shards.
         settles: whether `write` asks the job for metadata that are known late once the tensors are written.
@@ -85,6 +87,7 @@ class Container:
     reopen: Callable[[Path, Job], Reader] | None = None
     certain: bool = True
     origin: Callable[[Reader], Mapping[str, str]] = lambda reader: {}
+    hashing: Callable[[Reader], InputHash | None] = lambda reader: None
     folder: Folder | None = None
     shows: Collection[str] = ()
     shards: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lastcli.containers.base import Reader, TensorInfo
 from lastcli.containers.boxes import finish_left
@@ -17,7 +18,19 @@ from lastcli.containers.folders import model_file
 from lastcli.containers.inputs import RandomAccess, is_folder, shown
 from lastcli.errors import InputError, OutputError, UsageError
 
-__all__ = ["CONTAINERS", "container_for", "container_named", "container_of", "kind_for", "kind_of", "open_reader"]
+if TYPE_CHECKING:
+    from lastcli.containers.hashing import InputHash
+
+__all__ = [
+    "CONTAINERS",
+    "container_for",
+    "container_named",
+    "container_of",
+    "hashing_of",
+    "kind_for",
+    "kind_of",
+    "open_reader",
+]
 
 
 def _container(name: str) -> Container:
@@ -123,6 +136,13 @@ def kind_of(path: Path) -> str:
         InputError: nothing is there, or nothing that is known.
     """
     return container_of(path).name
+
+
+def hashing_of(reader: Reader) -> InputHash:
+    """The sha256 by which records name an open input, computed from now on."""
+    from lastcli.containers.hashing import FileHash
+
+    return container_named(reader.kind).hashing(reader) or FileHash(reader.path)
 
 
 def open_reader(

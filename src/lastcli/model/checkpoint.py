@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lastcli import containers
 from lastcli.containers.base import Reader
 from lastcli.engine.system import diagonal
 from lastcli.errors import InputError, UnsupportedModelError
@@ -278,7 +279,7 @@ class Checkpoint:
     @cached_property
     def hashing(self) -> InputHash:
         """That digest being computed from now on, beside whatever else is done."""
-        return self.reader.hashing()
+        return containers.hashing_of(self.reader)
 
     def __enter__(self) -> Checkpoint:
         return self

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from lastcli.containers.base import Reader
 from lastcli.containers.container import Container, Folder
 from lastcli.containers.safetensors.reader import looks_like_safetensors
-from lastcli.containers.safetensors.sharded import INDEX_SUFFIX, open_safetensors, stranger
+from lastcli.containers.safetensors.sharded import INDEX_SUFFIX, ShardedReader, open_safetensors, stranger
 
 if TYPE_CHECKING:
+    from lastcli.containers.hashing import InputHash
     from lastcli.containers.jobs import Job
 
 __all__ = ["CONTAINER"]
@@ -26,6 +27,12 @@ def _write(temp: Path, job: Job) -> None:
     from lastcli.containers.safetensors.writer import write_safetensors, write_sharded
 
     (write_safetensors if job.shard_bytes is None else write_sharded)(temp, job)
+
+
+def _hashing(reader: Reader) -> InputHash | None:
+    from lastcli.containers.safetensors.shards_hash import ShardsHash
+
+    return ShardsHash(reader) if isinstance(reader, ShardedReader) else None
 
 
 def _origin(reader: Reader) -> dict[str, str]:
@@ -49,6 +56,7 @@ CONTAINER = Container(
     open=_open,
     write=_write,
     origin=_origin,
+    hashing=_hashing,
     native=lambda value: False,
     keeps_metadata=True,
     shards=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from lastcli.containers.safetensors.reader import MAX_HEADER, SafetensorsReader,
 from lastcli.containers.structure import take_metadata
 from lastcli.errors import InputError
 from lastcli.mappings import parse_json
-
-if TYPE_CHECKING:
-    from lastcli.containers.hashing import InputHash
 
 __all__ = ["INDEX_SUFFIX", "ShardedReader", "open_safetensors", "stranger"]
 
@@ -116,12 +113,6 @@ class ShardedReader(Reader):
     def load_pieces(self, name: str) -> Stretch:
         """See `Reader.load_pieces`."""
         return self._shards[self._weight_map[name]].load_pieces(name)
-
-    def hashing(self) -> InputHash:
-        """See `Reader.hashing`."""
-        from lastcli.containers.safetensors.shards_hash import ShardsHash
-
-        return ShardsHash(self)
 
     def close(self) -> None:
         """Release the files."""

@@ -8,13 +8,10 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lastcli.containers.digests import Running
 from lastcli.containers.hashing import THREADS, FileHash, InputHash, take_in, unreadable
-
-if TYPE_CHECKING:
-    from lastcli.containers.safetensors.sharded import ShardedReader
+from lastcli.containers.safetensors.sharded import ShardedReader
 
 __all__ = ["ShardsHash"]
 

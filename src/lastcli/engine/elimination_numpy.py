@@ -1,8 +1,7 @@
-"""`elimination._stage` of one group by NumPy: what a CPU runs for MIMO layers.
+"""Backward elimination of one group by NumPy: what a CPU runs for MIMO layers. The mathematics is in `elimination`.
 
-The same steps, with arrays that lose a state when it goes: the last state takes its place, so that what is left lies
-at the beginning of every array, and a step costs what is left costs. Nothing is compiled, and layers may be eliminated
-side by side.
+The arrays lose a state when it goes: the last state takes its place, so that what is left lies at the beginning of
+every array, and a step costs what is left costs. Nothing is compiled, and layers may be eliminated side by side.
 """
 
 from __future__ import annotations
@@ -15,25 +14,24 @@ from lastcli.engine.downdating import DRIFT, MOST_REFRESHES, PROBES, UNROLLED, s
 from lastcli.engine.readout import FLOOR
 from lastcli.engine.regression import Regression
 
-__all__ = ["eliminate_group"]
+__all__ = ["removed"]
 
 
 @np.errstate(divide="ignore", invalid="ignore", over="ignore")  # a cost that is not finite is none
-def eliminate_group(problem: Regression, size: int, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def removed(problem: Regression, size: int, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All states of the one group of a problem, in the order in which they go.
 
     Args:
         problem: over N blocks of `size` features each, one block after the other; one group.
         size: features of a state.
-        held: (N,) bool, states that go last.
+        held: (1, N) bool, states that go last.
 
     Returns:
-        Their indices (N,), and squared error and objective (N,) once each has gone.
+        Their indices (1, N), and (2, 1, N) squared error and objective once each has gone.
     """
     left = _Left(problem, size)
-    held = held.copy()
-    order = np.empty(len(held), int)
-    errors, objectives = np.empty(len(held)), np.empty(len(held))
+    held = held[0].copy()
+    order, values = np.empty((1, len(held)), int), np.empty((2, 1, len(held)))
     since, shortest = 0, len(held) // MOST_REFRESHES
     left.solve()
     for step in range(len(held)):
@@ -45,13 +43,12 @@ def eliminate_group(problem: Regression, size: int, held: np.ndarray) -> tuple[n
                 break
             left.solve()
             since = 0
-        order[step] = left.index[q]
+        order[0, step] = left.index[q]
         held[q] = held[len(cost) - 1]
         left.remove(q, column, cost[q])
         since += 1
-        objectives[step] = left.objective
-        errors[step] = left.objective - left.ridge_share()
-    return order, errors, objectives
+        values[:, 0, step] = left.objective - left.ridge_share(), left.objective
+    return order, values
 
 
 def _cheapest(cost: np.ndarray, held: np.ndarray, index: np.ndarray) -> int:
