@@ -7,6 +7,7 @@ documentation cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -41,6 +42,9 @@ _SPECIAL = {
 }
 
 
+_FIELDS = {item.name: item for item in dataclasses.fields(Plan)}
+
+
 class Flag(NamedTuple):
     """One parameter of a command: name, annotation for Typer, default."""
 
@@ -73,15 +77,18 @@ OUTPUT = (
 
 def plan_flags(names: Sequence[str]) -> list[Flag]:
     """Flags for the given fields of `Plan`."""
-    fields = {item.name: item for item in dataclasses.fields(Plan)}
-    return [_plan_flag(fields[name], names) for name in names]
+    # a sweep takes one method or several under either name
+    return [_plan_flag(name, either=name in ("methods", "refits") and name[:-1] not in names) for name in names]
 
 
-def _plan_flag(item: dataclasses.Field[Any], beside: Sequence[str]) -> Flag:
+@functools.cache
+def _plan_flag(name: str, *, either: bool) -> Flag:
+    """The flag of a field, made once for all commands that have it."""
+    item = _FIELDS[name]
     kind, text, choices = (item.metadata[key] for key in ("kind", "help", "choices"))
     flags = ["--" + item.name.replace("_", "-")]
-    if kind in ("methods", "refits") and kind.removesuffix("s") not in beside:
-        flags.append(flags[0].removesuffix("s"))  # a sweep takes one or several under either name
+    if either:
+        flags.append(flags[0].removesuffix("s"))
     if choices:
         text = f"{text}: {', '.join(choices)}" if len(choices) < 8 else f"{text}; see `last methods`"
     if item.default not in (None, False, dataclasses.MISSING):

@@ -24,6 +24,10 @@ def session_of(values: dict[str, Any], console: Console) -> Session:
         UsageError: the flags are wrong.
         InputError: the recipe is.
     """
+    # Every session needs it, and it is best imported from few frames: CPython keeps frames in blocks of 16 KiB, and an
+    # import so deep that it goes back and forth over the end of one has the system map and unmap a block each time.
+    import numpy  # noqa: F401
+
     recipe = values.pop("recipe")
     if recipe is None and values.get("checkpoint") is None:
         recipe = found_recipe(console)
