@@ -186,15 +186,3 @@ def test_a_peak_that_is_climbed_does_not_depend_on_the_unit(power):
     larger = system.replace(B=system.B * unit, C=system.C * unit, D=system.D * unit**2)
     expected = norms.h_infinity_norm(system)[0] * unit**2
     assert norms.h_infinity_norm(larger)[0] == pytest.approx(expected, rel=1e-9)
-
-
-def test_where_a_reduced_response_is_highest_lies_between_the_ends():
-    system = random_system(5, states=6, inputs=4, outputs=3, pairing=2, feedthrough="full")
-    modal = norms._Modal.of(system, 0)
-    left, right = np.eye(3)[:, :2], np.eye(4)[:, 1:]
-    omega, highest = modal.reduced_peak(left, right, 0.2, 1.1)
-    at = np.linspace(0.2, 1.1, 40_001)
-    values = np.linalg.svd(norms.frequency_response(system, at)[0][:, :2, 1:], compute_uv=False)[:, 0]
-    assert 0.2 <= omega <= 1.1
-    assert highest == pytest.approx(values.max(), rel=1e-7)
-    assert omega == pytest.approx(at[values.argmax()], abs=1e-3)

@@ -12,9 +12,9 @@ import numpy as np
 
 from lastcli.engine.embedding import pole_indices
 from lastcli.engine.level_sets import certified_h_infinity
-from lastcli.engine.norms import active_states, frequency_response, h2_norm
+from lastcli.engine.norms import frequency_response, h2_norm
 from lastcli.engine.precision import in_float64
-from lastcli.engine.system import DiagonalSystem, Reduction, feedthrough_of
+from lastcli.engine.system import DiagonalSystem, Reduction, active_states, feedthrough_of
 
 __all__ = ["Certificate", "a_priori_bound", "certify", "error_system", "relative_dc_error", "relative_h2_error"]
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lastcli.engine.norms import active_states, frequency_response, frobenius_norms, h_infinity_norm
+from lastcli.engine.norms import frequency_response, frobenius_norms, h_infinity_norm
 from lastcli.engine.peaks import peak_gain, pole_grid
-from lastcli.engine.system import DiagonalSystem, feedthrough_of
+from lastcli.engine.system import DiagonalSystem, active_states, feedthrough_of
 
 __all__ = ["HInfinity", "certified_h_infinity"]
 

@@ -6,17 +6,14 @@ function works on each group of a layer by itself and gives one value a group.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
 
-from lastcli.engine.peaks import largest_singular_values, peak_gain, pole_grid
-from lastcli.engine.system import DiagonalSystem, feedthrough_of
+from lastcli.engine.climbing import climbed_peak
+from lastcli.engine.modal import Modal
+from lastcli.engine.peaks import peak_gain, pole_grid
+from lastcli.engine.system import DiagonalSystem, active_states, feedthrough_of
 
 __all__ = [
-    "active_states",
     "frequency_response",
     "frobenius_norms",
     "gramians",
@@ -27,13 +24,10 @@ __all__ = [
     "symmetric_root",
 ]
 
-# Up to this size of its smaller side, a response matrix is decomposed as it is; beyond it, iterated on.
+# Up to this size of its smaller side, a response matrix is decomposed as it is; beyond it, the peak is climbed.
 _EXACT_SIZE = 8
+# How many of the highest points of the grid the peak is searched around.
 _CANDIDATES = 5
-# Looks at a bracket of a reduced response, times of doing so around the highest, and how often the subspaces grow.
-_LOOKS, _ZOOMS, _GROWTHS = 17, 5, 8
-# A maximum this near to what is reached, relatively, is reached.
-_REACHED = 1e-9
 
 
 def frequency_response(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
@@ -47,7 +41,7 @@ def frequency_response(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
         (G, K, p, m) complex.
     """
     omega = np.asarray(omega, np.float64)
-    return np.stack([_Modal.of(system, g).response(omega) for g in range(system.groups)])
+    return np.stack([Modal.of(system, g).response(omega) for g in range(system.groups)])
 
 
 def frobenius_norms(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
@@ -61,7 +55,7 @@ def frobenius_norms(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
         (G, K), never below the norm: what rounding may have taken off is added.
     """
     omega = np.asarray(omega, np.float64)
-    return np.stack([_Modal.of(system, g).frobenius(omega) for g in range(system.groups)])
+    return np.stack([Modal.of(system, g).frobenius(omega) for g in range(system.groups)])
 
 
 def h2_norm(system: DiagonalSystem) -> np.ndarray:
@@ -112,13 +106,20 @@ def h_infinity_norm(system: DiagonalSystem) -> np.ndarray:
         norms[stable] = _peaks_of_vectors(system, stable)
         return norms
     for g in stable:
-        modal = _Modal.of(system, int(g))
+        modal = Modal.of(system, int(g))
         if not modal.poles.size:  # a constant gain
             norms[g] = np.linalg.norm(modal.D, 2)
             continue
         small = min(system.outputs, system.inputs) <= _EXACT_SIZE
-        norms[g] = modal.peak_exact() if small else modal.peak_iterated()
+        norms[g] = _decomposed_peak(modal) if small else climbed_peak(modal)
     return norms
+
+
+def _decomposed_peak(modal: Modal) -> float:
+    def gain(omega: np.ndarray) -> np.ndarray:
+        return np.linalg.svd(modal.response(omega), compute_uv=False)[:, 0]
+
+    return float(peak_gain(gain, modal.grid((-1.0, 0.0, 1.0)), _CANDIDATES))
 
 
 def gramians(system: DiagonalSystem) -> tuple[np.ndarray, np.ndarray]:
@@ -163,184 +164,6 @@ def symmetric_root(gram: np.ndarray) -> np.ndarray:
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(gram / (scale[..., :, None] * scale[..., None, :]))
     return scale[..., None] * vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
-
-
-def active_states(system: DiagonalSystem) -> np.ndarray:
-    """(G, N·modes) bool: states that are both driven and read; the others are not part of the response."""
-    return (np.abs(system.B).max(axis=2, initial=0) > 0) & (np.abs(system.C).max(axis=(1, 2), initial=0) > 0)
-
-
-@dataclass(frozen=True)
-class _Modal:
-    """One group as D + Σ_j c_j b_j q_j^delay / (1 - λ_j q_j), q_j = e^(∓iω), conjugates and directions written out."""
-
-    poles: np.ndarray  # (T,)
-    B: np.ndarray  # (T, m)
-    C: np.ndarray  # (p, T)
-    D: np.ndarray  # (p, m)
-    ahead: np.ndarray  # (T,) 1 for the forward scan, -1 for the backward
-    delay: int
-
-    @classmethod
-    def of(cls, system: DiagonalSystem, group: int) -> _Modal:
-        keep = active_states(system)[group]
-        poles, B = system.poles[group, keep], system.B[group, keep]
-        C = [system.pairing / 2 * system.C[group, d][:, keep] for d in range(system.directions)]
-        return cls(
-            poles=np.concatenate([poles, poles.conj()] * len(C)),
-            B=np.concatenate([B, B.conj()] * len(C)),
-            C=np.concatenate([part for c in C for part in (c, c.conj())], axis=1),
-            D=feedthrough_of(system)[group],
-            ahead=np.repeat([1.0, -1.0][: len(C)], 2 * len(poles)),
-            delay=system.delay,
-        )
-
-    def factors(self, omega: np.ndarray) -> np.ndarray:
-        q = np.exp(-1j * omega[:, None] * self.ahead)
-        return q**self.delay / (1 - self.poles * q)
-
-    def response(self, omega: np.ndarray) -> np.ndarray:
-        return (self.C * self.factors(omega)[:, None]) @ self.B + self.D
-
-    def frobenius(self, omega: np.ndarray) -> np.ndarray:
-        factors = self.factors(omega)
-        # Σ_ij f_i* f_j (c_i·c_j)(b_i·b_j) + 2 Re Σ_j f_j (c_jᵀ D b_j) + ‖D‖²
-        own = (self.C.conj().T @ self.C) * (self.B.conj() @ self.B.T)
-        crossed = np.einsum("tm,tm->t", self.C.T @ self.D, self.B)
-        squares = (factors.conj() * (factors @ own.T)).real.sum(axis=1)
-        squares += 2 * (factors @ crossed).real + (self.D**2).sum()
-        size = np.abs(factors)
-        terms = (size * (size @ np.abs(own).T)).sum(axis=1) + 2 * size @ np.abs(crossed) + (self.D**2).sum()
-        rounding = (len(self.poles) + self.B.shape[1] + self.C.shape[0] + 16) * np.finfo(float).eps
-        return np.sqrt(np.maximum(squares, 0) + 4 * rounding * terms)
-
-    def grid(self, offsets: tuple[float, ...]) -> np.ndarray:
-        # both directions have the same poles
-        return pole_grid(np.unique(self.poles[self.poles.imag >= 0]), offsets=offsets, real=True)
-
-    def peak_exact(self) -> float:
-        def gain(omega: np.ndarray) -> np.ndarray:
-            return np.linalg.svd(self.response(omega), compute_uv=False)[:, 0]
-
-        return float(peak_gain(gain, self.grid((-1.0, 0.0, 1.0)), _CANDIDATES))
-
-    def peak_iterated(self) -> float:
-        """As `peak_exact`, by power iteration in factored form: rank the grid roughly, then climb from the best."""
-        if not self.D.any():
-            self = self.narrow()
-        grid = self.grid((0.0,) if len(self.poles) > 256 else (-1.0, 0.0, 1.0))
-        rng, single = np.random.default_rng(0), self.single
-        rough, _ = single.iterate(grid, rng.normal(size=(len(grid), self.B.shape[1], 1)), 5)
-        chosen = np.argsort(-rough)[: 8 * _CANDIDATES]
-        better, blocks = single.iterate(grid[chosen], rng.normal(size=(len(chosen), self.B.shape[1], 4)), 12)
-        return max(
-            self.climbed(grid[max(middle - 1, 0)], grid[middle], grid[min(middle + 1, len(grid) - 1)], block)
-            for middle, block in ((chosen[k], blocks[k]) for k in np.argsort(-better)[:_CANDIDATES])
-        )
-
-    def climbed(self, low: float, omega: float, high: float, block: np.ndarray) -> float:
-        """The highest gain in a bracket, from below, by greedy subspaces.
-
-        What the singular vectors found so far span is a response of a few inputs and outputs. Its gain is never above
-        that of the whole one, and touches it where they were found; so its maximum, which costs little, is where to
-        look next (Aliyev, Benner, Mengi, Schwerdtner and Voigt, SIAM J. Matrix Anal. Appl. 38, 2017).
-
-        Args:
-            low, high: the ends, radians.
-            omega: where to begin.
-            block: (m, b) what the iteration there begins with.
-        """
-        rights: list[np.ndarray] = []
-        lefts: list[np.ndarray] = []
-        top = 0.0
-        for _ in range(_GROWTHS):
-            _, found = self.single.iterate(np.array([omega]), block[None], 4)
-            # where the singular vectors point, single precision tells; what is reached in that direction is exact
-            block = np.linalg.qr(found[0].astype(complex))[0]
-            image = self.C @ (self.factors(np.array([omega])).T * (self.B @ block)) + self.D @ block
-            top = max(top, float(np.linalg.norm(image, 2)))
-            rights.append(block)
-            lefts.append(image)
-            omega, reduced = self.reduced_peak(_basis(lefts), _basis(rights), low, high)
-            if reduced <= top * (1 + _REACHED):
-                break
-            top = reduced
-        return top
-
-    def reduced_peak(self, left: np.ndarray, right: np.ndarray, low: float, high: float) -> tuple[float, float]:
-        """Where leftᴴ G right is largest between two frequencies, and how large it is there."""
-        read, driven, direct = left.conj().T @ self.C, self.B @ right, left.conj().T @ self.D @ right
-        best, top = low, 0.0
-        for _ in range(_ZOOMS):
-            omega = np.linspace(low, high, _LOOKS)
-            responses = (read * self.factors(omega)[:, None]) @ driven + direct
-            values = np.linalg.svd(responses, compute_uv=False)[:, 0]
-            highest = int(values.argmax())
-            if values[highest] > top:
-                best, top = float(omega[highest]), float(values[highest])
-            low, high = float(omega[max(highest - 1, 0)]), float(omega[min(highest + 1, _LOOKS - 1)])
-        return best, top
-
-    def narrow(self) -> _Modal:
-        """Of a system without D, one with the same singular values and no more inputs or outputs than poles."""
-        forward = self.B[self.ahead > 0]  # the backward scan has the same inputs
-        basis = np.linalg.qr(forward.conj().T)[0]  # (m, k)
-        B, C = self.B @ basis, np.asarray(np.linalg.qr(self.C, mode="r"))
-        return dataclasses.replace(self, B=B, C=C, D=np.zeros((len(C), B.shape[1])))
-
-    @cached_property
-    def single(self) -> _Modal:
-        """In single precision, to find directions in: half the time. Scaled, since its numbers do not reach far."""
-        B, C, D = (float(np.abs(matrix).max(initial=0)) for matrix in (self.B, self.C, self.D))
-        scale = max(B * C, D) or 1.0
-        return dataclasses.replace(
-            self,
-            B=(self.B / (B or 1.0)).astype(np.complex64),
-            C=(self.C * ((B or 1.0) / scale)).astype(np.complex64),
-            D=(self.D / scale).astype(np.complex64),
-        )
-
-    @cached_property
-    def _direct(self) -> np.ndarray:
-        return self.D.astype(self.B.dtype)  # a real matrix would be made complex for every product
-
-    @cached_property
-    def _adjoints(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        B, C, D = (matrix.conj().T.copy() for matrix in (self.B, self.C, self._direct))
-        return B, C, D
-
-    def iterate(self, omega: np.ndarray, start: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
-        """Largest singular values at each frequency, by power iteration from `start` (K, m, b)."""
-        factors = self.factors(omega).T[..., None].astype(self.B.dtype)
-        start = start.astype(self.B.dtype)
-        conjugates, direct = factors.conj(), bool(self.D.any())
-        D, (B_adjoint, C_adjoint, D_adjoint) = self._direct, self._adjoints
-        alone = np.count_nonzero(D) == np.count_nonzero(np.diagonal(D)) and D.shape[0] == D.shape[1]
-
-        def through(matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
-            return np.diagonal(matrix)[:, None, None] * v if alone else _times(matrix, v)
-
-        def apply(block: np.ndarray) -> np.ndarray:
-            v = block.swapaxes(0, 1)
-            image = _times(self.C, factors * _times(self.B, v))
-            return (image + through(D, v) if direct else image).swapaxes(0, 1)
-
-        def adjoint(image: np.ndarray) -> np.ndarray:
-            v = image.swapaxes(0, 1)
-            block = _times(B_adjoint, conjugates * _times(C_adjoint, v))
-            return (block + through(D_adjoint, v) if direct else block).swapaxes(0, 1)
-
-        return largest_singular_values(apply, adjoint, start, iterations)
-
-
-def _basis(columns: list[np.ndarray]) -> np.ndarray:
-    """Orthonormal columns that span those of all matrices."""
-    return np.linalg.qr(np.concatenate(columns, axis=1))[0]
-
-
-def _times(matrix: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """(a, c) times (c, k, b) as one product."""
-    return (matrix @ blocks.reshape(len(blocks), -1)).reshape(len(matrix), *blocks.shape[1:])
 
 
 def _peaks_of_vectors(system: DiagonalSystem, groups: np.ndarray) -> np.ndarray:

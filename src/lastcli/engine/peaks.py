@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["largest_singular_values", "peak_gain", "pole_grid"]
+__all__ = ["peak_gain", "pole_grid"]
 
 _GOLDEN = (np.sqrt(5) - 1) / 2
 _STEPS = 36  # golden sections: shrink a bracket by 3·10⁻⁸, and a maximum is flat
@@ -78,30 +78,3 @@ def peak_gain(
         left, right = np.where(rises, right, new), np.where(rises, new, left)
         at_left, at_right = np.where(rises, at_right, at_new), np.where(rises, at_new, at_left)
     return top
-
-
-def largest_singular_values(
-    apply: Callable[[np.ndarray], np.ndarray],
-    adjoint: Callable[[np.ndarray], np.ndarray],
-    start: np.ndarray,
-    iterations: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Largest singular values of many matrices at once by block power iteration, without forming the matrices.
-
-    Args:
-        apply: (k, m, b) -> (k, p, b), each matrix times its block.
-        adjoint: (k, p, b) -> (k, m, b), each conjugate transpose times its block.
-        start: (k, m, b) blocks to begin with.
-        iterations: how many; every one raises the values, which stay below the true ones.
-
-    Returns:
-        (k,) values, and the (k, m, b) orthonormal blocks they were reached with, to begin with next time.
-    """
-    block = np.linalg.qr(start)[0]
-    image = apply(block)
-    for _ in range(iterations):
-        block = np.linalg.qr(adjoint(image))[0]
-        image = apply(block)
-    # The singular values of the thin images, from their small Gram matrices.
-    gram = np.einsum("kpi,kpj->kij", image.conj(), image)
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0)), block

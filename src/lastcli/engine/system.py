@@ -20,7 +20,7 @@ import numpy as np
 from lastcli.engine.protocol import Reduction
 from lastcli.errors import UnsupportedModelError
 
-__all__ = ["DiagonalSystem", "Reduction", "diagonal", "feedthrough_of", "sum_by_set"]
+__all__ = ["DiagonalSystem", "Reduction", "active_states", "diagonal", "feedthrough_of", "sum_by_set"]
 
 Array = Any  # numpy.ndarray or jax.Array: the same fields hold host data and traced values
 
@@ -134,6 +134,11 @@ def diagonal(system: Any) -> DiagonalSystem:
             "response to white noise; measure it on inputs with --calibration (obs, contribution)."
         )
     return system
+
+
+def active_states(system: DiagonalSystem) -> np.ndarray:
+    """(G, N·modes) bool: states that are both driven and read; the others are not part of the response."""
+    return (np.abs(system.B).max(axis=2, initial=0) > 0) & (np.abs(system.C).max(axis=(1, 2), initial=0) > 0)
 
 
 def feedthrough_of(system: DiagonalSystem) -> Array:

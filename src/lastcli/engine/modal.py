@@ -1,0 +1,197 @@
+"""The frequency response of one group of a layer, and products with it, from real matrices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lastcli.engine.peaks import pole_grid
+from lastcli.engine.system import DiagonalSystem, active_states, feedthrough_of
+
+__all__ = ["Modal", "Turns"]
+
+
+class Turns(NamedTuple):
+    """What the poles do at (K,) frequencies: (N, K) complex s = f(λ) + f(λ*) and e = i·(f(λ) - f(λ*))."""
+
+    s: np.ndarray
+    e: np.ndarray
+
+    def conj(self) -> Turns:
+        """Those of the adjoint; also those of the backward scan."""
+        return Turns(self.s.conj(), self.e.conj())
+
+    def astype(self, dtype: np.dtype) -> Turns:
+        """In another complex precision."""
+        return Turns(self.s.astype(dtype), self.e.astype(dtype))
+
+
+@dataclass(frozen=True)
+class Modal:
+    """One group, active states only, as G(e^iω) = D + Σ_d read_d M_d(ω) drive with real read, drive and D.
+
+    A pole and its conjugate answer to an input u with f(λ) b·u and f(λ*) b*·u, f(λ) = q^delay / (1 - λ q), q = e^(-iω).
+    In the coordinates (Re b·u, Im b·u), which both share, that is the symmetric matrix M = [[s, e], [e, -s]] of
+    `Turns`, and (Re c, Im c) reads it: a product with G takes half the multiplications that b, b*, c and c* take. The
+    backward scan has q* for q, so its M is the conjugate, and the same B.
+
+    Attributes:
+        poles: (N,) complex.
+        drive: (2N, m) Re B, then Im B.
+        read: (p, R·2N) Re C, then Im C, for each direction; half the pairing is in it.
+        D: (p, m).
+        delay: as that of the system.
+    """
+
+    poles: np.ndarray
+    drive: np.ndarray
+    read: np.ndarray
+    D: np.ndarray
+    delay: int
+
+    @classmethod
+    def of(cls, system: DiagonalSystem, group: int) -> Modal:
+        """One group of a layer."""
+        keep = active_states(system)[group]
+        B, C = system.B[group, keep], system.pairing / 2 * system.C[group][..., keep]
+        return cls(
+            poles=np.asarray(system.poles[group, keep]),
+            drive=np.concatenate([B.real, B.imag]),
+            read=np.concatenate([part for c in C for part in (c.real, c.imag)], axis=1),
+            D=feedthrough_of(system)[group],
+            delay=system.delay,
+        )
+
+    def turns(self, omega: np.ndarray) -> Turns:
+        """What the poles do at (K,) frequencies, in radians a step."""
+        q = np.exp(-1j * omega)
+        one, other = (q**self.delay / (1 - poles[:, None] * q) for poles in (self.poles, self.poles.conj()))
+        return Turns(one + other, 1j * (one - other))
+
+    def response(self, omega: np.ndarray) -> np.ndarray:
+        """(K, p, m) complex at (K,) frequencies."""
+        turned = self._gathered(self.turns(omega), self.read.T[:, None])
+        return _times(self.drive.T, turned).transpose(1, 2, 0) + self.D
+
+    def between(self, left: np.ndarray, right: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """leftᴴ G right of complex (p, a) and (m, b): a function of (K,) frequencies that gives (K, a, b)."""
+        read = _times(self.read.T, left.conj()[:, None])
+        driven = _times(self.drive, right[:, None])[:, 0].T.copy()
+        direct = _times(self.D.T, left.conj()[:, None])[:, 0].T @ right
+
+        def response(omega: np.ndarray) -> np.ndarray:
+            turned = self._gathered(self.turns(omega), read)
+            product = driven @ turned.reshape(len(turned), -1)
+            return product.reshape(len(driven), *turned.shape[1:]).transpose(1, 2, 0) + direct
+
+        return response
+
+    def apply(self, turns: Turns, block: np.ndarray) -> np.ndarray:
+        """G at K frequencies times a block for each: (m, K, b) → (p, K, b)."""
+        return _times(self.read, self._spread(turns, _times(self.drive, block))) + self._through(self.D, block)
+
+    def adjoint(self, turns: Turns, block: np.ndarray) -> np.ndarray:
+        """Gᴴ at K frequencies times a block for each: (p, K, b) → (m, K, b); `turns` are those of the adjoint."""
+        turned = self._gathered(turns, _times(self.read.T, block))
+        return _times(self.drive.T, turned) + self._through(self.D.T, block)
+
+    def frobenius(self, omega: np.ndarray) -> np.ndarray:
+        """(K,) ‖G‖ at (K,) frequencies without G; what rounding may have taken off is added."""
+        count, directions = len(self.poles), self._directions
+        q = np.exp(-1j * omega)[:, None]
+        f = np.concatenate([q**self.delay / (1 - poles * q) for poles in (self.poles, self.poles.conj())], axis=1)
+        # the backward scan at a pole is the conjugate of the forward one at the conjugate pole
+        back = np.concatenate([f[:, count:], f[:, :count]], axis=1).conj()
+        factors = np.concatenate([f, back][:directions], axis=1)
+        b = self.drive[:count] + 1j * self.drive[count:]
+        parts = self.read.reshape(len(self.D), directions, 2, count)
+        c = parts[:, :, 0] + 1j * parts[:, :, 1]
+        B = np.concatenate([b, b.conj()] * directions)
+        C = np.concatenate([part for d in range(directions) for part in (c[:, d], c[:, d].conj())], axis=1)
+        # Σ_ij f_i* f_j (c_i·c_j)(b_i·b_j) + 2 Re Σ_j f_j (c_jᵀ D b_j) + ‖D‖²
+        own = (C.conj().T @ C) * (B.conj() @ B.T)
+        crossed = np.einsum("tm,tm->t", C.T @ self.D, B)
+        squares = (factors.conj() * (factors @ own.T)).real.sum(axis=1)
+        squares += 2 * (factors @ crossed).real + (self.D**2).sum()
+        size = np.abs(factors)
+        terms = (size * (size @ np.abs(own).T)).sum(axis=1) + 2 * size @ np.abs(crossed) + (self.D**2).sum()
+        rounding = (len(B) + sum(self.D.shape) + 16) * np.finfo(float).eps
+        return np.sqrt(np.maximum(squares, 0) + 4 * rounding * terms)
+
+    def grid(self, offsets: tuple[float, ...]) -> np.ndarray:
+        """Frequencies that resolve every resonance (`peaks.pole_grid`)."""
+        upper = np.where(self.poles.imag < 0, self.poles.conj(), self.poles)
+        return pole_grid(np.unique(upper), offsets=offsets, real=True)
+
+    def narrow(self) -> Modal:
+        """With the same singular values and, where there is no D, no more inputs or outputs than coordinates."""
+        if self.D.any():
+            return self
+        drive, read = self.drive, self.read
+        if drive.shape[1] > len(drive):
+            drive = np.asarray(np.linalg.qr(drive.T, mode="r")).T
+        if len(read) > read.shape[1]:
+            read = np.asarray(np.linalg.qr(read, mode="r"))
+        return dataclasses.replace(self, drive=drive, read=read, D=np.zeros((len(read), drive.shape[1])))
+
+    def single(self) -> Modal:
+        """In single precision, to find directions in: half the time. Scaled, since its numbers do not reach far."""
+        drive, read, D = (float(np.abs(matrix).max(initial=0)) for matrix in (self.drive, self.read, self.D))
+        scale = max(drive * read, D) or 1.0
+        return dataclasses.replace(
+            self,
+            drive=(self.drive / (drive or 1.0)).astype(np.float32),
+            read=(self.read * ((drive or 1.0) / scale)).astype(np.float32),
+            D=(self.D / scale).astype(np.float32),
+        )
+
+    @property
+    def _directions(self) -> int:
+        return self.read.shape[1] // max(len(self.drive), 1) or 1
+
+    def _spread(self, turns: Turns, block: np.ndarray) -> np.ndarray:
+        """M of every direction times (2N, K, b): (R·2N, K, b)."""
+        return np.concatenate([_turned(s, e, block) for s, e in self._of_directions(turns)])
+
+    def _gathered(self, turns: Turns, block: np.ndarray) -> np.ndarray:
+        """The sum over the directions of M, which is symmetric, times (R·2N, K or 1, b): (2N, K, b)."""
+        parts = np.split(block, self._directions)
+        first, *others = (_turned(s, e, part) for (s, e), part in zip(self._of_directions(turns), parts, strict=True))
+        for other in others:
+            first += other
+        return first
+
+    def _of_directions(self, turns: Turns) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(N, K, 1) s and e of the forward and, where there is one, of the backward scan."""
+        return [(t.s[..., None], t.e[..., None]) for t in (turns, turns.conj())[: self._directions]]
+
+    @staticmethod
+    def _through(D: np.ndarray, block: np.ndarray) -> np.ndarray | float:
+        if not D.any():
+            return 0.0
+        diagonal = np.diagonal(D)
+        if D.shape[0] == D.shape[1] and np.count_nonzero(D) == np.count_nonzero(diagonal):
+            return diagonal[:, None, None] * block
+        return _times(D, block)
+
+
+def _turned(s: np.ndarray, e: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """[[s, e], [e, -s]] times (2N, K or 1, b), s and e (N, K, 1)."""
+    count = len(s)
+    upper, lower = block[:count], block[count:]
+    out = np.empty((2 * count, s.shape[1], block.shape[2]), s.dtype)
+    np.multiply(s, upper, out=out[:count])
+    out[:count] += e * lower
+    np.multiply(e, upper, out=out[count:])
+    out[count:] -= s * lower
+    return out
+
+
+def _times(matrix: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """(a, c) real times (c, K, b) complex of the same precision as one real product."""
+    flat = np.ascontiguousarray(block).reshape(len(block), int(np.prod(block.shape[1:])))
+    return (matrix @ flat.view(matrix.dtype)).view(flat.dtype).reshape(len(matrix), *block.shape[1:])
