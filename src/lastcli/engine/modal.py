@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -92,12 +93,12 @@ class Modal:
 
     def apply(self, turns: Turns, block: np.ndarray) -> np.ndarray:
         """G at K frequencies times a block for each: (m, K, b) → (p, K, b)."""
-        return _times(self.read, self._spread(turns, _times(self.drive, block))) + self._through(self.D, block)
+        return _times(self.read, self._spread(turns, _times(self.drive, block))) + self._through(block)
 
     def adjoint(self, turns: Turns, block: np.ndarray) -> np.ndarray:
         """Gᴴ at K frequencies times a block for each: (p, K, b) → (m, K, b); `turns` are those of the adjoint."""
         turned = self._gathered(turns, _times(self.read.T, block))
-        return _times(self.drive.T, turned) + self._through(self.D.T, block)
+        return _times(self.drive.T, turned) + self._through(block, adjoint=True)
 
     def frobenius(self, omega: np.ndarray) -> np.ndarray:
         """(K,) ‖G‖ at (K,) frequencies without G; what rounding may have taken off is added."""
@@ -169,14 +170,20 @@ class Modal:
         """(N, K, 1) s and e of the forward and, where there is one, of the backward scan."""
         return [(t.s[..., None], t.e[..., None]) for t in (turns, turns.conj())[: self._directions]]
 
-    @staticmethod
-    def _through(D: np.ndarray, block: np.ndarray) -> np.ndarray | float:
-        if not D.any():
+    @cached_property
+    def _direct(self) -> np.ndarray | None:
+        """D, of a diagonal one the diagonal, None for zero."""
+        if not self.D.any():
+            return None
+        diagonal = np.diagonal(self.D)
+        alone = self.D.shape[0] == self.D.shape[1] and np.count_nonzero(self.D) == np.count_nonzero(diagonal)
+        return diagonal[:, None, None] if alone else self.D
+
+    def _through(self, block: np.ndarray, adjoint: bool = False) -> np.ndarray | float:
+        direct = self._direct
+        if direct is None:
             return 0.0
-        diagonal = np.diagonal(D)
-        if D.shape[0] == D.shape[1] and np.count_nonzero(D) == np.count_nonzero(diagonal):
-            return diagonal[:, None, None] * block
-        return _times(D, block)
+        return direct * block if direct.ndim == 3 else _times(direct.T if adjoint else direct, block)
 
 
 def _turned(s: np.ndarray, e: np.ndarray, block: np.ndarray) -> np.ndarray:
