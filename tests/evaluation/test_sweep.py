@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -75,6 +78,23 @@ def test_what_is_candidate_0_value_for_value_is_not_run_again(monkeypatch: pytes
         assert (same.value, same.ci_low, same.max_difference) == (found[0].value, found[0].ci_low, 0.0)
         np.testing.assert_array_equal(same.statistics, found[0].statistics)
     assert found[2].max_difference > 0
+
+
+def test_the_first_sweep_of_a_process_knows_a_ratio_of_0_as_well() -> None:
+    """Systems become pytrees when the first program is made for them, and are compared before that."""
+    program = (
+        "import lastcli\n"
+        "from lastcli.evaluation.programs import Program\n"
+        "ran, real = [], Program.__call__\n"
+        "def counted(program, *arguments):\n"
+        "    ran.append(1)\n"
+        "    return real(program, *arguments)\n"
+        "Program.__call__ = counted\n"
+        "found = lastcli.sweep('bundled', ratios='0:0.2:0.1', limit='16', batch_size=16)\n"
+        "print(len(ran), [row.drop for row in found.rows][:1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "3 [0.0]"
 
 
 def test_values_are_those_of_a_plain_recurrence(swept: tuple[models.Counted, list, Bar]) -> None:

@@ -158,15 +158,21 @@ def evaluate_candidates(
     return [_joined(metric, [parts[k] for parts in everything], split.n) for k in range(len(candidates))]
 
 
-def _same(one: Sequence[System], other: Sequence[System]) -> bool:
+def _same(one: Any, other: Any) -> bool:
     """Whether the systems of two candidates are the same value for value, bit for bit."""
-    forms = {jax.tree.structure(tuple(systems)) for systems in (one, other)}
-    if len(forms) > 1:
+    if one is other:
+        return True
+    if type(one) is not type(other):
         return False
-    return all(
-        a is b or (a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
-        for a, b in zip(*(map(np.asarray, jax.tree.leaves(tuple(systems))) for systems in (one, other)))
-    )
+    if isinstance(one, np.ndarray | jax.Array):
+        one, other = np.asarray(one), np.asarray(other)
+        return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    # by fields, not as pytrees, which systems are only once a program has been made for them
+    if dataclasses.is_dataclass(one):
+        return all(_same(getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one))
+    return bool(one == other)
 
 
 @lru_cache(maxsize=16)
