@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import control
 import numpy as np
 import pytest
 
 from lastcli.engine import level_sets
 from lastcli.engine.level_sets import certified_h_infinity
-from lastcli.engine.norms import frequency_response, frobenius_norms, h_infinity_norm
+from lastcli.engine.norms import frequency_response, h_infinity_norm
 from lastcli.engine.system import DiagonalSystem
 from tests import oracles
 from tests.systems import KINDS, random_system, system_of
@@ -222,32 +224,10 @@ def test_what_the_norm_of_one_matrix_says_is_not_said_of_the_others_beside_it(mo
         return [responses[at.astype(int)]]
 
     monkeypatch.setattr(level_sets, "_AT_ONCE", 2)
-    monkeypatch.setattr(level_sets, "frobenius_norms", lambda system, at: np.linalg.norm(responses, axis=(1, 2))[None])
+    modal = SimpleNamespace(frobenius=lambda at: np.linalg.norm(responses, axis=(1, 2)))
+    monkeypatch.setattr(level_sets.Modal, "of", lambda system, group: modal)
     monkeypatch.setattr(level_sets._Group, "_responses", responses_at)
     found = level_sets._Group(*[None] * 7).highest(omega)
     assert found.gain == pytest.approx(8.0)
     assert found.around.tolist() == [1, 2, 3]
     assert sorted(looked) == [0, 2]
-
-
-@pytest.mark.parametrize("kind", ["mimo", "bidirectional", "delay", "tied"])
-def test_frobenius_norms_are_those_of_the_responses_and_not_below(kind):
-    system, omega = system_of(kind), np.linspace(0, np.pi, 301)
-    expected = np.linalg.norm(frequency_response(system, omega), axis=(2, 3))
-    found = frobenius_norms(system, omega)
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-7 * expected.max())
-    assert (found >= expected).all()
-
-
-def test_frobenius_norms_of_what_cancels_are_not_below_either():
-    system = random_system(4, states=2, feedthrough="none")
-    system = system.replace(
-        poles=np.repeat(system.poles[:, :1], 2, axis=1),
-        B=np.repeat(system.B[:, :1], 2, axis=1),
-        C=np.stack([system.C[..., 0], -system.C[..., 0] * (1 + 1e-9)], axis=-1),
-    )
-    omega = np.linspace(0, np.pi, 301)
-    expected = np.linalg.norm(frequency_response(system, omega), axis=(2, 3))
-    found = frobenius_norms(system, omega)
-    assert (found >= expected).all()
-    assert found.max() < 1e-5 * np.linalg.norm(system.C)

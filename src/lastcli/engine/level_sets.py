@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from lastcli.engine.norms import frequency_response, frobenius_norms, h_infinity_norm
+from lastcli.engine.modal import Modal
+from lastcli.engine.norms import frequency_response, h_infinity_norm
 from lastcli.engine.peaks import peak_gain, pole_grid
 from lastcli.engine.system import DiagonalSystem, active_states, feedthrough_of
 
@@ -173,6 +175,11 @@ class _Group:
         drive, read = np.concatenate([b.real, b.imag]), np.concatenate([c.real, -c.imag], axis=1)
         return cls(single, side, mu, A, drive, read, direct)
 
+    @cached_property
+    def modal(self) -> Modal:
+        """What its response is computed from."""
+        return Modal.of(self.system, 0)
+
     def on_a_grid(self) -> _Peak:
         """At the angle of every pole, a bandwidth to both sides of it, and on an even grid."""
         return self.highest(pole_grid(self.system.poles[0], offsets=(-1.0, 0.0, 1.0), real=True))
@@ -192,7 +199,7 @@ class _Group:
         below a gain that was found, there is none to be made.
         """
         best, where = -np.inf, 0
-        most = frobenius_norms(self.system, omega)[0]
+        most = self.modal.frobenius(omega)
         order = np.argsort(-most)
         for first in range(0, len(order), _AT_ONCE):
             chosen = order[first : first + _AT_ONCE]
@@ -207,7 +214,7 @@ class _Group:
         """The matrices of as many frequencies at a time as stay small."""
         size = max(1, 2**23 // (self.D.size + self.system.poles.size * self.system.outputs))
         for start in range(0, len(omega), size):
-            yield frequency_response(self.system, omega[start : start + size])[0]
+            yield self.modal.response(omega[start : start + size])
 
     def crossings(self, level: float) -> tuple[np.ndarray, bool]:
         """Frequencies in [0, π], all those at which a singular value is `level` among them, and whether that is sure.

@@ -11,9 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from lastcli.engine.peaks import pole_grid
-from lastcli.engine.system import DiagonalSystem, active_states, feedthrough_of
+from lastcli.engine.system import DiagonalSystem
 
 __all__ = ["Modal", "Turns"]
+
+# Up to so many products a frequency, a response is computed in complex numbers, which takes fewer calls.
+_SMALL = 2**13
 
 
 class Turns(NamedTuple):
@@ -57,13 +60,14 @@ class Modal:
     @classmethod
     def of(cls, system: DiagonalSystem, group: int) -> Modal:
         """One group of a layer."""
-        keep = active_states(system)[group]
-        B, C = system.B[group, keep], system.pairing / 2 * system.C[group][..., keep]
+        B, C = np.asarray(system.B[group]), system.pairing / 2 * np.asarray(system.C[group])
+        active = (np.abs(B).max(axis=1, initial=0) > 0) & (np.abs(C).max(axis=(0, 1), initial=0) > 0)
+        B, C = B[active], C[..., active]
         return cls(
-            poles=np.asarray(system.poles[group, keep]),
+            poles=np.asarray(system.poles[group])[active],
             drive=np.concatenate([B.real, B.imag]),
             read=np.concatenate([part for c in C for part in (c.real, c.imag)], axis=1),
-            D=feedthrough_of(system)[group],
+            D=np.zeros((C.shape[1], B.shape[1])) if system.D is None else np.asarray(system.D[group]),
             delay=system.delay,
         )
 
@@ -75,6 +79,9 @@ class Modal:
 
     def response(self, omega: np.ndarray) -> np.ndarray:
         """(K, p, m) complex at (K,) frequencies."""
+        if self.read.size * self.drive.shape[1] <= _SMALL:
+            B, C = self._written_out
+            return (C * self._factors(omega)[:, None]) @ B + self.D
         turned = self._gathered(self.turns(omega), self.read.T[:, None])
         return _times(self.drive.T, turned).transpose(1, 2, 0) + self.D
 
@@ -101,18 +108,11 @@ class Modal:
         return _times(self.drive.T, turned) + self._through(block, adjoint=True)
 
     def frobenius(self, omega: np.ndarray) -> np.ndarray:
-        """(K,) ‖G‖ at (K,) frequencies without G; what rounding may have taken off is added."""
-        count, directions = len(self.poles), self._directions
-        q = np.exp(-1j * omega)[:, None]
-        f = np.concatenate([q**self.delay / (1 - poles * q) for poles in (self.poles, self.poles.conj())], axis=1)
-        # the backward scan at a pole is the conjugate of the forward one at the conjugate pole
-        back = np.concatenate([f[:, count:], f[:, :count]], axis=1).conj()
-        factors = np.concatenate([f, back][:directions], axis=1)
-        b = self.drive[:count] + 1j * self.drive[count:]
-        parts = self.read.reshape(len(self.D), directions, 2, count)
-        c = parts[:, :, 0] + 1j * parts[:, :, 1]
-        B = np.concatenate([b, b.conj()] * directions)
-        C = np.concatenate([part for d in range(directions) for part in (c[:, d], c[:, d].conj())], axis=1)
+        """(K,) ‖G‖ (Frobenius) at (K,) frequencies, with no response computed: a quadratic form in the factors.
+
+        Never below the norm: what rounding may have taken off is added.
+        """
+        (B, C), factors = self._written_out, self._factors(omega)
         # Σ_ij f_i* f_j (c_i·c_j)(b_i·b_j) + 2 Re Σ_j f_j (c_jᵀ D b_j) + ‖D‖²
         own = (C.conj().T @ C) * (B.conj() @ B.T)
         crossed = np.einsum("tm,tm->t", C.T @ self.D, B)
@@ -150,25 +150,40 @@ class Modal:
             D=(self.D / scale).astype(np.float32),
         )
 
-    @property
+    @cached_property
     def _directions(self) -> int:
         return self.read.shape[1] // max(len(self.drive), 1) or 1
 
+    @cached_property
+    def _written_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """(2RN, m) B and (p, 2RN) C with conjugates and directions side by side: G = C diag(factors) B + D."""
+        count = len(self.poles)
+        b = self.drive[:count] + 1j * self.drive[count:]
+        parts = self.read.reshape(len(self.D), self._directions, 2, count)
+        c = [parts[:, d, 0] + 1j * parts[:, d, 1] for d in range(self._directions)]
+        B = np.concatenate([b, b.conj()] * self._directions)
+        return B, np.concatenate([part for one in c for part in (one, one.conj())], axis=1)
+
+    def _factors(self, omega: np.ndarray) -> np.ndarray:
+        """(K, 2RN) f(λ) and f(λ*) of every direction at (K,) frequencies."""
+        pairs = np.concatenate([self.poles, self.poles.conj()])
+        q = np.exp(-1j * omega[:, None])
+        if self._directions == 2:
+            q, pairs = np.repeat(np.concatenate([q, q.conj()], axis=1), len(pairs), axis=1), np.tile(pairs, 2)
+        return np.asarray(q**self.delay / (1 - pairs * q))
+
     def _spread(self, turns: Turns, block: np.ndarray) -> np.ndarray:
         """M of every direction times (2N, K, b): (R·2N, K, b)."""
-        return np.concatenate([_turned(s, e, block) for s, e in self._of_directions(turns)])
+        forward = _turned(turns, block)
+        return forward if self._directions == 1 else np.concatenate([forward, _turned(turns.conj(), block)])
 
     def _gathered(self, turns: Turns, block: np.ndarray) -> np.ndarray:
         """The sum over the directions of M, which is symmetric, times (R·2N, K or 1, b): (2N, K, b)."""
-        parts = np.split(block, self._directions)
-        first, *others = (_turned(s, e, part) for (s, e), part in zip(self._of_directions(turns), parts, strict=True))
-        for other in others:
-            first += other
-        return first
-
-    def _of_directions(self, turns: Turns) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(N, K, 1) s and e of the forward and, where there is one, of the backward scan."""
-        return [(t.s[..., None], t.e[..., None]) for t in (turns, turns.conj())[: self._directions]]
+        width = 2 * len(self.poles)
+        total = _turned(turns, block[:width])
+        if self._directions == 2:
+            total += _turned(turns.conj(), block[width:])
+        return total
 
     @cached_property
     def _direct(self) -> np.ndarray | None:
@@ -186,9 +201,9 @@ class Modal:
         return direct * block if direct.ndim == 3 else _times(direct.T if adjoint else direct, block)
 
 
-def _turned(s: np.ndarray, e: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """[[s, e], [e, -s]] times (2N, K or 1, b), s and e (N, K, 1)."""
-    count = len(s)
+def _turned(turns: Turns, block: np.ndarray) -> np.ndarray:
+    """M times (2N, K or 1, b)."""
+    s, e, count = turns.s[..., None], turns.e[..., None], len(turns.s)
     upper, lower = block[:count], block[count:]
     out = np.empty((2 * count, s.shape[1], block.shape[2]), s.dtype)
     np.multiply(s, upper, out=out[:count])

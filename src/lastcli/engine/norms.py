@@ -15,7 +15,6 @@ from lastcli.engine.system import DiagonalSystem, active_states, feedthrough_of
 
 __all__ = [
     "frequency_response",
-    "frobenius_norms",
     "gramians",
     "h2_norm",
     "h_infinity_norm",
@@ -42,20 +41,6 @@ def frequency_response(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
     """
     omega = np.asarray(omega, np.float64)
     return np.stack([Modal.of(system, g).response(omega) for g in range(system.groups)])
-
-
-def frobenius_norms(system: DiagonalSystem, omega: np.ndarray) -> np.ndarray:
-    """‖G(e^iω)‖ (Frobenius), with no response computed: a quadratic form in the T factors 1/(1 - λ e^(∓iω)).
-
-    Args:
-        system: the layer, |λ| < 1 wherever B and C are not zero.
-        omega: (K,) radians a step.
-
-    Returns:
-        (G, K), never below the norm: what rounding may have taken off is added.
-    """
-    omega = np.asarray(omega, np.float64)
-    return np.stack([Modal.of(system, g).frobenius(omega) for g in range(system.groups)])
 
 
 def h2_norm(system: DiagonalSystem) -> np.ndarray:
