@@ -1,9 +1,10 @@
 """A sweep of `last` against the masked passes of the published code, and each pass against the machine's own floor.
 
-    python -m benchmarks.speed [--size small|large|both] [--repeats 5]
+    python -m benchmarks.speed [--size small|large|both] [--examples N] [--repeats 5]
 
-Two models of published sizes with random weights, nine ratios, batches of examples that both run whole. The reference
-(benchmarks/reference.py) is compiled beforehand; so is `last` where it says "again". The floor of one full-size pass is
+Two models of published sizes with random weights, nine ratios, batches of examples that both run whole. The split is of
+one or two batches, or of `--examples`, a multiple of the batch: enough of them pay for programs of other widths. The
+reference (benchmarks/reference.py) is compiled beforehand; so is `last` where it says "again". The floor of one full-size pass is
 its matrix products at the rate this machine reaches on them alone, plus one reading and one writing of every
 intermediate array at the rate of a copy. Ratios are of medians taken in one run, the programs by turns. Compiled
 programs are kept between sweeps in a folder, as the command line keeps them; the folder is empty at first.
@@ -12,6 +13,7 @@ programs are kept between sweeps in a folder, as the command line keeps them; th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -140,9 +142,9 @@ def _seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def contest(name: str, repeats: int) -> dict[str, Any]:
-    """Every figure of one size."""
-    size = SIZES[name]
+def contest(name: str, repeats: int, examples: int | None = None) -> dict[str, Any]:
+    """Every figure of one size, with its own number of examples or another."""
+    size = SIZES[name] if examples is None else dataclasses.replace(SIZES[name], examples=examples)
     with tempfile.TemporaryDirectory() as folder:
         both = Contest(size, Path(folder))
         os.environ[VARIABLE] = folder
@@ -181,11 +183,12 @@ def main() -> None:
     """Print a line of figures for each size, then JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=[*SIZES, "both"], default="both")
+    parser.add_argument("--examples", type=int)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     print(f"# {machine()}")
     names = list(SIZES) if options.size == "both" else [options.size]
-    found = [contest(name, options.repeats) for name in names]
+    found = [contest(name, options.repeats, options.examples) for name in names]
     print("| size | first sweep | sweep again | published passes | times as fast | one pass | floor | pass / floor |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for one in found:
