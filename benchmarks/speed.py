@@ -4,9 +4,9 @@
 
 Two models of published sizes with random weights, nine ratios, batches of examples that both run whole. The split is of
 one or two batches, or of `--examples`, a multiple of the batch: enough of them pay for programs of other widths. The
-reference (benchmarks/reference.py) is compiled beforehand; so is `last` where it says "again". The floor of one full-size pass is
-its matrix products at the rate this machine reaches on them alone, plus one reading and one writing of every
-intermediate array at the rate of a copy. Ratios are of medians taken in one run, the programs by turns. Compiled
+reference (benchmarks/reference.py) is compiled beforehand; so is `last` where it says "again". The floor of one full-
+size pass is its matrix products at the rate this machine reaches on them alone, plus one reading and one writing of
+every intermediate array at the rate of a copy. Ratios are of medians taken in one run, the programs by turns. Compiled
 programs are kept between sweeps in a folder, as the command line keeps them; the folder is empty at first.
 """
 
