@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.containers import TensorSource, atomic, boxes, flushing, inputs, readback, safetensors
+from lastcli.containers import TensorSource, atomic, filesystem, flushing, inputs, readback, safetensors
 from lastcli.containers.safetensors.reader import Stretch
 from lastcli.errors import InputError, OutputError
 from tests.containers.samples import contents, copy, put, same_bits
@@ -206,7 +206,7 @@ def test_an_early_flush_that_fails_is_an_error(source, tmp_path, monkeypatch):
     with containers.open_reader(source) as reader, pytest.raises(OutputError, match="writing failed"):
         copy(reader, tmp_path / "y.safetensors")
     assert {item.name for item in tmp_path.iterdir()} == {source.name}
-    assert boxes.identity(tmp_path / "y.safetensors") is None
+    assert filesystem.identity(tmp_path / "y.safetensors") is None
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 64, 65])

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from lastcli import containers
-from lastcli.containers import boxes, finished
+from lastcli.containers import boxes, filesystem, finished
 from lastcli.containers.signals import undisturbed
 from lastcli.errors import InputError
 from tests.containers.samples import contents, put, same_bits
@@ -272,7 +272,7 @@ def test_reading_finishes_no_other_output(tmp_path):
 def test_a_folder_is_put_in_the_place_of_the_one_that_it_replaces(tmp_path):
     put(tmp_path / "x", OLD)
     put(tmp_path / "new", NEW)
-    box = dead_box(tmp_path, {"target": "x", "replaces": boxes.identity(tmp_path / "x"), "sidecar": None})
+    box = dead_box(tmp_path, {"target": "x", "replaces": filesystem.identity(tmp_path / "x"), "sidecar": None})
     (box / "data").unlink()
     (tmp_path / "new").rename(box / "data")
     boxes.finish_left(tmp_path / "x")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lastcli.containers import boxes
+from lastcli.containers import boxes, filesystem
 from lastcli.containers.exchange import exchange
 
 
@@ -27,17 +27,17 @@ def test_without_hard_links_a_file_is_copied_with_its_mode_or_renamed(number, tm
     source.write_bytes(b"bytes")
     source.chmod(0o640)
     monkeypatch.setattr(os, "link", failing(number))
-    boxes.link_or_copy(source, tmp_path / "b")
+    filesystem.link_or_copy(source, tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"bytes"
     assert (tmp_path / "b").stat().st_mode & 0o7777 == 0o640
     with pytest.raises(FileExistsError):
-        boxes.place_new(source, tmp_path / "b")
-    boxes.place_new(source, tmp_path / "c")
+        filesystem.place_new(source, tmp_path / "b")
+    filesystem.place_new(source, tmp_path / "c")
     assert not source.exists()
     assert (tmp_path / "c").read_bytes() == b"bytes"
 
 
-@pytest.mark.parametrize("place", [boxes.link_or_copy, boxes.place_new])
+@pytest.mark.parametrize("place", [filesystem.link_or_copy, filesystem.place_new])
 def test_a_link_that_fails_for_another_reason_is_an_error(place, tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"bytes")
     monkeypatch.setattr(os, "link", failing(errno.EIO))
@@ -49,16 +49,16 @@ def test_a_link_that_fails_for_another_reason_is_an_error(place, tmp_path, monke
 def test_a_folder_that_cannot_be_flushed_is_as_durable_as_it_gets(tmp_path, monkeypatch):
     for number in (errno.EINVAL, errno.ENOTSUP):
         monkeypatch.setattr(os, "fsync", failing(number))
-        boxes.fsync(tmp_path)
+        filesystem.fsync(tmp_path)
     monkeypatch.setattr(os, "fsync", failing(errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        boxes.fsync(tmp_path)
+        filesystem.fsync(tmp_path)
 
 
 def test_what_cannot_be_looked_at_has_nothing_left_to_finish(tmp_path):
     boxes.finish_left(tmp_path / "missing" / "x")
     boxes.finish_left(tmp_path / "a\0b")
-    assert boxes.identity(tmp_path / "missing") is None
+    assert filesystem.identity(tmp_path / "missing") is None
 
 
 @pytest.mark.parametrize(("returns", "number", "expected"), [(0, 0, True), (-1, errno.ENOSYS, False)])

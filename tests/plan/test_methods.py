@@ -11,7 +11,9 @@ from lastcli.engine.allocation import ALLOCATIONS
 from lastcli.engine.criteria import CRITERIA
 from lastcli.errors import UsageError
 from lastcli.plan import METHODS, REFITS, Method, Refit
-from lastcli.plan.methods import as_method, as_refit, function_at
+from lastcli.plan.methods import as_method
+from lastcli.plan.refits import as_refit
+from lastcli.plan.registries import function_at
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 

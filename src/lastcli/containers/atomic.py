@@ -23,8 +23,9 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lastcli.containers.boxes import Box, Journal, finish_left, fsync, identity, link_or_copy, place_new, write_bytes
+from lastcli.containers.boxes import Box, Journal, finish_left
 from lastcli.containers.exchange import exchange
+from lastcli.containers.filesystem import fsync, identity, link_or_copy, place_new, write_bytes
 from lastcli.containers.inputs import shown
 from lastcli.containers.place import check_place, writing_errors
 from lastcli.containers.sidecar import same_but_digests

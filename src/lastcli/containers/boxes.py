@@ -17,7 +17,6 @@ locked, or whose process is alive.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import logging
@@ -29,6 +28,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lastcli.containers.filesystem import fsync, identity, write_bytes
 from lastcli.containers.inputs import shown, stored_bytes
 from lastcli.containers.signals import undisturbed
 
@@ -36,17 +36,11 @@ __all__ = [
     "Box",
     "Journal",
     "finish_left",
-    "fsync",
-    "identity",
     "left_box",
-    "link_or_copy",
     "mark_kept",
-    "place_new",
-    "write_bytes",
 ]
 
 _NAME = re.compile(r"\.last-([0-9a-f]{8})-([0-9]{1,10})-([0-9]{1,20})-[0-9a-f]{12}\.new")
-_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _DAY = 86_400
 _MAX_JOURNAL = 2**16
 _LOG = logging.getLogger("lastcli")
@@ -303,56 +297,3 @@ def _remove(box: Path) -> None:
     with contextlib.suppress(OSError):
         (box / "journal").unlink(missing_ok=True)
         shutil.rmtree(box, ignore_errors=True)
-
-
-def place_new(temp: Path, target: Path) -> None:
-    """Rename that never replaces: a hard link, or where the file system has none, a check and a rename."""
-    try:
-        os.link(temp, target)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
-        temp.replace(target)
-
-
-def identity(path: Path) -> list[int] | None:
-    """What tells a file or folder from another of the same name; None where nothing is there."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size]
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Another name for a file, or where there are no hard links its copy."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        write_bytes(target, source.read_bytes())
-        target.chmod(source.stat().st_mode & 0o7777)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file and put it on the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def fsync(path: Path) -> None:
-    """Put a file or a folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # some file systems cannot flush a folder; the rename is then as durable as they make it
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lastcli.containers.base import TensorSource
-from lastcli.containers.boxes import fsync, left_box, mark_kept
+from lastcli.containers.boxes import left_box, mark_kept
 from lastcli.containers.extras import dumps
+from lastcli.containers.filesystem import fsync
 from lastcli.containers.hashing import fingerprint_of
 from lastcli.containers.inputs import shown
 from lastcli.containers.jobs import Job

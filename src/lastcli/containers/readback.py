@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lastcli.containers.base import Reader, TensorInfo, TensorSource
-from lastcli.containers.boxes import fsync
 from lastcli.containers.container import Container
 from lastcli.containers.digests import fingerprint
 from lastcli.containers.extras import STRUCTURE_KEY, dumps
+from lastcli.containers.filesystem import fsync
 from lastcli.containers.hashing import THREADS, fingerprint_of
 from lastcli.containers.inputs import same_bytes, shown
 from lastcli.containers.jobs import Job

@@ -149,7 +149,7 @@ class _Group:
 
     @classmethod
     def of(cls, system: DiagonalSystem, g: int) -> _Group:
-        own = active_states(system)[g]
+        own = active_states(system, slice(g, g + 1))[0]
         single = system.replace(
             poles=system.poles[g : g + 1, own],
             B=system.B[g : g + 1, own],

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lastcli.engine.peaks import pole_grid
-from lastcli.engine.system import DiagonalSystem
+from lastcli.engine.system import DiagonalSystem, active_states, feedthrough_of
 
 __all__ = ["Modal", "Turns"]
 
@@ -60,14 +60,13 @@ class Modal:
     @classmethod
     def of(cls, system: DiagonalSystem, group: int) -> Modal:
         """One group of a layer."""
-        B, C = np.asarray(system.B[group]), system.pairing / 2 * np.asarray(system.C[group])
-        active = (np.abs(B).max(axis=1, initial=0) > 0) & (np.abs(C).max(axis=(0, 1), initial=0) > 0)
-        B, C = B[active], C[..., active]
+        active = active_states(system, slice(group, group + 1))[0]
+        B, C = system.B[group, active], system.pairing / 2 * system.C[group][..., active]
         return cls(
-            poles=np.asarray(system.poles[group])[active],
+            poles=system.poles[group, active],
             drive=np.concatenate([B.real, B.imag]),
             read=np.concatenate([part for c in C for part in (c.real, c.imag)], axis=1),
-            D=np.zeros((C.shape[1], B.shape[1])) if system.D is None else np.asarray(system.D[group]),
+            D=feedthrough_of(system)[group],
             delay=system.delay,
         )
 

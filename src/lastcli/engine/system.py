@@ -136,9 +136,10 @@ def diagonal(system: Any) -> DiagonalSystem:
     return system
 
 
-def active_states(system: DiagonalSystem) -> np.ndarray:
-    """(G, N·modes) bool: states that are both driven and read; the others are not part of the response."""
-    return (np.abs(system.B).max(axis=2, initial=0) > 0) & (np.abs(system.C).max(axis=(1, 2), initial=0) > 0)
+def active_states(system: DiagonalSystem, groups: slice = slice(None)) -> np.ndarray:
+    """(G, N·modes) bool, or of some groups: states both driven and read; the others are not part of the response."""
+    B, C = system.B[groups], system.C[groups]
+    return (np.abs(B).max(axis=2, initial=0) > 0) & (np.abs(C).max(axis=(1, 2), initial=0) > 0)
 
 
 def feedthrough_of(system: DiagonalSystem) -> Array:

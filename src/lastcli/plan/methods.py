@@ -1,28 +1,27 @@
-"""The methods and refits: one frozen object each, and all that anything needs to know about one.
+"""The methods, which say what states stay: one frozen object each, and all that anything needs to know about one.
 
-A method says which states stay, a refit what those that stay say. The registries `METHODS` and `REFITS` are asked
-before anything runs: the flags, `last methods`, the compressor, the search and the sweep read their properties here and
-know no names. A method of one's own is a line in `METHODS`, or in Python a `Method`, or just a criterion: a function of
-a `DiagonalSystem` that gives (sets, N) energies.
+`METHODS` is asked before anything runs: the flags, `last methods`, the compressor, the search and the sweep read the
+properties here and know no names. What the states that stay say is the refits' (`plan.refits`). A method of one's own
+is a line in `METHODS`, or in Python a `Method`, or just a criterion: a function of a `DiagonalSystem` that gives
+(sets, N) energies.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from lastcli.errors import UsageError
-from lastcli.mappings import suggestion
+from lastcli.plan.refits import REFITS, Refit
+from lastcli.plan.registries import function_at, named, registry
 
 if TYPE_CHECKING:
     import numpy as np
 
     from lastcli.engine.system import DiagonalSystem
 
-__all__ = ["BEST", "METHODS", "REFITS", "Method", "Refit", "as_method", "as_refit", "function_at"]
+__all__ = ["BEST", "METHODS", "Method", "as_method"]
 
 Criterion = Callable[["DiagonalSystem"], "np.ndarray"]
 
@@ -94,54 +93,11 @@ class Method:
         return self.uses_calibration and refit.moments is None and available
 
 
-@dataclass(frozen=True)
-class Refit:
-    """What the kept states are made to say.
-
-    Attributes:
-        name: as typed after `--refit`.
-        help: one line for people.
-        source: the paper, or where the refit is described.
-        run: "module:function" that does it; see `lastcli.reduction.refits`.
-        moments: the second moments that it and an elimination before it work on: "h2" (white noise), "calibrated", or
-            None where the refit asks for none.
-        needs_calibration: whether it cannot run without calibration inputs.
-        for_kept_states: whether it re-solves the read-out of the original's states, so that a method which moves the
-            poles cannot come before it.
-        moves_poles: whether it gives the reduced layers poles of their own.
-        matches_output: whether it ends by fitting all layers together to the original model's outputs.
-        start_sequences: for one that matches outputs: its start is made on so many calibration sequences at most,
-            spread evenly over all of them; the outputs are matched on all.
-        slow: whether one reduction takes long, so that a search tries fewer of them.
-        needs_model: whether it runs the model around the layers, so that recorded layer inputs are not enough.
-        drives: whether it fits what drives the states, which takes layers that compute B by one matrix (Mamba 1).
-    """
-
-    name: str
-    help: str
-    source: str
-    run: str
-    moments: str | None = None
-    needs_calibration: bool = False
-    for_kept_states: bool = False
-    moves_poles: bool = False
-    matches_output: bool = False
-    start_sequences: int | None = None
-    slow: bool = False
-    needs_model: bool = False
-    drives: bool = False
-
-
-def _registry(entries: Iterable[Any]) -> dict[str, Any]:
-    return {entry.name: entry for entry in entries}
-
-
 _SPARSE = "layer-adaptive magnitude pruning, Lee et al., arXiv 2010.07611"
 _BASELINE = "a baseline of LAST, Gwak et al., arXiv 2411.02824, section 5"
-_MATCHING = "distillation, Hinton et al., arXiv 1503.02531; docs/methods.md"
 _BALANCED = "Antoulas, Approximation of Large-Scale Dynamical Systems, 2005, chapter 7"
 
-METHODS: dict[str, Method] = _registry(
+METHODS: dict[str, Method] = registry(
     (
         Method(
             "last",
@@ -256,87 +212,6 @@ BEST = Method(
     criterion="best",
 )
 
-REFITS: dict[str, Refit] = _registry(
-    (
-        Refit("none", "the kept states say what they said before", "plain truncation", "lastcli.reduction.refits:none"),
-        Refit(
-            "h2",
-            "read-out that is H2-optimal under white-noise input; needs no data",
-            "docs/methods.md",
-            "lastcli.reduction.refits:h2",
-            moments="h2",
-        ),
-        Refit(
-            "calibrated",
-            "read-out that is best on calibration inputs; needs no labels",
-            "docs/methods.md",
-            "lastcli.reduction.refits:calibrated",
-            moments="calibrated",
-            needs_calibration=True,
-            for_kept_states=True,
-        ),
-        Refit(
-            "sequential",
-            "calibrated layer after layer, on what the reduced layers before it really send",
-            "docs/methods.md",
-            "lastcli.reduction.refits:sequential",
-            moments="calibrated",
-            needs_calibration=True,
-            for_kept_states=True,
-            needs_model=True,
-        ),
-        Refit(
-            "calibrated+B",
-            "calibrated, then B fitted in the same way and the read-out once more; Mamba 1 alone",
-            "docs/families/mamba.md",
-            "lastcli.reduction.refits:calibrated_drive",
-            moments="calibrated",
-            needs_calibration=True,
-            for_kept_states=True,
-            needs_model=True,
-            drives=True,
-            slow=True,
-        ),
-        Refit(
-            "poles",
-            "sequential, then poles, B, C and D identified anew from the calibration inputs",
-            "variable projection, Golub and Pereyra, 1973; docs/methods.md",
-            "lastcli.reduction.refits:poles",
-            moments="calibrated",
-            needs_calibration=True,
-            moves_poles=True,
-            slow=True,
-        ),
-        Refit(
-            "match",
-            "sequential, then all layers fitted together to the original model's outputs; needs no labels",
-            _MATCHING,
-            "lastcli.reduction.refits:match",
-            moments="calibrated",
-            needs_calibration=True,
-            needs_model=True,
-            matches_output=True,
-            start_sequences=1024,
-            slow=True,
-        ),
-        Refit(
-            "poles+match",
-            "poles, then all layers fitted together to the original model's outputs; needs no labels",
-            _MATCHING,
-            "lastcli.reduction.refits:poles_match",
-            moments="calibrated",
-            needs_calibration=True,
-            moves_poles=True,
-            needs_model=True,
-            matches_output=True,
-            start_sequences=128,
-            slow=True,
-        ),
-    )
-)
-
-Entry = TypeVar("Entry", Method, Refit)
-
 
 def as_method(value: str | Method | Criterion) -> Method:
     """The method that is meant by a name, a `Method`, or a criterion (then normalised inside each layer, as LAST).
@@ -351,30 +226,7 @@ def as_method(value: str | Method | Criterion) -> Method:
     if callable(value):
         text = (inspect.getdoc(value) or "criterion given in Python").splitlines()[0]
         return Method(_name_of(value), text, "given in Python", criterion=value)
-    return _named(value, METHODS, "method")
-
-
-def as_refit(value: str | Refit) -> Refit:
-    """The refit that is meant by a name or a `Refit`.
-
-    Raises:
-        UsageError: there is no refit of that name.
-    """
-    return value if isinstance(value, Refit) else _named(value, REFITS, "refit")
-
-
-def function_at(place: str) -> Callable[..., Any]:
-    """The function that "module:function" stands for; the module is imported only now."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def _named(value: Any, registry: dict[str, Entry], what: str) -> Entry:
-    if not isinstance(value, str):
-        raise UsageError(f"A {what} is a name such as {next(iter(registry))!r}, not {value!r}.")
-    if value not in registry:
-        raise UsageError(f"there is no {what} {value!r}.{suggestion(value, registry)}")
-    return registry[value]
+    return named(value, METHODS, "method")
 
 
 def _name_of(function: Callable[..., Any]) -> str:

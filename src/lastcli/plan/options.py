@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from lastcli.plan.methods import Criterion, Method, Refit
+    from lastcli.plan.methods import Criterion, Method
+    from lastcli.plan.refits import Refit
 
 __all__ = [
     "PLACE",

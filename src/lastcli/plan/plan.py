@@ -13,10 +13,11 @@ from decimal import Decimal
 from typing import Any
 
 from lastcli.plan.drawn import draws
-from lastcli.plan.methods import METHODS, REFITS, Method, Refit
+from lastcli.plan.methods import METHODS, Method
 from lastcli.plan.options import PLACE
 from lastcli.plan.published import Published
 from lastcli.plan.quantities import divides
+from lastcli.plan.refits import REFITS, Refit
 
 __all__ = ["ABOUT", "BUNDLED", "LAYOUTS", "Plan", "is_bundled", "method_of", "names_no_file"]
 

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 from lastcli.errors import InputError, LastError, UsageError
 from lastcli.mappings import convert, load_mapping, suggestion
-from lastcli.plan.methods import Method, Refit, as_method, as_refit
+from lastcli.plan.methods import Method, as_method
 from lastcli.plan.plan import ABOUT, Plan, names_no_file
 from lastcli.plan.published import parse_published
 from lastcli.plan.ratios import parse_ratio, parse_ratios
+from lastcli.plan.refits import Refit, as_refit
 
 __all__ = ["FIELDS", "Mistake", "load_recipe", "read_recipe", "read_value"]
 

@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lastcli.plan.methods import BEST, METHODS, REFITS
+from lastcli.plan.methods import BEST, METHODS
 from lastcli.plan.plan import ABOUT, Plan
+from lastcli.plan.refits import REFITS
 
 __all__ = ["DIALECT", "recipe_schema", "value_schema"]
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from lastcli.plan.methods import Method, Refit
+from lastcli.plan.methods import Method
 from lastcli.plan.options import PLACE
 from lastcli.plan.plan import Plan
 from lastcli.plan.published import Published
+from lastcli.plan.refits import Refit
 
 __all__ = ["as_recipe", "written"]
 

@@ -1,6 +1,6 @@
 """The refits, one function each: what the kept states (or the new ones) are made to say.
 
-Each takes a `Task` and gives one reduction a layer; `lastcli.plan.methods.REFITS` names them. All that needs the whole
+Each takes a `Task` and gives one reduction a layer; `lastcli.plan.refits.REFITS` names them. All that needs the whole
 model (layer after layer on what really arrives, new poles, the outputs end to end) lies in a module of its own here.
 """
 
@@ -20,7 +20,7 @@ from lastcli.engine.system import diagonal
 from lastcli.model.checkpoint import Checkpoint
 from lastcli.parallel import layers
 from lastcli.plan import Refit
-from lastcli.plan.methods import function_at
+from lastcli.plan.registries import function_at
 
 if TYPE_CHECKING:
     from lastcli.evaluation.data import Batches
